@@ -1,0 +1,71 @@
+//! Chunked bodies to bytes. Owns the framing around data; the data itself is sent by the caller, uncopied.
+
+use crate::h1::body::{TrailerRule, trailer_rule};
+use crate::headers::Headers;
+use alloc::vec::Vec;
+
+/// What goes behind the data of each chunk.
+pub const CRLF: &[u8] = b"\r\n";
+/// What ends a chunked body without trailers.
+pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+/// What goes in front of a chunk's data: its size and CRLF, with the CRLF that ends the chunk before it if there is one,
+/// so that a body costs one small piece per chunk.
+///
+/// A body is `ChunkHead::first(n)`, n bytes, then for each further chunk `ChunkHead::next(n)` and its bytes, then
+/// [`CRLF`], then [`LAST_CHUNK`] or what [`write_trailers`] gives. A chunk is never empty: zero would end the body.
+#[derive(Clone, Copy, Debug)]
+pub struct ChunkHead {
+    /// Filled from the end: `start <= bytes.len()`.
+    bytes: [u8; 20],
+    start: u8,
+}
+
+impl ChunkHead {
+    /// For the first chunk of a body.
+    ///
+    /// # Panics
+    /// If `size` is zero.
+    pub fn first(size: usize) -> ChunkHead {
+        assert!(size != 0, "an empty chunk ends the body");
+        let mut bytes = [0; 20];
+        bytes[18..].copy_from_slice(CRLF);
+        let mut start = 18;
+        let mut rest = size;
+        while rest != 0 {
+            start -= 1;
+            bytes[start] = b"0123456789abcdef"[rest & 15];
+            rest >>= 4;
+        }
+        ChunkHead { bytes, start: start as u8 }
+    }
+
+    /// For every chunk but the first of a body.
+    ///
+    /// # Panics
+    /// If `size` is zero.
+    pub fn next(size: usize) -> ChunkHead {
+        let mut head = ChunkHead::first(size);
+        // 16 digits and two line ends are 20 bytes: there is always room.
+        let start = usize::from(head.start) - CRLF.len();
+        head.bytes[start..start + CRLF.len()].copy_from_slice(CRLF);
+        head.start = start as u8;
+        head
+    }
+
+    /// The bytes to send.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[usize::from(self.start)..]
+    }
+}
+
+/// Appends what ends a chunked body: the last chunk, the trailer fields that may be sent as such, the empty line.
+pub fn write_trailers(out: &mut Vec<u8>, trailers: &Headers) {
+    out.extend_from_slice(b"0\r\n");
+    for (name, value) in trailers.iter() {
+        if trailer_rule(name) == TrailerRule::Pass {
+            super::write::write_field(out, name, value);
+        }
+    }
+    out.extend_from_slice(CRLF);
+}

@@ -1,0 +1,372 @@
+//! Heads of requests and responses: what stands in front of a body, the same for HTTP/1 and HTTP/2. Owns that every
+//! part is valid on the way in; never decides what a part means for a connection (see `h1::framing`).
+
+use crate::ascii;
+use crate::headers::{Headers, Text};
+use crate::known::Known;
+use crate::status::Status;
+use alloc::vec::Vec;
+use core::fmt;
+
+/// What a cleared head keeps of its request line or reason phrase.
+const LINE_KEPT: usize = 4 << 10;
+
+/// The protocol version a message was received with. What is sent on is always HTTP/1.1 or HTTP/2.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Version {
+    /// HTTP/1.0: no chunked bodies, connections close unless both sides say otherwise.
+    Http10,
+    /// HTTP/1.1.
+    #[default]
+    Http11,
+}
+
+/// The scheme of the target URI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// `http`.
+    Http,
+    /// `https`.
+    Https,
+}
+
+impl Scheme {
+    /// As written in a URI and in `x-forwarded-proto`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        }
+    }
+}
+
+/// The registered methods that something in a proxy asks about; any other valid method is `Other`, and its name is in
+/// [`RequestHead::method_name`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the names are the documentation: RFC 9110 section 9.3 and RFC 5789")]
+pub enum Method {
+    Get,
+    Head,
+    Post,
+    Put,
+    Delete,
+    Connect,
+    Options,
+    Trace,
+    Patch,
+    Other,
+}
+
+impl Method {
+    /// The method with this exact name.
+    pub const fn recognise(name: &[u8]) -> Method {
+        match name {
+            b"GET" => Method::Get,
+            b"HEAD" => Method::Head,
+            b"POST" => Method::Post,
+            b"PUT" => Method::Put,
+            b"DELETE" => Method::Delete,
+            b"CONNECT" => Method::Connect,
+            b"OPTIONS" => Method::Options,
+            b"TRACE" => Method::Trace,
+            b"PATCH" => Method::Patch,
+            _ => Method::Other,
+        }
+    }
+
+    /// Whether repeating the request has the effect of making it once (RFC 9110 section 9.2.2). `Other` may not.
+    pub const fn is_idempotent(self) -> bool {
+        !matches!(self, Method::Post | Method::Connect | Method::Patch | Method::Other)
+    }
+}
+
+/// Which part of a head was refused by a setter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadHead {
+    /// Not an upper-case token of 1 to 24 characters.
+    Method,
+    /// Not `*` and not an absolute path of printable ASCII without a fragment.
+    Path,
+    /// Not `host` or `host:port`.
+    Authority,
+    /// Control characters in a reason phrase.
+    Reason,
+}
+
+impl fmt::Display for BadHead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            BadHead::Method => "not a method",
+            BadHead::Path => "not a request path",
+            BadHead::Authority => "not a host with an optional port",
+            BadHead::Reason => "a reason phrase may not hold control characters",
+        })
+    }
+}
+
+impl core::error::Error for BadHead {}
+
+/// The head of a request.
+///
+/// There is one authority: a target in absolute form overrides `Host` when it is parsed (RFC 9112 section 3.2.2), so
+/// routing, authorization, logs and the upstream all see the same host, in the `host` field.
+#[derive(Clone)]
+pub struct RequestHead {
+    headers: Headers,
+    /// The method, then the path: `method_len <= line.len()`.
+    line: Vec<u8>,
+    method_len: u8,
+    method: Method,
+    scheme: Option<Scheme>,
+    version: Version,
+}
+
+impl RequestHead {
+    /// `GET /` without fields. Allocates the few bytes of its line only.
+    pub fn new() -> RequestHead {
+        RequestHead {
+            headers: Headers::new(),
+            line: Vec::from(b"GET/"),
+            method_len: 3,
+            method: Method::Get,
+            scheme: None,
+            version: Version::Http11,
+        }
+    }
+
+    /// Back to `GET /` without fields; memory is kept, up to a bound, so that a pool can hand the head out again.
+    pub fn clear(&mut self) {
+        self.headers.clear();
+        self.assign(b"GET", b"/");
+        self.line.shrink_to(LINE_KEPT);
+        self.version = Version::Http11;
+    }
+
+    /// The method, for decisions.
+    pub fn method(&self) -> Method {
+        self.method
+    }
+
+    /// The method as it is written.
+    pub fn method_name(&self) -> &[u8] {
+        &self.line[..usize::from(self.method_len)]
+    }
+
+    /// Sets the method.
+    ///
+    /// # Errors
+    /// [`BadHead::Method`]; nothing is changed then.
+    pub fn set_method(&mut self, name: &[u8]) -> Result<(), BadHead> {
+        if !ascii::is_method(name) {
+            return Err(BadHead::Method);
+        }
+        self.line.splice(..usize::from(self.method_len), name.iter().copied());
+        self.method_len = name.len() as u8; // is_method bounds it
+        self.method = Method::recognise(name);
+        Ok(())
+    }
+
+    /// Path and query, what Envoy calls `:path`: starts with `/`, or is `*` (OPTIONS), or is empty (CONNECT).
+    pub fn path(&self) -> &[u8] {
+        &self.line[usize::from(self.method_len)..]
+    }
+
+    /// The path up to the question mark.
+    pub fn path_without_query(&self) -> &[u8] {
+        let path = self.path();
+        &path[..path.iter().position(|b| *b == b'?').unwrap_or(path.len())]
+    }
+
+    /// Sets path and query.
+    ///
+    /// # Errors
+    /// [`BadHead::Path`]; nothing is changed then.
+    pub fn set_path(&mut self, path: &[u8]) -> Result<(), BadHead> {
+        if !ascii::is_target(path) || (path.first() != Some(&b'/') && path != b"*") {
+            return Err(BadHead::Path);
+        }
+        self.line.truncate(usize::from(self.method_len));
+        self.line.extend_from_slice(path);
+        Ok(())
+    }
+
+    /// Host and optional port: the value of the `host` field, empty if there is none (HTTP/1.0 allows that).
+    pub fn authority(&self) -> &[u8] {
+        self.headers.get(Known::Host).unwrap_or_default()
+    }
+
+    /// Sets the authority, that is, the `host` field.
+    ///
+    /// # Errors
+    /// [`BadHead::Authority`]; nothing is changed then.
+    pub fn set_authority(&mut self, authority: &[u8]) -> Result<(), BadHead> {
+        if !ascii::is_authority(authority) {
+            return Err(BadHead::Authority);
+        }
+        self.headers.set(Known::Host, authority).map_err(|_| BadHead::Authority)
+    }
+
+    /// The scheme: of a target in absolute form, or as whoever knows the connection has set it.
+    pub fn scheme(&self) -> Option<Scheme> {
+        self.scheme
+    }
+
+    /// Sets the scheme. HTTP/1 does not carry it to an origin.
+    pub fn set_scheme(&mut self, scheme: Scheme) {
+        self.scheme = Some(scheme);
+    }
+
+    /// The version the request was received with.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Sets the version.
+    pub fn set_version(&mut self, version: Version) {
+        self.version = version;
+    }
+
+    /// The fields.
+    pub fn headers(&self) -> &Headers {
+        &self.headers
+    }
+
+    /// The fields, to change.
+    pub fn headers_mut(&mut self) -> &mut Headers {
+        &mut self.headers
+    }
+
+    /// Method and path that the parser has checked. They say nothing about the scheme.
+    pub(crate) fn assign(&mut self, method: &[u8], path: &[u8]) {
+        debug_assert!(ascii::is_method(method) && ascii::is_target(path));
+        self.line.clear();
+        self.line.extend_from_slice(method);
+        self.line.extend_from_slice(path);
+        self.method_len = method.len() as u8;
+        self.method = Method::recognise(method);
+        self.scheme = None;
+    }
+}
+
+impl Default for RequestHead {
+    fn default() -> Self {
+        RequestHead::new()
+    }
+}
+
+impl fmt::Debug for RequestHead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestHead")
+            .field("method", &Text(self.method_name()))
+            .field("path", &Text(self.path()))
+            .field("scheme", &self.scheme)
+            .field("version", &self.version)
+            .field("headers", &self.headers)
+            .finish()
+    }
+}
+
+/// The head of a response, interim or final.
+#[derive(Clone)]
+pub struct ResponseHead {
+    headers: Headers,
+    /// Only a phrase that differs from the registered one of `status`; empty otherwise.
+    reason: Vec<u8>,
+    status: Status,
+    version: Version,
+}
+
+impl ResponseHead {
+    /// `200 OK` without fields; nothing is allocated.
+    pub const fn new() -> ResponseHead {
+        ResponseHead {
+            headers: Headers::new(),
+            reason: Vec::new(),
+            status: Status::OK,
+            version: Version::Http11,
+        }
+    }
+
+    /// Back to `200 OK` without fields; memory is kept, up to a bound, so that a pool can hand the head out again.
+    pub fn clear(&mut self) {
+        self.headers.clear();
+        self.reason.clear();
+        self.reason.shrink_to(LINE_KEPT);
+        self.status = Status::OK;
+        self.version = Version::Http11;
+    }
+
+    /// The status.
+    pub fn status(&self) -> Status {
+        self.status
+    }
+
+    /// Sets the status, and with it the registered reason phrase.
+    pub fn set_status(&mut self, status: Status) {
+        self.status = status;
+        self.reason.clear();
+    }
+
+    /// The reason phrase: the received one, or the registered one where none was received or set.
+    pub fn reason(&self) -> &[u8] {
+        if self.reason.is_empty() { self.status.reason().as_bytes() } else { &self.reason }
+    }
+
+    /// Sets a reason phrase of one's own.
+    ///
+    /// # Errors
+    /// [`BadHead::Reason`]; nothing is changed then.
+    pub fn set_reason(&mut self, reason: &[u8]) -> Result<(), BadHead> {
+        if !ascii::is_value(reason) {
+            return Err(BadHead::Reason);
+        }
+        self.assign_reason(reason);
+        Ok(())
+    }
+
+    /// The version the response was received with.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Sets the version.
+    pub fn set_version(&mut self, version: Version) {
+        self.version = version;
+    }
+
+    /// The fields.
+    pub fn headers(&self) -> &Headers {
+        &self.headers
+    }
+
+    /// The fields, to change.
+    pub fn headers_mut(&mut self) -> &mut Headers {
+        &mut self.headers
+    }
+
+    /// A reason phrase that the parser has checked.
+    pub(crate) fn assign_reason(&mut self, reason: &[u8]) {
+        debug_assert!(ascii::is_value(reason));
+        self.reason.clear();
+        if reason != self.status.reason().as_bytes() {
+            self.reason.extend_from_slice(reason);
+        }
+    }
+}
+
+impl Default for ResponseHead {
+    fn default() -> Self {
+        ResponseHead::new()
+    }
+}
+
+impl fmt::Debug for ResponseHead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseHead")
+            .field("status", &self.status)
+            .field("reason", &Text(self.reason()))
+            .field("version", &self.version)
+            .field("headers", &self.headers)
+            .finish()
+    }
+}

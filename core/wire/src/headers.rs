@@ -1,0 +1,397 @@
+//! Header and trailer fields of one message. Owns their bytes (one arena, fields are ranges of it) and that only valid
+//! names and values get in; never interprets a field.
+
+use crate::ascii;
+use crate::known::{Known, Name};
+use alloc::vec::Vec;
+use core::fmt;
+
+/// The most bytes one set of fields may hold, replaced values included. Far above any head limit; it keeps offsets in
+/// 32 bits and stops a filter that sets a field in a loop.
+const ARENA_MAX: usize = 1 << 24;
+/// What a cleared set keeps of its arena and of its slots for the next message. A rare large head does not stay in a
+/// pool for ever.
+const ARENA_KEPT: usize = 16 << 10;
+const SLOTS_KEPT: usize = 256;
+
+/// Header fields in the order they were received or added. Names compare without case; a name may occur many times.
+///
+/// Bytes live in one arena: parsing a head is one copy and looking a field up chases no pointer. A replaced or removed
+/// field leaves its bytes behind until [`clear`](Headers::clear).
+#[derive(Clone, Default)]
+pub struct Headers {
+    arena: Vec<u8>,
+    slots: Vec<Slot>,
+    /// Which known names some slot has: exact at all times, so that asking for an absent one costs one test.
+    present: u32,
+}
+
+/// Where one field lies in the arena. `name + name_len <= arena.len()`, `value + value_len <= arena.len()`.
+#[derive(Clone, Copy)]
+struct Slot {
+    name: u32,
+    value: u32,
+    value_len: u32,
+    name_len: u16,
+    known: Option<Known>,
+    /// Named by the `connection` field it was received with: not sent on. Fields added later are never marked, so a
+    /// client cannot have the proxy's own fields removed.
+    nominated: bool,
+}
+
+impl Slot {
+    #[inline]
+    fn name<'a>(&self, arena: &'a [u8]) -> &'a [u8] {
+        &arena[self.name as usize..][..usize::from(self.name_len)]
+    }
+
+    #[inline]
+    fn value<'a>(&self, arena: &'a [u8]) -> &'a [u8] {
+        &arena[self.value as usize..][..self.value_len as usize]
+    }
+
+    /// An id decides alone: a slot without one has a name that is not known.
+    #[inline]
+    fn is(&self, arena: &[u8], name: &Name<'_>) -> bool {
+        match name.known {
+            Some(known) => self.known == Some(known),
+            None => {
+                self.known.is_none()
+                    && usize::from(self.name_len) == name.bytes.len()
+                    && self.name(arena).eq_ignore_ascii_case(name.bytes)
+            }
+        }
+    }
+}
+
+/// Why a field was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadHeader {
+    /// The name is empty, too long or holds something else than token characters (RFC 9110 section 5.6.2).
+    Name,
+    /// The value holds a control character: CR, LF and NUL among them (RFC 9110 section 5.5).
+    Value,
+    /// The fields of this message would be too large (16 MiB).
+    TooLarge,
+}
+
+impl fmt::Display for BadHeader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            BadHeader::Name => "not a field name",
+            BadHeader::Value => "a field value may not hold control characters",
+            BadHeader::TooLarge => "the fields of the message are too large",
+        })
+    }
+}
+
+impl core::error::Error for BadHeader {}
+
+/// A field whose name and value are known when the program is compiled; adding it cannot fail.
+///
+/// ```
+/// use corelane_wire::{Headers, StaticField};
+/// const SERVER: StaticField = StaticField::new("server", "corelane");
+/// let mut headers = Headers::new();
+/// headers.append_static(SERVER);
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct StaticField {
+    name: &'static str,
+    value: &'static str,
+    known: Option<Known>,
+}
+
+impl StaticField {
+    /// # Panics
+    /// If the name or the value is not valid: in a `const`, that is an error of compilation.
+    pub const fn new(name: &'static str, value: &'static str) -> StaticField {
+        assert!(ascii::is_token(name.as_bytes()) && name.len() <= u16::MAX as usize, "not a field name");
+        assert!(ascii::is_value(value.as_bytes()), "not a field value");
+        assert!(ascii::trim(value.as_bytes()).len() == value.len(), "blanks around a field value");
+        StaticField { name, value, known: Known::recognise(name.as_bytes()) }
+    }
+}
+
+impl Headers {
+    /// No fields, nothing allocated.
+    pub const fn new() -> Headers {
+        Headers { arena: Vec::new(), slots: Vec::new(), present: 0 }
+    }
+
+    /// Forgets all fields and keeps the memory, up to a bound, for the next message.
+    pub fn clear(&mut self) {
+        self.arena.clear();
+        self.slots.clear();
+        self.present = 0;
+        self.arena.shrink_to(ARENA_KEPT);
+        self.slots.shrink_to(SLOTS_KEPT);
+    }
+
+    /// How many fields there are; a name that occurs twice counts twice.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether there is no field.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Whether a field called `name` is there.
+    #[inline]
+    pub fn contains<'n>(&self, name: impl Into<Name<'n>>) -> bool {
+        self.find(&name.into()).is_some()
+    }
+
+    /// The first value of `name`. Where a repeated field would matter (authorization, say) use [`all`](Headers::all).
+    #[inline]
+    pub fn get<'n>(&self, name: impl Into<Name<'n>>) -> Option<&[u8]> {
+        self.find(&name.into()).map(|at| self.slots[at].value(&self.arena))
+    }
+
+    /// Every value of `name`, in order.
+    pub fn all<'a>(&'a self, name: impl Into<Name<'a>>) -> impl Iterator<Item = &'a [u8]> + 'a {
+        let name = name.into();
+        let arena = &self.arena;
+        self.slots.iter().filter(move |slot| slot.is(arena, &name)).map(|slot| slot.value(arena))
+    }
+
+    /// Every field as name and value, in order, names as they were spelt.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.slots.iter().map(|slot| (slot.name(&self.arena), slot.value(&self.arena)))
+    }
+
+    /// Adds a field after the others. Blanks around the value are dropped, as a parser would.
+    ///
+    /// # Errors
+    /// The name or value is not valid, or the message grew too large; nothing is added then.
+    pub fn append<'n>(&mut self, name: impl Into<Name<'n>>, value: &[u8]) -> Result<(), BadHeader> {
+        let name = name.into();
+        let slot = self.store(&name, value)?;
+        self.push(slot);
+        Ok(())
+    }
+
+    /// Adds a field that was checked when the program was compiled.
+    pub fn append_static(&mut self, field: StaticField) {
+        let name = Name { known: field.known, bytes: field.name.as_bytes() };
+        let slot = self.store_checked(&name, field.value.as_bytes());
+        self.push(slot);
+    }
+
+    /// Adds a field whose value is a number in decimal.
+    ///
+    /// # Errors
+    /// The name is not valid, or the message grew too large; nothing is added then.
+    pub fn append_decimal<'n>(&mut self, name: impl Into<Name<'n>>, number: u64) -> Result<(), BadHeader> {
+        let mut digits = Vec::with_capacity(20);
+        ascii::write_decimal(&mut digits, number);
+        self.append(name, &digits)
+    }
+
+    /// Gives `name` this one value: in the place of its first occurrence, or at the end. Other occurrences go.
+    ///
+    /// # Errors
+    /// The name or value is not valid, or the message grew too large; nothing is changed then.
+    pub fn set<'n>(&mut self, name: impl Into<Name<'n>>, value: &[u8]) -> Result<(), BadHeader> {
+        let name = name.into();
+        let slot = self.store(&name, value)?;
+        match self.find(&name) {
+            None => self.push(slot),
+            Some(first) => {
+                self.slots[first] = slot;
+                self.remove_from(first + 1, &name);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes every occurrence of `name` and tells whether there was one.
+    pub fn remove<'n>(&mut self, name: impl Into<Name<'n>>) -> bool {
+        let name = name.into();
+        let Some(first) = self.find(&name) else { return false };
+        self.remove_from(first, &name);
+        if let Some(known) = name.known {
+            self.present &= !known.bit();
+        }
+        true
+    }
+
+    // ---- for the codecs of this crate ----
+
+    /// Whether a known name is there, in one test.
+    #[inline]
+    pub(crate) fn has(&self, known: Known) -> bool {
+        self.present & known.bit() != 0
+    }
+
+    /// Makes room for a parsed head: its bytes are copied once, then [`adopt`](Headers::adopt) names the ranges.
+    /// Whatever was here before is gone.
+    pub(crate) fn adopt_bytes(&mut self, bytes: &[u8], fields: usize) {
+        debug_assert!(bytes.len() <= ARENA_MAX, "limits keep heads far smaller");
+        self.arena.clear();
+        self.slots.clear();
+        self.present = 0;
+        self.arena.extend_from_slice(bytes);
+        self.slots.reserve(fields);
+    }
+
+    /// One field that a parser found and checked inside the adopted bytes. Returns its id.
+    #[inline]
+    pub(crate) fn adopt(&mut self, name: (usize, &[u8]), value: (usize, usize)) -> Option<Known> {
+        debug_assert!(name.1.len() <= u16::MAX as usize && value.0 + value.1 <= self.arena.len());
+        let known = Known::recognise(name.1);
+        if let Some(known) = known {
+            self.present |= known.bit();
+        }
+        self.slots.push(Slot {
+            name: name.0 as u32,
+            name_len: name.1.len() as u16,
+            value: value.0 as u32,
+            value_len: value.1 as u32,
+            known,
+            nominated: false,
+        });
+        known
+    }
+
+    /// Marks the fields that the `connection` fields list, unless `protected`: they were received for this hop only.
+    /// `false` if more than `max` are listed beside the options that name no field to drop.
+    pub(crate) fn nominate(&mut self, protected: fn(&Name<'_>) -> bool, max: usize) -> bool {
+        let Headers { arena, slots, .. } = self;
+        let mut listed = 0;
+        for at in 0..slots.len() {
+            let connection = slots[at];
+            if connection.known != Some(Known::Connection) {
+                continue;
+            }
+            for option in ascii::list(connection.value(arena)) {
+                if is_plain_option(option) {
+                    continue;
+                }
+                listed += 1;
+                if listed > max {
+                    return false;
+                }
+                let name = Name::from(option);
+                if !protected(&name) {
+                    slots
+                        .iter_mut()
+                        .filter(|slot| slot.is(arena, &name))
+                        .for_each(|slot| slot.nominated = true);
+                }
+            }
+        }
+        true
+    }
+
+    /// The fields that travel on: id, name, value; neither hop-by-hop nor nominated.
+    #[inline]
+    pub(crate) fn end_to_end(&self) -> impl Iterator<Item = (Option<Known>, &[u8], &[u8])> {
+        self.slots
+            .iter()
+            .filter(|slot| !slot.nominated && !slot.known.is_some_and(Known::is_hop_by_hop))
+            .map(|slot| (slot.known, slot.name(&self.arena), slot.value(&self.arena)))
+    }
+
+    /// An upper bound for what all fields take when written.
+    pub(crate) fn written_len(&self) -> usize {
+        self.arena.len() + 4 * self.slots.len()
+    }
+
+    // ---- helpers ----
+
+    #[inline]
+    fn find(&self, name: &Name<'_>) -> Option<usize> {
+        if name.known.is_some_and(|known| !self.has(known)) {
+            return None;
+        }
+        self.slots.iter().position(|slot| slot.is(&self.arena, name))
+    }
+
+    fn push(&mut self, slot: Slot) {
+        if let Some(known) = slot.known {
+            self.present |= known.bit();
+        }
+        self.slots.push(slot);
+    }
+
+    fn store(&mut self, name: &Name<'_>, value: &[u8]) -> Result<Slot, BadHeader> {
+        if name.known.is_none() && (!ascii::is_token(name.bytes) || name.bytes.len() > u16::MAX as usize) {
+            return Err(BadHeader::Name);
+        }
+        let value = ascii::trim(value);
+        if !ascii::is_value(value) {
+            return Err(BadHeader::Value);
+        }
+        if ARENA_MAX - self.arena.len() < name.bytes.len() + value.len() {
+            return Err(BadHeader::TooLarge);
+        }
+        Ok(self.store_checked(name, value))
+    }
+
+    fn store_checked(&mut self, name: &Name<'_>, value: &[u8]) -> Slot {
+        let at = self.arena.len() as u32;
+        self.arena.extend_from_slice(name.bytes);
+        self.arena.extend_from_slice(value);
+        Slot {
+            name: at,
+            name_len: name.bytes.len() as u16,
+            value: at + name.bytes.len() as u32,
+            value_len: value.len() as u32,
+            known: name.known,
+            nominated: false,
+        }
+    }
+
+    /// Removes `name` from the slots from `start` on.
+    fn remove_from(&mut self, start: usize, name: &Name<'_>) {
+        let Headers { arena, slots, .. } = self;
+        let mut kept = start;
+        for at in start..slots.len() {
+            let slot = slots[at];
+            if !slot.is(arena, name) {
+                slots[kept] = slot;
+                kept += 1;
+            }
+        }
+        slots.truncate(kept);
+    }
+}
+
+/// Options of `connection` that say something about the connection or are handled by name when a head is written.
+fn is_plain_option(option: &[u8]) -> bool {
+    [b"close".as_slice(), b"keep-alive", b"upgrade", b"te"]
+        .iter()
+        .any(|plain| plain.eq_ignore_ascii_case(option))
+}
+
+/// Equal when the same fields follow in the same order; names without case.
+impl PartialEq for Headers {
+    fn eq(&self, other: &Headers) -> bool {
+        self.len() == other.len()
+            && self.iter().zip(other.iter()).all(|(a, b)| a.0.eq_ignore_ascii_case(b.0) && a.1 == b.1)
+    }
+}
+
+impl Eq for Headers {}
+
+impl fmt::Debug for Headers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut map = f.debug_map();
+        for (name, value) in self.iter() {
+            map.entry(&Text(name), &Text(value));
+        }
+        map.finish()
+    }
+}
+
+/// Bytes shown as text, everything outside printable ASCII escaped.
+pub(crate) struct Text<'a>(pub(crate) &'a [u8]);
+
+impl fmt::Debug for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\"", self.0.escape_ascii())
+    }
+}
