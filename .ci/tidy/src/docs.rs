@@ -96,20 +96,24 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
 
-fn architecture<'a>(
-    tree: &'a Tree,
-    heading: &str,
-) -> Result<(&'a File, Vec<(usize, &'a str)>), Vec<Finding>> {
+/// A section of ARCHITECTURE.md: its file and its lines.
+struct Section<'a> {
+    file: &'a File,
+    lines: Vec<(usize, &'a str)>,
+}
+
+/// The section under `heading`, or what to report in its place.
+fn architecture<'a>(tree: &'a Tree, heading: &str) -> Result<Section<'a>, Vec<Finding>> {
     // A tree without the document is a sample of another check.
     let Some(file) = tree.file("ARCHITECTURE.md") else { return Err(Vec::new()) };
     match section(file, heading) {
-        Some(lines) => Ok((file, lines)),
+        Some(lines) => Ok(Section { file, lines }),
         None => Err(vec![file.whole(format!("no section `## {heading}`"))]),
     }
 }
 
 fn invariants_are_held(tree: &Tree) -> Vec<Finding> {
-    let (file, lines) = match architecture(tree, "Invariants") {
+    let Section { file, lines } = match architecture(tree, "Invariants") {
         Ok(found) => found,
         Err(findings) => return findings,
     };
@@ -171,7 +175,7 @@ fn tests(tree: &Tree) -> BTreeSet<String> {
 }
 
 fn rules_name_their_tests(tree: &Tree) -> Vec<Finding> {
-    let (file, lines) = match architecture(tree, "Rules") {
+    let Section { file, lines } = match architecture(tree, "Rules") {
         Ok(found) => found,
         Err(findings) => return findings,
     };
@@ -204,7 +208,7 @@ fn readme_commands_are_run(tree: &Tree) -> Vec<Finding> {
 }
 
 fn code_map_is_complete(tree: &Tree) -> Vec<Finding> {
-    let (file, lines) = match architecture(tree, "Code map") {
+    let Section { file, lines } = match architecture(tree, "Code map") {
         Ok(found) => found,
         Err(findings) => return findings,
     };

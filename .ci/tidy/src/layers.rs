@@ -144,10 +144,10 @@ const ATOMIC_HOMES: &[Exception] = &[];
 
 fn wire_is_pure(tree: &Tree) -> Vec<Finding> {
     let mut found = Vec::new();
-    if let Some(root) = tree.file("core/wire/src/lib.rs") {
-        if !root.code.contains("#![no_std]") {
-            found.push(root.whole("corelane-wire is not no_std"));
-        }
+    if let Some(root) = tree.file("core/wire/src/lib.rs")
+        && !root.code.contains("#![no_std]")
+    {
+        found.push(root.whole("corelane-wire is not no_std"));
     }
     for file in tree.rust("core/wire/src/") {
         let stray =

@@ -197,10 +197,10 @@ pub fn test_modules(code: &str) -> Vec<Range<usize>> {
             rest = closing(code, attribute + 1);
         }
         let item = code[rest..].trim_start();
-        if item.starts_with("mod ") || item.starts_with("pub mod ") || item.starts_with("pub(crate) mod ") {
-            if let Some(open) = body(code, rest) {
-                spans.push(at..closing(code, open));
-            }
+        if (item.starts_with("mod ") || item.starts_with("pub mod ") || item.starts_with("pub(crate) mod "))
+            && let Some(open) = body(code, rest)
+        {
+            spans.push(at..closing(code, open));
         }
     }
     spans
