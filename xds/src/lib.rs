@@ -1,1 +1,9 @@
-//! Being written.
+//! Envoy's configuration for Corelane: bootstrap files now, xDS to come, and the thin binaries.
+//!
+//! Text or bytes become messages ([`bootstrap`], [`message`]), messages become the IR of `corelane` (`translate`), and `run`
+//! publishes it. Whatever is set and not implemented is refused with its path; nothing is ignored in silence.
+#![forbid(unsafe_code)]
+
+pub mod bootstrap;
+pub mod message;
+pub mod problem;
