@@ -88,6 +88,7 @@ fn configuration(at: &Path, origin: u16, other: u16) -> String {
              location /slow/ {{ alias {at}/files/; limit_rate 512k; }}\n\
              location /uploads/ {{ root {at}; dav_methods PUT; }}\n\
              location = /teapot {{ return 418 \"short\\n\"; }}\n\
+             location = /bench {{ return 200 \"ok\\n\"; }}\n\
              location = /empty {{ return 204; }}\n\
            }}\n\
            server {{ listen 127.0.0.1:{other} backlog=4096; location / {{ return 200 \"other $request_uri\\n\"; }} }}\n\
