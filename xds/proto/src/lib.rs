@@ -25,6 +25,7 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descrip
     missing_docs,
     unreachable_pub,
     clippy::all,
+    clippy::allow_attributes_without_reason,
     rustdoc::all,
     reason = "generated from third-party files; the documentation is theirs: https://www.envoyproxy.io/docs"
 )]
