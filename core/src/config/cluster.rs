@@ -1,0 +1,107 @@
+//! Clusters: where requests can go, and how many at a time.
+
+use corelane_io::Peer;
+use std::time::Duration;
+
+/// A set of endpoints that serve the same thing (Envoy `Cluster`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cluster {
+    /// The identity of the cluster: one of the same name replaces it and keeps the state of its endpoints.
+    pub name: String,
+    /// Names the statistics (`cluster.NAME.`) instead of the name.
+    pub alt_stat_name: Option<String>,
+    /// How the endpoints are found.
+    pub kind: ClusterKind,
+    /// How long a connection may take to be established.
+    pub connect_timeout: Duration,
+    /// How an endpoint is chosen.
+    pub balancer: Balancer,
+    /// The endpoints; may be empty. An address that occurs twice counts twice when one is chosen.
+    pub endpoints: Vec<Endpoint>,
+    /// How much may be in flight, over all lanes.
+    pub breakers: Breakers,
+    /// Closes a pooled connection that was not used for this long; `None` never does (Envoy
+    /// `common_http_protocol_options.idle_timeout` of the upstream options).
+    pub idle_timeout: Option<Duration>,
+    /// Requests one upstream connection may carry; `None` any number (Envoy `max_requests_per_connection`).
+    pub max_requests_per_connection: Option<u32>,
+    /// Bytes one upstream connection may buffer in each direction before its sender is held back
+    /// (Envoy `per_connection_buffer_limit_bytes`).
+    pub per_connection_buffer_limit: u32,
+}
+
+impl Cluster {
+    /// Envoy's default for [`connect_timeout`](Cluster::connect_timeout).
+    pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+    /// Envoy's default for [`idle_timeout`](Cluster::idle_timeout): one hour. A zero in Envoy's field means `None`.
+    pub const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+    /// Envoy's default for [`per_connection_buffer_limit`](Cluster::per_connection_buffer_limit): 1 MiB.
+    pub const PER_CONNECTION_BUFFER_LIMIT: u32 = 1 << 20;
+
+    /// A static cluster with Envoy's defaults.
+    pub fn new(name: impl Into<String>, endpoints: impl IntoIterator<Item = Peer>) -> Cluster {
+        Cluster {
+            name: name.into(),
+            alt_stat_name: None,
+            kind: ClusterKind::Static,
+            connect_timeout: Self::CONNECT_TIMEOUT,
+            balancer: Balancer::RoundRobin,
+            endpoints: endpoints.into_iter().map(|addr| Endpoint { addr, weight: 1 }).collect(),
+            breakers: Breakers::default(),
+            idle_timeout: Some(Self::IDLE_TIMEOUT),
+            max_requests_per_connection: None,
+            per_connection_buffer_limit: Self::PER_CONNECTION_BUFFER_LIMIT,
+        }
+    }
+}
+
+/// How the endpoints of a cluster are found (Envoy `Cluster.type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClusterKind {
+    /// They are in the configuration, as addresses.
+    Static,
+}
+
+/// How an endpoint is chosen (Envoy `lb_policy`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Balancer {
+    /// One after the other, in proportion to their weights.
+    RoundRobin,
+    /// At random, in proportion to their weights.
+    Random,
+    /// The one with the fewest active requests among `choices` drawn at random. With unequal weights, in turn by
+    /// weight divided by active requests.
+    LeastRequest {
+        /// How many to draw, at least 2 (Envoy `least_request_lb_config.choice_count`).
+        choices: u32,
+    },
+}
+
+/// One endpoint (Envoy `LbEndpoint`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Its address, and its identity.
+    pub addr: Peer,
+    /// Its share, 1 to 128 in Envoy; at least 1 (Envoy `load_balancing_weight`).
+    pub weight: u32,
+}
+
+/// Circuit breakers of a cluster (Envoy `circuit_breakers.thresholds`). `u32::MAX` is no limit and costs nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Breakers {
+    /// Connections to all endpoints together, idle ones included.
+    pub max_connections: u32,
+    /// Requests that wait for a connection.
+    pub max_pending_requests: u32,
+    /// Requests in flight.
+    pub max_requests: u32,
+    /// Retries in flight.
+    pub max_retries: u32,
+}
+
+impl Default for Breakers {
+    /// Envoy's defaults: 1024 each, and 3 retries.
+    fn default() -> Self {
+        Breakers { max_connections: 1024, max_pending_requests: 1024, max_requests: 1024, max_retries: 3 }
+    }
+}
