@@ -1,0 +1,88 @@
+//! Which kernel interface serves a lane's sockets: a closed set, chosen when the lane starts.
+
+use crate::{
+    Config, Report,
+    buf::Home,
+    epoll::Epoll,
+    report::Feature,
+    ring::{self, Kernel as RingKernel, Ring},
+    sim::SimRing,
+    uring::Uring,
+};
+use std::{cell::RefCell, fmt, io, rc::Rc, str::FromStr};
+
+/// Which driver to use on a real kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Backend {
+    /// io_uring where the kernel serves it, epoll elsewhere (many container runtimes deny io_uring).
+    #[default]
+    Auto,
+    /// io_uring, or an error.
+    Uring,
+    /// epoll.
+    Epoll,
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Backend::Auto => "auto",
+            Backend::Uring => "uring",
+            Backend::Epoll => "epoll",
+        })
+    }
+}
+
+impl FromStr for Backend {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Backend, String> {
+        match name {
+            "auto" => Ok(Backend::Auto),
+            "uring" => Ok(Backend::Uring),
+            "epoll" => Ok(Backend::Epoll),
+            _ => Err(format!("no backend '{name}'; there are auto, uring and epoll")),
+        }
+    }
+}
+
+pub(crate) enum Driver {
+    /// Completions: io_uring, or the simulated kernel.
+    Ring(RefCell<Ring>),
+    /// Readiness.
+    Epoll(RefCell<Epoll>),
+}
+
+/// Starts the driver that the configuration asks for.
+pub(crate) fn start(config: &Config, home: &Rc<Home>) -> io::Result<(Driver, Report)> {
+    match config.backend {
+        Backend::Epoll => epoll(config, home, "asked for".to_string()),
+        Backend::Uring => uring(config, home, "asked for")
+            .map_err(|why| io::Error::new(io::ErrorKind::Unsupported, format!("io_uring: {why}"))),
+        Backend::Auto => uring(config, home, "auto: the kernel serves it")
+            .or_else(|why| epoll(config, home, format!("auto: io_uring is not to be had here: {why}"))),
+    }
+}
+
+fn uring(config: &Config, home: &Rc<Home>, why: &str) -> Result<(Driver, Report), String> {
+    let mut features: Vec<Feature> = Vec::new();
+    let kernel = RingKernel::Uring(Uring::new(config.blocks, config.uring, &mut features)?);
+    // Without incremental filling each receive takes a whole block: the same memory in more, smaller ones would be
+    // better, but the ring's size is registered; see `Config::blocks`.
+    let ring = Ring::new(kernel, home.clone(), config.blocks, config.block_size);
+    Ok((Driver::Ring(RefCell::new(ring)), Report { driver: "io_uring", why: why.to_string(), features }))
+}
+
+fn epoll(config: &Config, home: &Rc<Home>, why: String) -> io::Result<(Driver, Report)> {
+    let epoll = Epoll::new(home.clone(), config.block_size)?;
+    Ok((Driver::Epoll(RefCell::new(epoll)), Report { driver: "epoll", why, features: Vec::new() }))
+}
+
+/// The simulated kernel's driver.
+pub(crate) fn sim(config: &Config, home: &Rc<Home>, ring: SimRing) -> (Driver, Report) {
+    let ring = Ring::new(RingKernel::Sim(ring), home.clone(), config.blocks, config.block_size);
+    let report = Report { driver: "sim", why: "simulated".to_string(), features: Vec::new() };
+    (Driver::Ring(RefCell::new(ring)), report)
+}
+
+pub(crate) use ring::turn as ring_turn;
