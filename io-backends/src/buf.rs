@@ -540,7 +540,7 @@ mod tests {
         let (h, t) = (head.bytes_mut(), tail.bytes_mut());
         h[1] = b'B';
         t[0] = b'C';
-        assert_eq!((h.as_ref(), t.as_ref()), (&b"aB"[..], &b"Cdef"[..]));
+        assert_eq!((&*h, &*t), (&b"aB"[..], &b"Cdef"[..]));
         drop(head);
         assert!(!home.has_free());
         drop(tail);

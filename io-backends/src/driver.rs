@@ -46,6 +46,7 @@ impl FromStr for Backend {
     }
 }
 
+#[expect(clippy::large_enum_variant, reason = "one a lane, and the hot one is the large one")]
 pub(crate) enum Driver {
     /// Completions: io_uring, or the simulated kernel.
     Ring(RefCell<Ring>),

@@ -73,6 +73,7 @@ const OPS_MAX: usize = 128;
 pub(crate) struct Pools {
     pub(crate) home: Rc<Home>,
     vecs: RefCell<Vec<Vec<u8>>>,
+    #[expect(clippy::vec_box, reason = "the kernel has pointers into a queue in flight, so it never moves")]
     ops: RefCell<Vec<Box<SendOp>>>,
     boxes: Rc<BoxPool>,
 }

@@ -47,6 +47,7 @@ pub(crate) struct Deadline {
 }
 
 #[derive(Default)]
+#[expect(clippy::box_collection, reason = "one word in every idle socket instead of four")]
 pub(crate) struct Recv {
     first: Option<Buf>,
     rest: Option<Box<VecDeque<Buf>>>,
@@ -108,6 +109,7 @@ pub(crate) struct Life {
 }
 
 #[derive(Default)]
+#[expect(clippy::box_collection, reason = "one word in every stream instead of four")]
 pub(crate) struct State {
     pub(crate) recv: Recv,
     pub(crate) send: Send,

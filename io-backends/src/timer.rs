@@ -115,15 +115,14 @@ impl<T> Wheel<T> {
 
     /// The first list to look at and the tick at which its time begins.
     fn next_list(&self) -> Option<(usize, u64)> {
-        (0..LEVELS).filter(|level| self.occupied[*level] != 0).find_map(|level| {
-            let shift = 6 * level as u32;
-            let current = (self.elapsed >> shift) & 63;
-            // Slots count from the current one on, which wraps round to the start of the next turn of this level.
-            let distance = self.occupied[level].rotate_right(current as u32).trailing_zeros();
-            let slot = (current + u64::from(distance)) & 63;
-            let begin = ((self.elapsed >> shift) + u64::from(distance)) << shift;
-            Some((level * SLOTS + slot as usize, begin.max(self.elapsed)))
-        })
+        let level = (0..LEVELS).find(|level| self.occupied[*level] != 0)?;
+        let shift = 6 * level as u32;
+        let current = (self.elapsed >> shift) & 63;
+        // Slots count from the current one on, which wraps round to the start of the next turn of this level.
+        let distance = self.occupied[level].rotate_right(current as u32).trailing_zeros();
+        let slot = (current + u64::from(distance)) & 63;
+        let begin = ((self.elapsed >> shift) + u64::from(distance)) << shift;
+        Some((level * SLOTS + slot as usize, begin.max(self.elapsed)))
     }
 
     fn link(&mut self, index: u32) {
