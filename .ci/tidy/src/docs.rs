@@ -65,9 +65,14 @@ pub(crate) const CHECKS: &[Check] = &[
                 ("core/Cargo.toml", "[package]\nname = \"corelane\""),
             ],
             &[("ARCHITECTURE.md", "## Code map\n\n| `nowhere/` | x |\n")],
+            &[("ARCHITECTURE.md", "## Code map\n\n| `b.rs` | x |\n"), ("core/src/ab.rs", "//! x")],
         ],
         good: &[
-            ("ARCHITECTURE.md", "## Code map\n\n| `core/` | `corelane` |\n"),
+            (
+                "ARCHITECTURE.md",
+                "## Code map\n\n| `core/` | `corelane` |\n| `http/` | `http/a.rs` | `core/src/http/a.rs` |\n",
+            ),
+            ("core/src/http/a.rs", "//! x"),
             ("core/Cargo.toml", "[package]\nname = \"corelane\""),
         ],
     },
@@ -221,8 +226,12 @@ fn code_map_is_complete(tree: &Tree) -> Vec<Finding> {
         }
     }
     for path in named.iter().filter(|n| n.ends_with('/') || n.ends_with(".rs")) {
-        let there =
-            |f: &File| if path.ends_with('/') { f.path.starts_with(path) } else { f.path.ends_with(path) };
+        // A package's section names its files from its own src/ on.
+        let inside = format!("/src/{path}");
+        let there = |f: &File| match path.strip_suffix('/') {
+            Some(_) => f.path.starts_with(path) || f.path.contains(&inside),
+            None => f.path == *path || f.path.ends_with(&inside),
+        };
         if !tree.files().iter().any(there) {
             found.push(file.whole(format!("the code map names {path}, which does not exist")));
         }
