@@ -8,6 +8,7 @@ const VALUE: u8 = 2;
 const TARGET: u8 = 4;
 const HOST: u8 = 8;
 const METHOD: u8 = 16;
+const PLAIN_HOST: u8 = 32;
 
 const CLASSES: [u8; 256] = classes();
 
@@ -41,6 +42,9 @@ const fn class(byte: u8) -> u8 {
     // as a list of two hosts.
     if alphanumeric || contains(b"-._~!$&'()*+;=%:[]", byte) {
         class |= HOST;
+    }
+    if alphanumeric || byte == b'-' || byte == b'.' {
+        class |= PLAIN_HOST;
     }
     if byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'_' {
         class |= METHOD;
@@ -97,6 +101,10 @@ pub(crate) const fn is_method(bytes: &[u8]) -> bool {
 /// `host [":" port]` with a host that is not empty (RFC 9110 section 7.2). An IP literal is in brackets; a bare colon
 /// or bracket elsewhere is refused, so that everybody finds the same port.
 pub(crate) fn is_authority(bytes: &[u8]) -> bool {
+    // A name without a port, as nearly all are.
+    if all(bytes, PLAIN_HOST) {
+        return !bytes.is_empty();
+    }
     if !all(bytes, HOST) {
         return false;
     }

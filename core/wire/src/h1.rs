@@ -4,6 +4,7 @@
 
 mod body;
 mod encode;
+mod fields;
 mod framing;
 mod parse;
 mod write;

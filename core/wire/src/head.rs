@@ -137,7 +137,7 @@ impl RequestHead {
     /// Back to `GET /` without fields; memory is kept, up to a bound, so that a pool can hand the head out again.
     pub fn clear(&mut self) {
         self.headers.clear();
-        self.assign(b"GET", b"/");
+        self.assign(Method::Get, b"GET", b"/");
         self.line.shrink_to(LINE_KEPT);
         self.version = Version::Http11;
     }
@@ -237,13 +237,14 @@ impl RequestHead {
     }
 
     /// Method and path that the parser has checked. They say nothing about the scheme.
-    pub(crate) fn assign(&mut self, method: &[u8], path: &[u8]) {
+    pub(crate) fn assign(&mut self, kind: Method, method: &[u8], path: &[u8]) {
+        debug_assert!(kind == Method::recognise(method));
         debug_assert!(ascii::is_method(method) && ascii::is_target(path));
         self.line.clear();
         self.line.extend_from_slice(method);
         self.line.extend_from_slice(path);
         self.method_len = method.len() as u8;
-        self.method = Method::recognise(method);
+        self.method = kind;
         self.scheme = None;
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::ascii;
 use crate::known::{Known, Name};
+use crate::scan;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -34,10 +35,15 @@ struct Slot {
     value_len: u32,
     name_len: u16,
     known: Option<Known>,
-    /// Named by the `connection` field it was received with: not sent on. Fields added later are never marked, so a
-    /// client cannot have the proxy's own fields removed.
-    nominated: bool,
+    /// [`JOINED`], [`NOMINATED`].
+    marks: u8,
 }
+
+/// The arena holds this field as it is written: name, colon, one space, value, CRLF.
+const JOINED: u8 = 1;
+/// Named by the `connection` field it was received with: not sent on. Fields added later are never marked, so a client
+/// cannot have the proxy's own fields removed.
+const NOMINATED: u8 = 2;
 
 impl Slot {
     #[inline]
@@ -226,34 +232,32 @@ impl Headers {
         self.present & known.bit() != 0
     }
 
-    /// Makes room for a parsed head: its bytes are copied once, then [`adopt`](Headers::adopt) names the ranges.
-    /// Whatever was here before is gone.
-    pub(crate) fn adopt_bytes(&mut self, bytes: &[u8], fields: usize) {
-        debug_assert!(bytes.len() <= ARENA_MAX, "limits keep heads far smaller");
-        self.arena.clear();
-        self.slots.clear();
-        self.present = 0;
-        self.arena.extend_from_slice(bytes);
-        self.slots.reserve(fields);
-    }
-
-    /// One field that a parser found and checked inside the adopted bytes. Returns its id.
+    /// Takes one field that a parser found and checked: where name and value begin, and how long they are, in the bytes
+    /// that [`adopt_bytes`](Headers::adopt_bytes) will bring. Until then nothing but `adopt` and `clear` may be called.
     #[inline]
-    pub(crate) fn adopt(&mut self, name: (usize, &[u8]), value: (usize, usize)) -> Option<Known> {
-        debug_assert!(name.1.len() <= u16::MAX as usize && value.0 + value.1 <= self.arena.len());
-        let known = Known::recognise(name.1);
-        if let Some(known) = known {
-            self.present |= known.bit();
-        }
-        self.slots.push(Slot {
+    pub(crate) fn adopt(
+        &mut self,
+        name: (usize, usize),
+        value: (usize, usize),
+        known: Option<Known>,
+        joined: bool,
+    ) {
+        debug_assert!(name.1 <= usize::from(u16::MAX) && value.0 + value.1 <= ARENA_MAX);
+        self.push(Slot {
             name: name.0 as u32,
-            name_len: name.1.len() as u16,
+            name_len: name.1 as u16,
             value: value.0 as u32,
             value_len: value.1 as u32,
             known,
-            nominated: false,
+            marks: if joined { JOINED } else { 0 },
         });
-        known
+    }
+
+    /// Brings the bytes that the adopted fields lie in: one copy for all of them.
+    pub(crate) fn adopt_bytes(&mut self, bytes: &[u8]) {
+        debug_assert!(bytes.len() <= ARENA_MAX, "limits keep heads smaller");
+        self.arena.clear();
+        self.arena.extend_from_slice(bytes);
     }
 
     /// Marks the fields that the `connection` fields list, unless `protected`: they were received for this hop only.
@@ -263,7 +267,8 @@ impl Headers {
         let mut listed = 0;
         for at in 0..slots.len() {
             let connection = slots[at];
-            if connection.known != Some(Known::Connection) {
+            // Nearly always one plain option: then there is no list to walk.
+            if connection.known != Some(Known::Connection) || is_plain_option(connection.value(arena)) {
                 continue;
             }
             for option in ascii::list(connection.value(arena)) {
@@ -279,20 +284,27 @@ impl Headers {
                     slots
                         .iter_mut()
                         .filter(|slot| slot.is(arena, &name))
-                        .for_each(|slot| slot.nominated = true);
+                        .for_each(|slot| slot.marks |= NOMINATED);
                 }
             }
         }
         true
     }
 
-    /// The fields that travel on: id, name, value; neither hop-by-hop nor nominated.
-    #[inline]
-    pub(crate) fn end_to_end(&self) -> impl Iterator<Item = (Option<Known>, &[u8], &[u8])> {
-        self.slots
-            .iter()
-            .filter(|slot| !slot.nominated && !slot.known.is_some_and(Known::is_hop_by_hop))
-            .map(|slot| (slot.known, slot.name(&self.arena), slot.value(&self.arena)))
+    /// Appends to `out` the fields that travel on, as lines: those neither hop-by-hop, nor nominated, nor `dropped`.
+    pub(crate) fn write_end_to_end(&self, out: &mut Vec<u8>, dropped: Option<Known>) {
+        for slot in &self.slots {
+            let stays = slot.known.is_some_and(|known| known.is_hop_by_hop() || Some(known) == dropped);
+            if stays || slot.marks & NOMINATED != 0 {
+                continue;
+            }
+            if slot.marks & JOINED != 0 {
+                let end = slot.value as usize + slot.value_len as usize + 2;
+                out.extend_from_slice(&self.arena[slot.name as usize..end]);
+            } else {
+                write_field(out, slot.name(&self.arena), slot.value(&self.arena));
+            }
+        }
     }
 
     /// An upper bound for what all fields take when written.
@@ -325,7 +337,7 @@ impl Headers {
         if !ascii::is_value(value) {
             return Err(BadHeader::Value);
         }
-        if ARENA_MAX - self.arena.len() < name.bytes.len() + value.len() {
+        if ARENA_MAX - self.arena.len() < name.bytes.len() + value.len() + 4 {
             return Err(BadHeader::TooLarge);
         }
         Ok(self.store_checked(name, value))
@@ -333,15 +345,14 @@ impl Headers {
 
     fn store_checked(&mut self, name: &Name<'_>, value: &[u8]) -> Slot {
         let at = self.arena.len() as u32;
-        self.arena.extend_from_slice(name.bytes);
-        self.arena.extend_from_slice(value);
+        write_field(&mut self.arena, name.bytes, value);
         Slot {
             name: at,
             name_len: name.bytes.len() as u16,
-            value: at + name.bytes.len() as u32,
+            value: at + name.bytes.len() as u32 + 2,
             value_len: value.len() as u32,
             known: name.known,
-            nominated: false,
+            marks: JOINED,
         }
     }
 
@@ -360,11 +371,24 @@ impl Headers {
     }
 }
 
+/// Appends `name: value` and CRLF.
+#[inline]
+pub(crate) fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
 /// Options of `connection` that say something about the connection or are handled by name when a head is written.
 fn is_plain_option(option: &[u8]) -> bool {
-    [b"close".as_slice(), b"keep-alive", b"upgrade", b"te"]
-        .iter()
-        .any(|plain| plain.eq_ignore_ascii_case(option))
+    match option.len() {
+        2 => scan::same_name(option, b"te"),
+        5 => scan::same_name(option, b"close"),
+        7 => scan::same_name(option, b"upgrade"),
+        10 => scan::same_name(option, b"keep-alive"),
+        _ => false,
+    }
 }
 
 /// Equal when the same fields follow in the same order; names without case.

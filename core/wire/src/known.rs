@@ -1,5 +1,7 @@
 //! Field names that the proxy itself looks up. Owns their ids and how a name is recognised; holds no values.
 
+use crate::scan;
+
 /// A field name the proxy reads or writes on every message, so that looking it up compares one byte per field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -67,11 +69,25 @@ impl Known {
         }
     }
 
-    /// The id of `name`, in any case. Length and first letter leave at most one candidate, so a miss costs a jump.
-    #[inline]
+    /// The id of `name`, in any case.
     pub const fn recognise(name: &[u8]) -> Option<Known> {
+        match Known::candidate(name) {
+            Some(known) if name.eq_ignore_ascii_case(known.name().as_bytes()) => Some(known),
+            _ => None,
+        }
+    }
+
+    /// As [`recognise`](Known::recognise), for a name without control characters.
+    #[inline]
+    pub(crate) fn recognise_printable(name: &[u8]) -> Option<Known> {
+        Known::candidate(name).filter(|known| scan::same_name(name, known.name().as_bytes()))
+    }
+
+    /// Length and first letter leave at most one candidate, so a miss costs a jump.
+    #[inline]
+    const fn candidate(name: &[u8]) -> Option<Known> {
         let [first, ..] = name else { return None };
-        let candidate = match (name.len(), *first | 0x20) {
+        Some(match (name.len(), *first | 0x20) {
             (2, b't') => Known::Te,
             (4, b'h') => Known::Host,
             (4, b'd') => Known::Date,
@@ -91,13 +107,17 @@ impl Known {
             (17, b'x') => Known::XForwardedProto,
             (29, b'x') => Known::XEnvoyUpstreamServiceTime,
             _ => return None,
-        };
-        if name.eq_ignore_ascii_case(candidate.name().as_bytes()) { Some(candidate) } else { None }
+        })
     }
 
     /// This id in a set of ids.
     pub(crate) const fn bit(self) -> u32 {
         1 << self as u32
+    }
+
+    /// Whether a second one of it makes a message ambiguous.
+    pub(crate) const fn is_single(self) -> bool {
+        matches!(self, Known::Host | Known::ContentLength | Known::TransferEncoding)
     }
 
     /// Whether the field concerns one connection only and is never sent on as received (RFC 9110 section 7.6.1).
@@ -172,12 +192,14 @@ mod tests {
         for known in ALL {
             let name = known.name();
             assert_eq!(Known::recognise(name.as_bytes()), Some(known));
+            assert_eq!(Known::recognise_printable(name.to_ascii_uppercase().as_bytes()), Some(known));
             assert_eq!(Known::recognise(name.to_ascii_uppercase().as_bytes()), Some(known));
             for i in 0..name.len() {
                 // A byte that differs in more than case, at every place.
                 let mut near = Vec::from(name.as_bytes());
                 near[i] = b'0';
                 assert_eq!(Known::recognise(&near), None, "{name} at {i}");
+                assert_eq!(Known::recognise_printable(&near), None, "{name} at {i}");
                 // CR is what clearing the case bit makes of a hyphen.
                 near[i] = name.as_bytes()[i] & !0x60;
                 assert_eq!(Known::recognise(&near), None, "{name} at {i}");

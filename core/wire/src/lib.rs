@@ -40,6 +40,7 @@ pub mod h1;
 mod head;
 mod headers;
 mod known;
+mod scan;
 mod status;
 
 pub use ascii::write_decimal;

@@ -2,7 +2,8 @@
 //! copies no data, and holds no buffer except for trailers that arrive in pieces.
 
 use crate::ascii;
-use crate::h1::Framing;
+use crate::h1::fields::parse_fields;
+use crate::h1::{Framing, ParseError};
 use crate::headers::Headers;
 use crate::known::Known;
 use alloc::boxed::Box;
@@ -72,7 +73,7 @@ pub struct BodyLimits {
     pub extension_bytes: u32,
     /// Bytes of the trailer section, its empty line included.
     pub trailer_bytes: u32,
-    /// Fields in the trailer section, at most 64.
+    /// Fields in the trailer section.
     pub trailer_fields: u8,
 }
 
@@ -332,24 +333,15 @@ fn is_whole_section(received: &[u8]) -> bool {
 }
 
 fn parse_trailers(fields: &mut Headers, received: &[u8], max: usize) -> Result<(), BodyError> {
-    const ROOM: usize = 64;
-    let mut room = [httparse::EMPTY_HEADER; ROOM];
-    let parsed = match httparse::parse_headers(received, &mut room[..max.min(ROOM)]) {
-        Ok(httparse::Status::Complete((len, parsed))) if len == received.len() => parsed,
-        Err(httparse::Error::TooManyHeaders) => return Err(BodyError::TrailersTooLarge),
+    let mut all = Headers::new();
+    match parse_fields(&mut all, received, 0, max) {
+        Ok(Some(len)) if len == received.len() => {}
+        Err(ParseError::TooManyFields) => return Err(BodyError::TrailersTooLarge),
         _ => return Err(BodyError::Trailer),
-    };
-    // As in a head: every LF that ends a line has a CR before it, and no valid value holds a CR.
-    let lines = received.iter().filter(|b| **b == b'\n').count();
-    let straight = received.windows(2).filter(|pair| pair == b"\r\n").count();
-    if lines != straight {
-        return Err(BodyError::Trailer);
     }
-    for field in parsed {
-        match trailer_rule(field.name.as_bytes()) {
-            TrailerRule::Pass => {
-                fields.append(field.name, field.value).map_err(|_| BodyError::Trailer)?;
-            }
+    for (name, value) in all.iter() {
+        match trailer_rule(name) {
+            TrailerRule::Pass => fields.append(name, value).map_err(|_| BodyError::Trailer)?,
             TrailerRule::Drop => {}
             TrailerRule::Refuse => return Err(BodyError::Trailer),
         }

@@ -1,7 +1,7 @@
 //! Chunked bodies to bytes. Owns the framing around data; the data itself is sent by the caller, uncopied.
 
 use crate::h1::body::{TrailerRule, trailer_rule};
-use crate::headers::Headers;
+use crate::headers::{Headers, write_field};
 use alloc::vec::Vec;
 
 /// What goes behind the data of each chunk.
@@ -64,7 +64,7 @@ pub fn write_trailers(out: &mut Vec<u8>, trailers: &Headers) {
     out.extend_from_slice(b"0\r\n");
     for (name, value) in trailers.iter() {
         if trailer_rule(name) == TrailerRule::Pass {
-            super::write::write_field(out, name, value);
+            write_field(out, name, value);
         }
     }
     out.extend_from_slice(CRLF);

@@ -6,6 +6,7 @@ use crate::h1::ParseError;
 use crate::head::{Method, RequestHead, ResponseHead, Version};
 use crate::headers::Headers;
 use crate::known::Known;
+use crate::scan;
 use crate::status::Status;
 
 /// How the end of a body is found.
@@ -136,13 +137,19 @@ fn persists(headers: &Headers, version: Version) -> bool {
     !close && (version == Version::Http11 || has_option(headers, b"keep-alive"))
 }
 
-/// Whether the `connection` fields list `option`.
+/// Whether the `connection` fields list `option`, which is in lower case.
 fn has_option(headers: &Headers, option: &[u8]) -> bool {
     headers.has(Known::Connection)
-        && headers
-            .all(Known::Connection)
-            .flat_map(ascii::list)
-            .any(|listed| listed.eq_ignore_ascii_case(option))
+        && headers.all(Known::Connection).any(|value| {
+            // Nearly always the value is one option and no list.
+            is(value, option)
+                || (value.contains(&b',') && ascii::list(value).any(|listed| is(listed, option)))
+        })
+}
+
+#[inline]
+fn is(value: &[u8], option: &[u8]) -> bool {
+    value.len() == option.len() && scan::same_name(value, option)
 }
 
 /// The protocols a request wants to switch to: the `upgrade` field, if `connection` names it and the version knows it

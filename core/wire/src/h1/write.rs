@@ -4,7 +4,7 @@
 use crate::ascii;
 use crate::h1::Framing;
 use crate::head::{Method, RequestHead, ResponseHead};
-use crate::headers::Headers;
+use crate::headers::{Headers, write_field};
 use crate::known::Known;
 use crate::status::Status;
 use alloc::vec::Vec;
@@ -62,11 +62,8 @@ pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead, framing: Framing, 
 const OVERHEAD: usize = 160;
 
 fn write_fields(out: &mut Vec<u8>, headers: &Headers, framing: Framing, persist: Persist) {
-    for (known, name, value) in headers.end_to_end() {
-        if known != Some(Known::Trailer) || framing == Framing::Chunked {
-            write_field(out, name, value);
-        }
-    }
+    // Announcing trailers makes sense only where there can be some.
+    headers.write_end_to_end(out, if framing == Framing::Chunked { None } else { Some(Known::Trailer) });
     match framing {
         Framing::None | Framing::UntilClose => {}
         Framing::Length(length) => {
@@ -105,13 +102,4 @@ fn write_connection(out: &mut Vec<u8>, headers: &Headers, persist: Persist) {
         (_, _, false) => b"",
     };
     out.extend_from_slice(line);
-}
-
-/// Appends `name: value` and CRLF.
-#[inline]
-pub(super) fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    out.extend_from_slice(name);
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
 }
