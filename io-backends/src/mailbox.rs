@@ -83,7 +83,9 @@ impl Mailbox {
 
     /// From here on a letter wakes the lane again. Must come before the queue is read, or a wake could be lost.
     pub(crate) fn looked(&self) {
-        if self.0.woken.swap(false, SeqCst)
+        // A letter that is posted between the two finds the flag down and sets the event, which comes next turn.
+        if self.0.woken.load(SeqCst)
+            && self.0.woken.swap(false, SeqCst)
             && let Some(event) = &self.0.event
         {
             sys::event_clear(event.as_raw_fd());

@@ -403,6 +403,9 @@ impl Sock {
         let wanted = state.recv.bytes == 0 && state.recv.waker.is_some() && !state.life.closed;
         if wanted {
             self.arm(state);
+        } else {
+            // Who waits for something else than bytes looks again: it may watch for a reset now.
+            notify(&mut state.recv.waker);
         }
         wanted
     }
