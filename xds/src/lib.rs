@@ -4,6 +4,9 @@
 //! publishes it. Whatever is set and not implemented is refused with its path; nothing is ignored in silence.
 #![forbid(unsafe_code)]
 
+pub mod args;
 pub mod bootstrap;
+mod logging;
 pub mod message;
 pub mod problem;
+pub mod translate;

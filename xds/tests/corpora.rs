@@ -10,6 +10,7 @@ use corelane_xds::{
     bootstrap::{self, Syntax},
     message::schema::Schema,
     problem::Problem,
+    translate,
 };
 
 /// The files of a corpus; `None` where it is not on this machine.
@@ -76,6 +77,30 @@ fn reads(name: &str, good: usize, contrib: usize) {
 fn envoy_examples_are_read() {
     reads("envoy-examples", 57, 6);
 }
+
+/// Which examples can be served whole today. The list grows with the issues; a file that drops out of it is a regression.
+#[test]
+fn envoy_examples_that_translate() {
+    let Some(files) = corpus("envoy-examples") else { return };
+    let schema = Schema::load();
+    let mut served = Vec::new();
+    for path in files {
+        let text = fs::read_to_string(&path).unwrap();
+        if !is_bootstrap(&text) {
+            continue;
+        }
+        let Ok(read) = bootstrap::read(&schema, &text, Syntax::of(&path).unwrap()) else { continue };
+        match translate::bootstrap(&schema, read) {
+            Ok(_) => served.push(path.parent().unwrap().file_name().unwrap().to_str().unwrap().to_owned()),
+            Err(problems) => {
+                assert!(problems.iter().all(|problem| !problem.path.is_empty()), "{problems:#?}")
+            }
+        }
+    }
+    assert_eq!(served, SERVED);
+}
+
+const SERVED: &[&str] = &[];
 
 #[test]
 fn istio_bootstraps_are_read() {

@@ -63,10 +63,8 @@ impl Decoder<'_> {
         node: &Node,
         path: &Path<'_>,
     ) -> Option<DynamicMessage> {
-        if let Some(name) = descriptor.full_name().strip_prefix("google.protobuf.") {
-            if let Some(form) = well_known::form(name) {
-                return self.well_known(form, descriptor, node, path);
-            }
+        if let Some(form) = well_known::form(descriptor.full_name()) {
+            return self.well_known(form, descriptor, node, path);
         }
         let Value::Map(entries) = &node.value else {
             return self.refuse(path, node, format!("must be an object, is {}", node.kind()));

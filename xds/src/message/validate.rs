@@ -70,7 +70,15 @@ impl<'s> Validator<'s> {
     /// # Errors
     /// Every rule that is broken.
     pub fn check<M: Name>(&mut self, message: &M, path: Path<'_>) -> Result<(), Vec<Problem>> {
-        self.message(&self.schema.reflect(message), &path);
+        self.check_dynamic(&self.schema.reflect(message), path)
+    }
+
+    /// As [`Validator::check`], of a message without a generated type.
+    ///
+    /// # Errors
+    /// Every rule that is broken.
+    pub fn check_dynamic(&mut self, message: &DynamicMessage, path: Path<'_>) -> Result<(), Vec<Problem>> {
+        self.message(message, &path);
         let problems = std::mem::take(&mut self.problems);
         if problems.is_empty() { Ok(()) } else { Err(problems) }
     }

@@ -28,9 +28,9 @@ pub(super) enum Form {
     Wrapper,
 }
 
-/// The form of `google.protobuf.<name>`; `None` for one that is an ordinary object.
+/// The form of the message of that full name; `None` for one that is an ordinary object.
 pub(super) fn form(name: &str) -> Option<Form> {
-    Some(match name {
+    Some(match name.strip_prefix("google.protobuf.")? {
         "Any" => Form::Any,
         "Duration" => Form::Duration,
         "FieldMask" => Form::FieldMask,
@@ -105,9 +105,8 @@ impl Decoder<'_> {
                 format!("the type {url:?} is not known"),
             );
         };
-        let name = descriptor.full_name().strip_prefix("google.protobuf.");
         let rest = entries.iter().filter(|(key, _)| key != "@type").map(|(key, value)| (key.as_str(), value));
-        let content = if name.and_then(form).is_some() {
+        let content = if form(descriptor.full_name()).is_some() {
             let null = Node { value: Value::Null, at: node.at };
             let mut value = None;
             for (key, found) in rest {

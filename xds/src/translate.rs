@@ -1,0 +1,118 @@
+//! Envoy's messages to the IR of `corelane`. Owns what each field means here, Envoy's defaults, and the rules that the API
+//! does not carry itself.
+//!
+//! What is not implemented is refused by construction. A translation takes the fields that it honours out of the owned
+//! message; at the end whatever is left is reported with its path ([`rest`]). So a field that nobody reads cannot be ignored,
+//! also not one that a newer API adds. A field that is honoured by having no effect is taken with a comment that says why.
+#![allow(deprecated, reason = "control planes and files still use fields that Envoy calls deprecated")]
+
+mod address;
+mod cluster;
+mod extension;
+mod http;
+mod listener;
+mod origins;
+mod rest;
+mod route;
+
+use std::{collections::BTreeSet, mem::take};
+
+use corelane::config::Config;
+use corelane_io::Peer;
+use corelane_proto::envoy::config::bootstrap::v3::{Admin as AdminMessage, Bootstrap};
+
+pub use crate::translate::origins::Origins;
+use crate::{
+    message::schema::Schema,
+    problem::{Path, Problem},
+    translate::rest::Translator,
+};
+
+/// A bootstrap as the proxy understands it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Translated {
+    /// What to publish.
+    pub config: Config,
+    /// Where the admin interface listens; nowhere where `None`.
+    pub admin: Option<Peer>,
+    /// The node in protobuf's JSON form, as `/server_info` shows it.
+    pub node: Option<serde_json::Value>,
+    /// Where in the file each part of `config` came from.
+    pub origins: Origins,
+}
+
+/// Translates a bootstrap that has passed validation.
+///
+/// # Errors
+/// Everything that is refused, each with its path: what is not implemented, and what contradicts itself.
+pub fn bootstrap(schema: &Schema, mut bootstrap: Bootstrap) -> Result<Translated, Vec<Problem>> {
+    let mut translator = Translator::new(schema);
+    let root = Path::root("");
+    let node = take(&mut bootstrap.node).and_then(|node| translator.json(&node, &root.field("node")));
+    let admin = take(&mut bootstrap.admin).and_then(|admin| translator.admin(admin, &root.field("admin")));
+    let mut config = Config::default();
+    if let Some(mut resources) = take(&mut bootstrap.static_resources) {
+        let path = root.field("static_resources");
+        let clusters = path.field("clusters");
+        for (at, cluster) in take(&mut resources.clusters).into_iter().enumerate() {
+            config.clusters.extend(translator.cluster(cluster, config.clusters.len(), &clusters.index(at)));
+        }
+        translator.known_clusters = config.clusters.iter().map(|cluster| cluster.name.clone()).collect();
+        let listeners = path.field("listeners");
+        for (at, listener) in take(&mut resources.listeners).into_iter().enumerate() {
+            config.listeners.extend(translator.listener(
+                listener,
+                config.listeners.len(),
+                &listeners.index(at),
+            ));
+        }
+        translator.unique(config.clusters.iter().map(|cluster| cluster.name.as_str()), "cluster", &clusters);
+        translator.unique(
+            config.listeners.iter().map(|listener| listener.name.as_str()),
+            "listener",
+            &listeners,
+        );
+        translator.done(resources, &path);
+    }
+    translator.without_effect(&mut bootstrap);
+    translator.done(bootstrap, &root);
+    let (problems, origins) = translator.finish();
+    if problems.is_empty() { Ok(Translated { config, admin, node, origins }) } else { Err(problems) }
+}
+
+impl Translator<'_> {
+    fn admin(&mut self, mut admin: AdminMessage, path: &Path<'_>) -> Option<Peer> {
+        // Logging to /dev/null is what an admin without a log does.
+        if admin.access_log_path == "/dev/null" {
+            admin.access_log_path.clear();
+        }
+        let address =
+            take(&mut admin.address).and_then(|address| self.address(address, &path.field("address")));
+        self.done(admin, path);
+        address
+    }
+
+    /// Settings whose effect is there, or whose subject is not.
+    fn without_effect(&mut self, bootstrap: &mut Bootstrap) {
+        // How often sinks are served; without sinks there is nothing to flush, and the admin reads counters as they are.
+        if bootstrap.stats_sinks.is_empty() {
+            bootstrap.stats_flush_interval = None;
+            bootstrap.stats_flush = None;
+        }
+        // Each lane is pinned to its CPU anyway.
+        bootstrap.enable_worker_cpu_affinity = false;
+    }
+
+    /// Reports the names that occur twice among resources of one kind.
+    fn unique<'n>(&mut self, names: impl Iterator<Item = &'n str>, kind: &str, path: &Path<'_>) {
+        let mut seen = BTreeSet::new();
+        for name in names {
+            if !seen.insert(name) {
+                self.refuse(path, format!("a second {kind} is named {name:?}"));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

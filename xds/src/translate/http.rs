@@ -1,0 +1,192 @@
+//! The HTTP connection manager and its filters.
+
+use std::mem::take;
+
+use corelane::config::{Codec, HttpConnectionManager, HttpFilter, RouteConfiguration, ServerHeader};
+use corelane_proto::envoy::{
+    config::core::v3::{Http1ProtocolOptions, HttpProtocolOptions},
+    extensions::filters::network::http_connection_manager::v3::{
+        HttpConnectionManager as Message, HttpFilter as FilterMessage,
+        http_connection_manager::{
+            CodecType, PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation,
+        },
+        http_filter::ConfigType,
+    },
+};
+
+use crate::{
+    problem::Path,
+    translate::rest::{Translator, drop_default},
+};
+
+impl Translator<'_> {
+    pub(super) fn http(
+        &mut self,
+        mut message: Message,
+        ir: &str,
+        path: &Path<'_>,
+    ) -> Option<HttpConnectionManager> {
+        self.origins.note(ir, path);
+        let routes = self.route_specifier(&mut message, ir, path);
+        let mut manager =
+            HttpConnectionManager::new(take(&mut message.stat_prefix), RouteConfiguration::default());
+        manager.filters = self.http_filters(take(&mut message.http_filters), ir, &path.field("http_filters"));
+        protocol(&mut manager, &mut message);
+        identity(&mut manager, &mut message);
+        self.timeouts(&mut manager, &mut message, path);
+        if let Some(common) = message.common_http_protocol_options.take() {
+            self.common(&mut manager, common, &path.field("common_http_protocol_options"));
+        }
+        if let Some(options) = message.http_protocol_options.take() {
+            self.http1(&mut manager, options, &path.field("http_protocol_options"));
+        }
+        without_effect(&mut message);
+        self.done(message, path);
+        manager.routes = routes?;
+        Some(manager)
+    }
+
+    fn route_specifier(
+        &mut self,
+        message: &mut Message,
+        ir: &str,
+        path: &Path<'_>,
+    ) -> Option<RouteConfiguration> {
+        match message.route_specifier.take() {
+            Some(RouteSpecifier::RouteConfig(routes)) => {
+                Some(self.routes(routes, &format!("{ir}.routes"), &path.field("route_config")))
+            }
+            // RDS and scoped routes are left to be reported; that there is one at all is a rule of the API.
+            other => {
+                message.route_specifier = other;
+                None
+            }
+        }
+    }
+
+    fn timeouts(&mut self, manager: &mut HttpConnectionManager, message: &mut Message, path: &Path<'_>) {
+        let field = |name| path.field(name);
+        manager.request_timeout = self.timeout(&mut message.request_timeout, None, &field("request_timeout"));
+        manager.request_headers_timeout =
+            self.timeout(&mut message.request_headers_timeout, None, &field("request_headers_timeout"));
+        let (idle, close) = (manager.stream_idle_timeout, manager.delayed_close_timeout);
+        manager.stream_idle_timeout =
+            self.timeout(&mut message.stream_idle_timeout, idle, &field("stream_idle_timeout"));
+        manager.delayed_close_timeout =
+            self.timeout(&mut message.delayed_close_timeout, close, &field("delayed_close_timeout"));
+        if let Some(timeout) = self.duration(&mut message.drain_timeout, &field("drain_timeout")) {
+            manager.drain_timeout = timeout;
+        }
+    }
+
+    fn common(
+        &mut self,
+        manager: &mut HttpConnectionManager,
+        mut common: HttpProtocolOptions,
+        path: &Path<'_>,
+    ) {
+        let idle = manager.idle_timeout;
+        manager.idle_timeout = self.timeout(&mut common.idle_timeout, idle, &path.field("idle_timeout"));
+        manager.max_connection_duration =
+            self.timeout(&mut common.max_connection_duration, None, &path.field("max_connection_duration"));
+        if let Some(count) = common.max_headers_count.take() {
+            manager.max_headers_count = count;
+        }
+        // Zero is Envoy's "any number" here.
+        manager.max_requests_per_connection =
+            common.max_requests_per_connection.take().filter(|&requests| requests > 0);
+        self.done(common, path);
+    }
+
+    fn http1(
+        &mut self,
+        manager: &mut HttpConnectionManager,
+        mut options: Http1ProtocolOptions,
+        path: &Path<'_>,
+    ) {
+        manager.accept_http_10 = take(&mut options.accept_http_10);
+        manager.default_host_for_http_10 =
+            Some(take(&mut options.default_host_for_http_10)).filter(|host| !host.is_empty());
+        // A proxy must take a request target in absolute form (RFC 9112 3.2.2), and does.
+        drop_default(&mut options.allow_absolute_url, true);
+        // Chooses between two parsers of Envoy's.
+        options.use_balsa_parser = None;
+        self.done(options, path);
+    }
+
+    fn http_filters(&mut self, filters: Vec<FilterMessage>, ir: &str, path: &Path<'_>) -> Vec<HttpFilter> {
+        let mut list = Vec::with_capacity(filters.len());
+        for (at, filter) in filters.into_iter().enumerate() {
+            let ir = format!("{ir}.filters[{}]", list.len());
+            list.extend(self.http_filter(filter, &ir, &path.index(at)));
+        }
+        list
+    }
+
+    fn http_filter(&mut self, mut message: FilterMessage, ir: &str, path: &Path<'_>) -> Option<HttpFilter> {
+        self.origins.note(ir, path);
+        let typed = path.field("typed_config");
+        self.origins.note(format!("{ir}.config"), &typed);
+        let config = match message.config_type.take() {
+            Some(ConfigType::TypedConfig(any)) => self.config_value(&any, &typed),
+            None => {
+                self.refuse(&typed, "is required");
+                None
+            }
+            other => {
+                message.config_type = other;
+                None
+            }
+        };
+        let (name, disabled) = (take(&mut message.name), take(&mut message.disabled));
+        self.done(message, path);
+        Some(HttpFilter { name, config: config?, disabled })
+    }
+}
+
+fn protocol(manager: &mut HttpConnectionManager, message: &mut Message) {
+    match message.codec_type() {
+        CodecType::Auto => manager.codec = Codec::Auto,
+        CodecType::Http1 => {
+            manager.codec = Codec::Http1;
+            message.codec_type = 0;
+        }
+        // Left to be reported.
+        CodecType::Http2 | CodecType::Http3 => {}
+    }
+    manager.server_header = match message.server_header_transformation() {
+        ServerHeaderTransformation::Overwrite => ServerHeader::Overwrite,
+        ServerHeaderTransformation::AppendIfAbsent => ServerHeader::AppendIfAbsent,
+        ServerHeaderTransformation::PassThrough => ServerHeader::PassThrough,
+    };
+    message.server_header_transformation = 0;
+    let name = take(&mut message.server_name);
+    if !name.is_empty() {
+        manager.server_name = name;
+    }
+    if let Some(limit) = message.max_request_headers_kb.take() {
+        manager.max_request_headers_kb = limit;
+    }
+}
+
+/// Who the client is, and which request this is.
+fn identity(manager: &mut HttpConnectionManager, message: &mut Message) {
+    manager.use_remote_address = message.use_remote_address.take().unwrap_or(manager.use_remote_address);
+    manager.xff_num_trusted_hops = take(&mut message.xff_num_trusted_hops);
+    manager.skip_xff_append = take(&mut message.skip_xff_append);
+    manager.generate_request_id = message.generate_request_id.take().unwrap_or(manager.generate_request_id);
+    manager.preserve_external_request_id = take(&mut message.preserve_external_request_id);
+    manager.always_set_request_id_in_response = take(&mut message.always_set_request_id_in_response);
+}
+
+/// Settings that say what holds anyway.
+fn without_effect(message: &mut Message) {
+    drop_default(&mut message.add_user_agent, false);
+    drop_default(&mut message.normalize_path, false);
+    drop_default(&mut message.stream_error_on_invalid_http_message, false);
+    drop_default(&mut message.add_proxy_protocol_connection_state, true);
+    // The default that the runtime would have to change, and no runtime can.
+    if message.path_with_escaped_slashes_action() == PathWithEscapedSlashesAction::KeepUnchanged {
+        message.path_with_escaped_slashes_action = 0;
+    }
+}

@@ -1,0 +1,128 @@
+//! The state of one translation and the way in which nothing is forgotten: [`Translator::done`] looks at what is left of a
+//! message after the translation took what it understands.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use prost::Name;
+use prost_reflect::{DynamicMessage, ReflectMessage as _, SerializeOptions, Value};
+
+use crate::{
+    message::schema::Schema,
+    problem::{Path, Problem},
+    translate::origins::Origins,
+};
+
+/// One translation of one file or resource.
+pub(super) struct Translator<'s> {
+    pub(super) schema: &'s Schema,
+    /// Clusters that a route of a static table may name.
+    pub(super) known_clusters: BTreeSet<String>,
+    pub(super) origins: Origins,
+    problems: Vec<Problem>,
+}
+
+impl<'s> Translator<'s> {
+    pub(super) fn new(schema: &'s Schema) -> Self {
+        Self { schema, known_clusters: BTreeSet::new(), origins: Origins::default(), problems: Vec::new() }
+    }
+
+    /// What was found wrong, and where everything came from.
+    pub(super) fn finish(self) -> (Vec<Problem>, Origins) {
+        (self.problems, self.origins)
+    }
+
+    pub(super) fn refuse(&mut self, path: &Path<'_>, what: impl Into<String>) {
+        self.problems.push(Problem::new(path, what));
+    }
+
+    pub(super) fn extend(&mut self, problems: Vec<Problem>) {
+        self.problems.extend(problems);
+    }
+
+    /// The end of every message: whatever nobody took is set and not implemented.
+    pub(super) fn done<M: Name + Default + PartialEq>(&mut self, left: M, path: &Path<'_>) {
+        if left != M::default() {
+            self.leftover(&self.schema.reflect(&left), path);
+        }
+    }
+
+    #[cold]
+    fn leftover(&mut self, left: &DynamicMessage, path: &Path<'_>) {
+        let before = self.problems.len();
+        for (field, value) in left.fields() {
+            let path = path.field(field.name());
+            match (field.kind().as_enum(), value) {
+                (Some(kind), Value::EnumNumber(number)) => {
+                    let name = kind
+                        .get_value(*number)
+                        .map_or_else(|| number.to_string(), |value| value.name().to_owned());
+                    self.refuse(&path, format!("{name} is not implemented"));
+                }
+                _ => self.refuse(&path, "is not implemented"),
+            }
+        }
+        // A message differs from its default by set fields only; should prost ever see it otherwise, refuse all the same.
+        if self.problems.len() == before {
+            self.refuse(
+                path,
+                format!("{} has content that is not implemented", left.descriptor().full_name()),
+            );
+        }
+    }
+
+    /// A duration that may be absent, but not negative.
+    pub(super) fn duration(
+        &mut self,
+        slot: &mut Option<prost_types::Duration>,
+        path: &Path<'_>,
+    ) -> Option<Duration> {
+        match Duration::try_from(slot.take()?) {
+            Ok(duration) => Some(duration),
+            Err(_) => {
+                self.refuse(path, "must not be negative");
+                None
+            }
+        }
+    }
+
+    /// A timeout of Envoy's: absent means `default`, zero means none.
+    pub(super) fn timeout(
+        &mut self,
+        slot: &mut Option<prost_types::Duration>,
+        default: Option<Duration>,
+        path: &Path<'_>,
+    ) -> Option<Duration> {
+        if slot.is_none() {
+            return default;
+        }
+        self.duration(slot, path).filter(|timeout| !timeout.is_zero())
+    }
+
+    /// A message as protobuf's JSON with the names of the `.proto` file; 64-bit numbers are numbers, unlike the canonical form.
+    pub(super) fn json<M: Name>(&mut self, message: &M, path: &Path<'_>) -> Option<serde_json::Value> {
+        self.dynamic_json(&self.schema.reflect(message), path)
+    }
+
+    /// As [`Translator::json`], of a message without a generated type.
+    pub(super) fn dynamic_json(
+        &mut self,
+        message: &DynamicMessage,
+        path: &Path<'_>,
+    ) -> Option<serde_json::Value> {
+        let options = SerializeOptions::new().use_proto_field_name(true).stringify_64_bit_integers(false);
+        match message.serialize_with_options(serde_json::value::Serializer, &options) {
+            Ok(json) => Some(json),
+            Err(error) => {
+                self.refuse(path, format!("has no JSON form: {error}"));
+                None
+            }
+        }
+    }
+}
+
+/// Clears an optional field that says what holds anyway.
+pub(super) fn drop_default<T: PartialEq>(slot: &mut Option<T>, default: T) {
+    if *slot == Some(default) {
+        *slot = None;
+    }
+}

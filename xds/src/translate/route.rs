@@ -1,0 +1,277 @@
+//! Route tables. Owns the checks that Envoy makes on a table as a whole: domains, clusters of a static table, body sizes.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    mem::take,
+};
+
+use corelane::config::{
+    Action, DirectResponse, FilterOverride, Forward, PathMatch, PathMatcher, Route, RouteConfiguration,
+    Upstream, VirtualHost, WeightedCluster,
+};
+use corelane_proto::{
+    envoy::config::{
+        core::v3::{DataSource, data_source::Specifier},
+        route::v3::{
+            DirectResponseAction, FilterConfig, Route as RouteMessage, RouteAction,
+            RouteConfiguration as Message, RouteMatch, VirtualHost as HostMessage,
+            WeightedCluster as Weighted, route::Action as ActionMessage, route_action::ClusterSpecifier,
+            route_match::PathSpecifier, weighted_cluster::ClusterWeight,
+        },
+    },
+    google::protobuf::Any,
+};
+
+use crate::{problem::Path, translate::rest::Translator};
+
+/// Envoy's default of `max_direct_response_body_size_bytes`.
+const DIRECT_RESPONSE_BODY: u32 = 4096;
+
+/// What a table says once for all its routes.
+struct Table {
+    /// Routes may name known clusters only.
+    validate_clusters: bool,
+    /// Bytes of a direct response.
+    body_max: u32,
+}
+
+impl Translator<'_> {
+    /// A table that is part of its listener.
+    pub(super) fn routes(&mut self, mut message: Message, ir: &str, path: &Path<'_>) -> RouteConfiguration {
+        self.origins.note(ir, path);
+        let table = Table {
+            // The default for a table in a file; one that comes by RDS is not checked.
+            validate_clusters: message.validate_clusters.take().unwrap_or(true),
+            body_max: message.max_direct_response_body_size_bytes.take().unwrap_or(DIRECT_RESPONSE_BODY),
+        };
+        let mut routes = RouteConfiguration {
+            name: take(&mut message.name),
+            ignore_port_in_host_matching: take(&mut message.ignore_port_in_host_matching),
+            per_filter_config: self.overrides(take(&mut message.typed_per_filter_config), ir, path),
+            virtual_hosts: Vec::new(),
+        };
+        let list = path.field("virtual_hosts");
+        for (at, host) in take(&mut message.virtual_hosts).into_iter().enumerate() {
+            let ir = format!("{ir}.virtual_hosts[{at}]");
+            routes.virtual_hosts.push(self.virtual_host(&table, host, &ir, &list.index(at)));
+        }
+        self.domains_once(&routes, &list);
+        self.done(message, path);
+        routes
+    }
+
+    /// A domain may lead to one virtual host only; letters compare without case.
+    fn domains_once(&mut self, routes: &RouteConfiguration, path: &Path<'_>) {
+        let mut seen = HashSet::new();
+        for (at, host) in routes.virtual_hosts.iter().enumerate() {
+            let host_path = path.index(at);
+            let list = host_path.field("domains");
+            for (at, domain) in host.domains.iter().enumerate() {
+                if !seen.insert(domain.to_ascii_lowercase()) {
+                    self.refuse(&list.index(at), format!("the domain {domain:?} is already taken"));
+                }
+                // `*` alone, or at one end.
+                let stars = domain.matches('*').count();
+                let at_an_end = domain.starts_with('*') || domain.ends_with('*');
+                if stars > 1 || stars == 1 && !at_an_end {
+                    self.refuse(&list.index(at), format!("{domain:?} has a * that is not at one end"));
+                }
+            }
+        }
+    }
+
+    fn virtual_host(
+        &mut self,
+        table: &Table,
+        mut message: HostMessage,
+        ir: &str,
+        path: &Path<'_>,
+    ) -> VirtualHost {
+        self.origins.note(ir, path);
+        let mut host = VirtualHost {
+            name: take(&mut message.name),
+            domains: take(&mut message.domains),
+            per_filter_config: self.overrides(take(&mut message.typed_per_filter_config), ir, path),
+            routes: Vec::new(),
+        };
+        let list = path.field("routes");
+        for (at, route) in take(&mut message.routes).into_iter().enumerate() {
+            let ir = format!("{ir}.routes[{}]", host.routes.len());
+            host.routes.extend(self.route(table, route, &ir, &list.index(at)));
+        }
+        self.done(message, path);
+        host
+    }
+
+    fn route(
+        &mut self,
+        table: &Table,
+        mut message: RouteMessage,
+        ir: &str,
+        path: &Path<'_>,
+    ) -> Option<Route> {
+        self.origins.note(ir, path);
+        let matches = message.r#match.take().and_then(|matches| self.matches(matches, &path.field("match")));
+        let action = match message.action.take() {
+            Some(ActionMessage::Route(action)) => {
+                self.forward(table, action, &path.field("route")).map(Action::Forward)
+            }
+            Some(ActionMessage::DirectResponse(response)) => {
+                let path = path.field("direct_response");
+                self.direct_response(table, response, &path).map(Action::DirectResponse)
+            }
+            other => {
+                message.action = other;
+                None
+            }
+        };
+        let per_filter_config = self.overrides(take(&mut message.typed_per_filter_config), ir, path);
+        let name = take(&mut message.name);
+        self.done(message, path);
+        Some(Route { name, matches: matches?, action: action?, per_filter_config })
+    }
+
+    fn matches(&mut self, mut message: RouteMatch, path: &Path<'_>) -> Option<PathMatcher> {
+        let found = match message.path_specifier.take() {
+            Some(PathSpecifier::Prefix(prefix)) => Some(PathMatch::Prefix(prefix)),
+            Some(PathSpecifier::Path(path)) => Some(PathMatch::Path(path)),
+            Some(PathSpecifier::PathSeparatedPrefix(prefix)) => Some(PathMatch::SeparatedPrefix(prefix)),
+            other => {
+                message.path_specifier = other;
+                None
+            }
+        };
+        let case_sensitive = message.case_sensitive.take().unwrap_or(true);
+        self.done(message, path);
+        Some(PathMatcher { path: found?, case_sensitive })
+    }
+
+    fn forward(&mut self, table: &Table, mut message: RouteAction, path: &Path<'_>) -> Option<Forward> {
+        let upstream = match message.cluster_specifier.take() {
+            Some(ClusterSpecifier::Cluster(name)) => {
+                self.known(table, &name, &path.field("cluster"));
+                Some(Upstream::Cluster(name))
+            }
+            Some(ClusterSpecifier::WeightedClusters(clusters)) => {
+                Some(self.weighted(table, clusters, &path.field("weighted_clusters")))
+            }
+            other => {
+                message.cluster_specifier = other;
+                None
+            }
+        };
+        let timeout = self.timeout(&mut message.timeout, Some(Forward::TIMEOUT), &path.field("timeout"));
+        let idle_timeout = self.duration(&mut message.idle_timeout, &path.field("idle_timeout"));
+        self.done(message, path);
+        Some(Forward { upstream: upstream?, timeout, idle_timeout })
+    }
+
+    fn weighted(&mut self, table: &Table, mut message: Weighted, path: &Path<'_>) -> Upstream {
+        let list = path.field("clusters");
+        let mut clusters = Vec::new();
+        let mut sum = 0u64;
+        for (at, cluster) in take(&mut message.clusters).into_iter().enumerate() {
+            let cluster = self.weighted_cluster(table, cluster, &list.index(at));
+            sum += u64::from(cluster.weight);
+            clusters.push(cluster);
+        }
+        if !(1..=u64::from(u32::MAX)).contains(&sum) {
+            self.refuse(&list, format!("the weights sum up to {sum}, which must be 1 to {}", u32::MAX));
+        }
+        // Envoy takes the sum of the weights, whatever this deprecated field says; one that says the same is no surprise.
+        if message.total_weight.map(u64::from) == Some(sum) {
+            message.total_weight = None;
+        }
+        self.done(message, path);
+        Upstream::Weighted(clusters)
+    }
+
+    fn weighted_cluster(
+        &mut self,
+        table: &Table,
+        mut message: ClusterWeight,
+        path: &Path<'_>,
+    ) -> WeightedCluster {
+        let name = take(&mut message.name);
+        self.known(table, &name, &path.field("name"));
+        // A cluster without a weight gets no request.
+        let weight = message.weight.take().unwrap_or(0);
+        self.done(message, path);
+        WeightedCluster { name, weight }
+    }
+
+    fn known(&mut self, table: &Table, cluster: &str, path: &Path<'_>) {
+        if table.validate_clusters && !cluster.is_empty() && !self.known_clusters.contains(cluster) {
+            self.refuse(path, format!("no cluster is named {cluster:?}"));
+        }
+    }
+
+    fn direct_response(
+        &mut self,
+        table: &Table,
+        mut message: DirectResponseAction,
+        path: &Path<'_>,
+    ) -> Option<DirectResponse> {
+        // The API's own rule keeps it within 200 and 599.
+        let status = u16::try_from(take(&mut message.status)).ok()?;
+        let body_path = path.field("body");
+        let body = message.body.take().and_then(|body| self.inline(body, &body_path)).unwrap_or_default();
+        if body.len() > table.body_max as usize {
+            self.refuse(&body_path, format!("has {} bytes, of {} at most", body.len(), table.body_max));
+        }
+        self.done(message, path);
+        Some(DirectResponse { status, body })
+    }
+
+    /// Data that stands in the configuration itself.
+    fn inline(&mut self, mut source: DataSource, path: &Path<'_>) -> Option<Vec<u8>> {
+        let data = match source.specifier.take() {
+            Some(Specifier::InlineString(text)) => Some(text.into_bytes()),
+            Some(Specifier::InlineBytes(bytes)) => Some(bytes),
+            other => {
+                source.specifier = other;
+                None
+            }
+        };
+        self.done(source, path);
+        data
+    }
+
+    /// Configuration of filters by route, virtual host or table: of the filter's own type, or Envoy's wrapper around it.
+    fn overrides(
+        &mut self,
+        entries: HashMap<String, Any>,
+        ir: &str,
+        path: &Path<'_>,
+    ) -> BTreeMap<String, FilterOverride> {
+        let list = path.field("typed_per_filter_config");
+        let entries: BTreeMap<String, Any> = entries.into_iter().collect();
+        let mut overrides = BTreeMap::new();
+        for (name, any) in entries {
+            let path = list.key(&name);
+            let ir = format!("{ir}.per_filter_config[{name:?}]");
+            self.origins.note(ir.clone(), &path);
+            if let Some(over) = self.filter_override(&any, &ir, &path) {
+                overrides.insert(name, over);
+            }
+        }
+        overrides
+    }
+
+    fn filter_override(&mut self, any: &Any, ir: &str, path: &Path<'_>) -> Option<FilterOverride> {
+        let config_ir = format!("{ir}.config");
+        if !Self::holds::<FilterConfig>(any) {
+            self.origins.note(config_ir, path);
+            return Some(FilterOverride { config: Some(self.config_value(any, path)?), disabled: None });
+        }
+        let mut wrapper: FilterConfig = self.open(any, path)?;
+        let inner = path.field("config");
+        self.origins.note(config_ir, &inner);
+        let config = wrapper.config.take().filter(|any| !any.type_url.is_empty());
+        let config = config.and_then(|any| self.config_value(&any, &inner));
+        let disabled = take(&mut wrapper.disabled).then_some(true);
+        self.done(wrapper, path);
+        // Envoy's wrapper turns a filter on that its chain has turned off.
+        Some(FilterOverride { config, disabled: disabled.or(Some(false)) })
+    }
+}

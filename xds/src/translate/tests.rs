@@ -1,0 +1,398 @@
+//! The issue's file, every refusal, and a sweep over every field of the API that no field is ignored in silence.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use corelane::config::{
+    Action, Balancer, Breakers, Codec, FilterOverride, Forward, HttpConnectionManager, PathMatch, Terminal,
+    Upstream,
+};
+use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MapKey, ReflectMessage as _, Value};
+
+use super::*;
+use crate::bootstrap::{self as file, Syntax};
+
+const FILE: &str = "
+node: {id: one, cluster: mesh}
+admin: {address: {socket_address: {address: 127.0.0.1, port_value: 9901}}}
+static_resources:
+  listeners:
+  - name: http
+    address: {socket_address: {address: 127.0.0.1, port_value: 10000}}
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          '@type': type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: ingress
+          codec_type: AUTO
+          generate_request_id: true
+          use_remote_address: true
+          common_http_protocol_options: {idle_timeout: 60s}
+          http_protocol_options: {accept_http_10: true}
+          route_config:
+            name: local
+            virtual_hosts:
+            - name: all
+              domains: ['*']
+              routes:
+              - match: {prefix: /api}
+                route: {cluster: backend, timeout: 0s, idle_timeout: 7s}
+              - match: {path: /exact, case_sensitive: false}
+                route: {weighted_clusters: {clusters: [{name: backend, weight: 1}]}}
+              - match: {prefix: /}
+                direct_response: {status: 200, body: {inline_string: hello}}
+          http_filters:
+          - name: envoy.filters.http.router
+            typed_config:
+              '@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
+              dynamic_stats: true
+  - name: tcp
+    address: {pipe: {path: '@corelane-test'}}
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.tcp_proxy
+        typed_config:
+          '@type': type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+          stat_prefix: tcp
+          cluster: backend
+  clusters:
+  - name: backend
+    type: STATIC
+    connect_timeout: 0.25s
+    lb_policy: LEAST_REQUEST
+    least_request_lb_config: {choice_count: 3}
+    circuit_breakers:
+      thresholds: [{max_connections: 4, max_requests: 8}, {priority: HIGH, max_connections: 1}]
+    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        '@type': type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        common_http_protocol_options: {max_requests_per_connection: 10}
+        explicit_http_config: {http_protocol_options: {}}
+    load_assignment:
+      cluster_name: backend
+      endpoints:
+      - lb_endpoints:
+        - endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 8080}}}
+        - endpoint: {address: {socket_address: {address: '::1', port_value: 8080}}}
+          load_balancing_weight: 3
+";
+
+fn translate(text: &str) -> Result<Translated, Vec<String>> {
+    let schema = Schema::load();
+    let shown = |problems: Vec<Problem>| problems.iter().map(Problem::to_string).collect::<Vec<_>>();
+    let read = file::read(&schema, text, Syntax::Yaml).map_err(shown)?;
+    file::validate(&schema, &read).map_err(shown)?;
+    bootstrap(&schema, read).map_err(shown)
+}
+
+fn manager(translated: &Translated) -> &HttpConnectionManager {
+    match &translated.config.listeners[0].chains[0].terminal {
+        Terminal::Http(manager) => manager,
+        Terminal::Tcp(_) => panic!("the first listener speaks HTTP"),
+    }
+}
+
+#[test]
+fn the_file_of_the_issue_becomes_what_it_says() {
+    let translated = translate(FILE).unwrap();
+    assert_eq!(translated.admin, Some(Peer::Tcp("127.0.0.1:9901".parse().unwrap())));
+    assert_eq!(translated.node, Some(serde_json::json!({"id": "one", "cluster": "mesh"})));
+    let http = manager(&translated);
+    assert_eq!((http.codec, http.use_remote_address, http.generate_request_id), (Codec::Auto, true, true));
+    assert_eq!((http.idle_timeout, http.accept_http_10), (Some(Duration::from_secs(60)), true));
+    assert_eq!(http.stream_idle_timeout, Some(Duration::from_secs(300)), "Envoy's default");
+    let routes = &http.routes.virtual_hosts[0].routes;
+    let idle_timeout = Some(Duration::from_secs(7));
+    let upstream = Upstream::Cluster("backend".into());
+    assert_eq!(routes[0].action, Action::Forward(Forward { upstream, timeout: None, idle_timeout }));
+    assert_eq!(routes[1].matches.path, PathMatch::Path("/exact".into()));
+    assert!(!routes[1].matches.case_sensitive);
+    assert!(matches!(&routes[2].action, Action::DirectResponse(response) if response.body == b"hello"));
+    assert_eq!(http.filters[0].config.type_name(), "envoy.extensions.filters.http.router.v3.Router");
+    assert_eq!(http.filters[0].config.value(), &serde_json::json!({"dynamic_stats": true}));
+    let Terminal::Tcp(tcp) = &translated.config.listeners[1].chains[0].terminal else {
+        panic!("the second is TCP")
+    };
+    assert_eq!(tcp.idle_timeout, Some(Duration::from_secs(3600)), "Envoy's default");
+    let cluster = &translated.config.clusters[0];
+    assert_eq!(cluster.breakers, Breakers { max_connections: 4, max_requests: 8, ..Breakers::default() });
+    assert_eq!(cluster.balancer, Balancer::LeastRequest { choices: 3 });
+    assert_eq!(cluster.connect_timeout, Duration::from_millis(250));
+    assert_eq!((cluster.max_requests_per_connection, cluster.endpoints[1].weight), (Some(10), 3));
+}
+
+/// One change to the file, and the one problem that it must make.
+#[test]
+fn what_is_not_implemented_or_contradicts_itself_is_refused_with_its_path() {
+    const HCM: &str = "static_resources.listeners[0].filter_chains[0].filters[0].typed_config";
+    const HOST: &str = "route_config.virtual_hosts[0]";
+    let table = [
+        ("codec_type: AUTO", "codec_type: HTTP2", format!("{HCM}.codec_type: HTTP2 is not implemented")),
+        ("codec_type: AUTO", "tracing: {}", format!("{HCM}.tracing: is not implemented")),
+        ("codec_type: AUTO", "normalize_path: true", format!("{HCM}.normalize_path: is not implemented")),
+        ("{accept_http_10: true}", "{enable_trailers: true}", format!("{HCM}.http_protocol_options.enable_trailers: is not implemented")),
+        ("{prefix: /api}", "{prefix: /api, headers: {name: a}}", format!("{HCM}.{HOST}.routes[0].match.headers: is not implemented")),
+        ("{prefix: /api}", "{safe_regex: {regex: a}}", format!("{HCM}.{HOST}.routes[0].match.safe_regex: is not implemented")),
+        ("name: local\n", "name: local\n            max_direct_response_body_size_bytes: 4\n", format!("{HCM}.{HOST}.routes[2].direct_response.body: has 5 bytes, of 4 at most")),
+        ("type: STATIC", "max_requests_per_connection: 1", "static_resources.clusters[0].max_requests_per_connection: cannot stand beside typed_extension_protocol_options".into()),
+        ("cluster: backend, timeout", "cluster: other, timeout", format!("{HCM}.{HOST}.routes[0].route.cluster: no cluster is named \"other\"")),
+        ("timeout: 0s, idle", "timeout: -1s, idle", format!("{HCM}.{HOST}.routes[0].route.timeout: must not be negative")),
+        ("timeout: 0s, idle", "retry_policy: {}, idle", format!("{HCM}.{HOST}.routes[0].route.retry_policy: is not implemented")),
+        ("weight: 1}", "weight: 0}", format!("{HCM}.{HOST}.routes[1].route.weighted_clusters.clusters: the weights sum up to 0, which must be 1 to 4294967295")),
+        ("{inline_string: hello}", "{filename: /etc/passwd}", format!("{HCM}.{HOST}.routes[2].direct_response.body.filename: is not implemented")),
+        ("domains: ['*']", "domains: [a.b, A.b]", format!("{HCM}.{HOST}.domains[1]: the domain \"A.b\" is already taken")),
+        ("domains: ['*']", "domains: ['a.*.b']", format!("{HCM}.{HOST}.domains[0]: \"a.*.b\" has a * that is not at one end")),
+        ("type: STATIC", "type: STRICT_DNS", "static_resources.clusters[0].type: STRICT_DNS is not implemented".into()),
+        ("lb_policy: LEAST_REQUEST\n    least_request_lb_config: {choice_count: 3}", "lb_policy: MAGLEV", "static_resources.clusters[0].lb_policy: MAGLEV is not implemented".into()),
+        ("priority: HIGH", "priority: DEFAULT", "static_resources.clusters[0].circuit_breakers.thresholds[1]: a second entry for the priority DEFAULT".into()),
+        ("port_value: 10000", "named_port: http", "static_resources.listeners[0].address.socket_address.named_port: is not implemented".into()),
+        ("address: '::1'", "address: localhost", "static_resources.clusters[0].load_assignment.endpoints[0].lb_endpoints[1].endpoint.address.socket_address.address: \"localhost\" is not an IP address; names are for clusters that resolve them".into()),
+        ("- name: tcp\n", "- name: http\n", "static_resources.listeners: a second listener is named \"http\"".into()),
+        ("          cluster: backend\n", "          cluster: backend\n          tunneling_config: {hostname: a}\n", "static_resources.listeners[1].filter_chains[0].filters[0].typed_config.tunneling_config: is not implemented".into()),
+        ("cluster: mesh}", "cluster: mesh}\nlayered_runtime: {}", "layered_runtime: is not implemented".into()),
+        ("explicit_http_config: {http_protocol_options: {}}", "auto_config: {}", "static_resources.clusters[0].typed_extension_protocol_options[\"envoy.extensions.upstreams.http.v3.HttpProtocolOptions\"].auto_config: is not implemented".into()),
+    ];
+    for (from, to, problem) in table {
+        assert_eq!(FILE.matches(from).count(), 1, "{from}");
+        assert_eq!(translate(&FILE.replace(from, to)), Err(vec![problem]), "{to}");
+    }
+}
+
+#[test]
+fn all_problems_are_found_at_once() {
+    let text = FILE.replace("codec_type: AUTO", "tracing: {}").replace("type: STATIC", "type: EDS");
+    assert_eq!(translate(&text).unwrap_err().len(), 2);
+}
+
+/// A TypedStruct is read as the message that it spells, with paths into it.
+#[test]
+fn typed_structs_are_looked_through() {
+    let spelt = |field: &str| {
+        FILE.replace(
+            "'@type': type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+          stat_prefix: tcp
+          cluster: backend",
+            &format!(
+                "'@type': type.googleapis.com/udpa.type.v1.TypedStruct
+          type_url: type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+          value: {{stat_prefix: tcp, cluster: backend, {field}}}"
+            ),
+        )
+    };
+    assert_eq!(translate(&spelt("max_connect_attempts: 1")), translate(FILE));
+    let at = "static_resources.listeners[1].filter_chains[0].filters[0].typed_config.value";
+    assert_eq!(
+        translate(&spelt("foo: 1")),
+        Err(vec![format!(
+            "{at}.foo: no such field in envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
+        )])
+    );
+    let broken = translate(&spelt("max_connect_attempts: 0"));
+    assert_eq!(broken, Err(vec![format!("{at}.max_connect_attempts: must be at least 1")]));
+}
+
+#[test]
+fn per_route_configuration_reaches_the_filter_by_name() {
+    let router = "'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
+    let wrapper = "'@type': type.googleapis.com/envoy.config.route.v3.FilterConfig";
+    let over = |entry: &str| {
+        let text = FILE.replace(
+            "- match: {prefix: /api}",
+            &format!(
+                "- match: {{prefix: /api}}\n                typed_per_filter_config: {{a: {{{entry}}}}}"
+            ),
+        );
+        translate(&text).map(|translated| {
+            manager(&translated).routes.virtual_hosts[0].routes[0].per_filter_config["a"].clone()
+        })
+    };
+    let bare = over(&format!("{router}, dynamic_stats: true")).unwrap();
+    assert_eq!(bare.config.unwrap().value(), &serde_json::json!({"dynamic_stats": true}));
+    assert_eq!(
+        over(&format!("{wrapper}, disabled: true")),
+        Ok(FilterOverride { config: None, disabled: Some(true) })
+    );
+    let wrapped = over(&format!("{wrapper}, config: {{{router}}}")).unwrap();
+    assert_eq!(
+        (wrapped.config.unwrap().type_name(), wrapped.disabled),
+        ("envoy.extensions.filters.http.router.v3.Router", Some(false))
+    );
+    let problems = over(&format!("{wrapper}, is_optional: true")).unwrap_err();
+    assert!(
+        problems[0].ends_with("typed_per_filter_config[\"a\"].is_optional: is not implemented"),
+        "{problems:?}"
+    );
+}
+
+#[test]
+fn errors_of_the_core_are_told_in_the_words_of_the_file() {
+    let translated = translate(FILE).unwrap();
+    let error = corelane::config::ConfigError::new(
+        "listeners[0].chains[0].http.filters[0].config.dynamic_stats",
+        "no",
+    );
+    assert_eq!(
+        translated.origins.problem(&error).to_string(),
+        "static_resources.listeners[0].filter_chains[0].filters[0].typed_config.http_filters[0].typed_config.dynamic_stats: no"
+    );
+}
+
+/// Fields that may be set to something and change nothing, each for a reason that stands where it is taken.
+const WITHOUT_EFFECT: &[&str] = &[
+    "admin.access_log_path",
+    "bootstrap.enable_worker_cpu_affinity",
+    "bootstrap.stats_flush_interval",
+    "bootstrap.stats_flush_on_admin",
+    "cluster.dns_lookup_family",
+    // Only a longer body, or an unknown cluster, makes a difference: see the table of refusals.
+    "routes.max_direct_response_body_size_bytes",
+    "routes.validate_clusters",
+    // The default, said explicitly.
+    "match.case_sensitive",
+    "endpoint.hostname",
+    "listener.continue_on_listener_filters_timeout",
+    "listener.enable_reuse_port",
+    "listener.bind_to_port",
+    "listener.listener_filters_timeout",
+    "listener.traffic_direction",
+    "chain.filter_chain_match",
+    "http.add_proxy_protocol_connection_state",
+    "http.path_with_escaped_slashes_action",
+    "http1.allow_absolute_url",
+    "http1.use_balsa_parser",
+    "locality.load_balancing_weight",
+    "locality.locality",
+    "lb_endpoint.health_status",
+];
+
+/// Where each message of the API stands in the file.
+const PLACES: &[(&str, &str)] = &[
+    ("bootstrap", ""),
+    ("admin", "admin"),
+    ("static_resources", "static_resources"),
+    ("listener", "static_resources.listeners"),
+    ("socket", "static_resources.listeners.address.socket_address"),
+    ("chain", "static_resources.listeners.filter_chains"),
+    ("filter", "static_resources.listeners.filter_chains.filters"),
+    ("http", "static_resources.listeners.filter_chains.filters.typed_config"),
+    ("common", "static_resources.listeners.filter_chains.filters.typed_config.common_http_protocol_options"),
+    ("http1", "static_resources.listeners.filter_chains.filters.typed_config.http_protocol_options"),
+    ("http_filter", "static_resources.listeners.filter_chains.filters.typed_config.http_filters"),
+    ("routes", "static_resources.listeners.filter_chains.filters.typed_config.route_config"),
+    ("host", "static_resources.listeners.filter_chains.filters.typed_config.route_config.virtual_hosts"),
+    (
+        "route",
+        "static_resources.listeners.filter_chains.filters.typed_config.route_config.virtual_hosts.routes",
+    ),
+    (
+        "match",
+        "static_resources.listeners.filter_chains.filters.typed_config.route_config.virtual_hosts.routes.match",
+    ),
+    (
+        "action",
+        "static_resources.listeners.filter_chains.filters.typed_config.route_config.virtual_hosts.routes.route",
+    ),
+    ("cluster", "static_resources.clusters"),
+    ("breakers", "static_resources.clusters.circuit_breakers"),
+    ("thresholds", "static_resources.clusters.circuit_breakers.thresholds"),
+    ("least_request", "static_resources.clusters.least_request_lb_config"),
+    ("load_assignment", "static_resources.clusters.load_assignment"),
+    ("locality", "static_resources.clusters.load_assignment.endpoints"),
+    ("lb_endpoint", "static_resources.clusters.load_assignment.endpoints.lb_endpoints"),
+    ("endpoint", "static_resources.clusters.load_assignment.endpoints.lb_endpoints.endpoint"),
+];
+
+/// Sets every field of the API that the file leaves unset, one at a time: each must be refused, or change the outcome, or be
+/// on the list above. The sweep covers fields that do not exist yet, too.
+#[test]
+fn no_field_of_the_api_is_ignored_in_silence() {
+    let schema = Schema::load();
+    let base = schema.reflect(&file::read(&schema, FILE, Syntax::Yaml).unwrap());
+    let plain = bootstrap(&schema, base.transcode_to().unwrap()).unwrap();
+    let (mut swept, mut silent) = (0, BTreeSet::new());
+    for (name, place) in PLACES {
+        let steps: Vec<&str> = place.split('.').filter(|step| !step.is_empty()).collect();
+        for field in unset_fields(&schema, &base, &steps) {
+            swept += 1;
+            let mut changed = base.clone();
+            at(&schema, &mut changed, &steps, &mut |message| message.set_field(&field, something(&field)));
+            match bootstrap(&schema, changed.transcode_to().unwrap()) {
+                Ok(outcome) if outcome == plain => silent.insert(format!("{name}.{}", field.name())),
+                _ => continue,
+            };
+        }
+    }
+    assert!(swept > 300, "only {swept} fields were tried");
+    let allowed: BTreeSet<String> = WITHOUT_EFFECT.iter().map(|&field| field.to_owned()).collect();
+    assert_eq!(silent, allowed, "left: ignored in silence; right: known to have no effect");
+}
+
+/// The fields of the message at `steps` that can be set without unsetting another.
+fn unset_fields(schema: &Schema, base: &DynamicMessage, steps: &[&str]) -> Vec<FieldDescriptor> {
+    let mut fields = Vec::new();
+    at(schema, &mut base.clone(), steps, &mut |message| {
+        fields = message.descriptor().fields().filter(|field| !message.has_field(field)).collect();
+    });
+    fields
+}
+
+/// Calls `change` with the message at `steps`, going into the first item of a list and into an Any.
+fn at(
+    schema: &Schema,
+    message: &mut DynamicMessage,
+    steps: &[&str],
+    change: &mut dyn FnMut(&mut DynamicMessage),
+) {
+    if message.descriptor().full_name() == "google.protobuf.Any" {
+        let any = message.transcode_to().unwrap();
+        let mut content = schema.open(&any).unwrap();
+        at(schema, &mut content, steps, change);
+        let bytes = prost::Message::encode_to_vec(&content);
+        message.set_field_by_name("value", Value::Bytes(bytes.into()));
+        return;
+    }
+    let Some((step, rest)) = steps.split_first() else { return change(message) };
+    let mut value = message.get_field_by_name_mut(step).unwrap_or_else(|| panic!("no field {step}"));
+    if let Value::List(items) = value {
+        value = items.first_mut().unwrap_or_else(|| panic!("{step} is empty"));
+    }
+    at(schema, value.as_message_mut().unwrap(), rest, change);
+}
+
+/// A value that is not the field's default.
+fn something(field: &FieldDescriptor) -> Value {
+    if field.is_map() {
+        let Kind::Message(entry) = field.kind() else { unreachable!("a map has an entry type") };
+        return Value::Map([(MapKey::String("x".into()), one(&entry.map_entry_value_field().kind()))].into());
+    }
+    if field.is_list() { Value::List(vec![one(&field.kind())]) } else { one(&field.kind()) }
+}
+
+fn one(kind: &Kind) -> Value {
+    match kind {
+        Kind::Bool => Value::Bool(true),
+        Kind::String => Value::String("/dev/null".into()),
+        Kind::Bytes => Value::Bytes(b"x"[..].into()),
+        Kind::Double => Value::F64(1.0),
+        Kind::Float => Value::F32(1.0),
+        Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => Value::I32(1),
+        Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 => Value::I64(1),
+        Kind::Uint32 | Kind::Fixed32 => Value::U32(77),
+        Kind::Uint64 | Kind::Fixed64 => Value::U64(77),
+        Kind::Enum(kind) => {
+            Value::EnumNumber(kind.values().map(|value| value.number()).find(|&n| n != 0).unwrap_or(0))
+        }
+        Kind::Message(descriptor) => {
+            let mut message = DynamicMessage::new(descriptor.clone());
+            // A wrapper or a duration that is not zero; any other message is set by being there.
+            match descriptor.full_name() {
+                "google.protobuf.BoolValue" => message.set_field_by_name("value", Value::Bool(true)),
+                "google.protobuf.UInt32Value" => message.set_field_by_name("value", Value::U32(77)),
+                "google.protobuf.UInt64Value" => message.set_field_by_name("value", Value::U64(77)),
+                "google.protobuf.Duration" => message.set_field_by_name("seconds", Value::I64(77)),
+                _ => {}
+            }
+            Value::Message(message)
+        }
+    }
+}
