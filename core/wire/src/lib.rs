@@ -42,6 +42,8 @@ mod headers;
 mod known;
 mod scan;
 mod status;
+#[cfg(test)]
+mod testing;
 
 pub use ascii::write_decimal;
 pub use head::{BadHead, Method, RequestHead, ResponseHead, Scheme, Version};
