@@ -179,3 +179,40 @@ pub(crate) const fn trim(mut bytes: &[u8]) -> &[u8] {
 pub(crate) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|b| *b == b',').map(trim).filter(|member| !member.is_empty())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decimals_are_written_and_read() {
+        for number in [0, 9, 10, 99, 100, 65_535, u64::from(u32::MAX), 9_999_999_999_999_999_999, u64::MAX] {
+            let mut out = Vec::new();
+            write_decimal(&mut out, number);
+            assert_eq!(out, std::format!("{number}").as_bytes());
+            assert_eq!(parse_decimal(&out), (out.len() <= 19).then_some(number));
+        }
+        for bad in ["", "+1", "-1", " 1", "1 ", "1,1", "0x1", "99999999999999999999"] {
+            assert_eq!(parse_decimal(bad.as_bytes()), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn lists_have_no_empty_members() {
+        assert!(list(b" a,, b\t,\t,c").eq([b"a", b"b", b"c"]));
+        assert_eq!(list(b"").count() + list(b" , ").count(), 0);
+    }
+
+    #[test]
+    fn every_byte_has_the_classes_of_its_rfc() {
+        for byte in 0..=255u8 {
+            let one = [byte];
+            let token = byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+            assert_eq!(is_token(&one), token, "{byte:#x}");
+            assert_eq!(is_value(&one), byte == b'\t' || (byte >= b' ' && byte != 0x7f), "{byte:#x}");
+            assert_eq!(is_target(&one), byte.is_ascii_graphic() && byte != b'#', "{byte:#x}");
+            let host = byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=".contains(&byte);
+            assert_eq!(is_authority(&one), host, "{byte:#x}");
+        }
+    }
+}

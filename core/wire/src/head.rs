@@ -371,3 +371,74 @@ impl fmt::Debug for ResponseHead {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::format;
+
+    #[test]
+    fn setters_refuse_what_no_head_may_hold() {
+        let mut head = RequestHead::new();
+        for method in ["", "get", "G T", "GET\r\n", "ABCDEFGHIJKLMNOPQRSTUVWXY"] {
+            assert_eq!(head.set_method(method.as_bytes()), Err(BadHead::Method), "{method:?}");
+        }
+        for path in ["", "a", "/ ", "/\r\n", "/#", "/\u{e9}", "**", "http://a/", "/\0"] {
+            assert_eq!(head.set_path(path.as_bytes()), Err(BadHead::Path), "{path:?}");
+        }
+        for authority in ["", "a b", "a\r\n", "u@a", "a:b"] {
+            assert_eq!(head.set_authority(authority.as_bytes()), Err(BadHead::Authority), "{authority:?}");
+        }
+        assert_eq!(
+            (head.method_name(), head.path(), head.authority()),
+            (b"GET".as_slice(), b"/".as_slice(), b"".as_slice())
+        );
+        let mut head = ResponseHead::new();
+        for reason in ["a\r\nb", "\n", "\0"] {
+            assert_eq!(head.set_reason(reason.as_bytes()), Err(BadHead::Reason), "{reason:?}");
+        }
+        assert_eq!(head.reason(), b"OK");
+    }
+
+    #[test]
+    fn method_and_path_change_independently() {
+        let mut head = RequestHead::new();
+        head.set_path(b"/long/path?with=query").unwrap();
+        head.set_method(b"PROPFIND").unwrap();
+        assert_eq!((head.method(), head.method_name()), (Method::Other, b"PROPFIND".as_slice()));
+        assert_eq!(head.path(), b"/long/path?with=query");
+        head.set_method(b"PUT").unwrap();
+        head.set_path(b"/").unwrap();
+        head.set_authority(b"[::1]:80").unwrap();
+        assert_eq!(
+            (head.method(), head.method_name(), head.path()),
+            (Method::Put, b"PUT".as_slice(), b"/".as_slice())
+        );
+        assert_eq!(head.headers().get("Host"), Some(b"[::1]:80".as_slice()));
+        head.clear();
+        assert_eq!((head.method(), head.path(), head.headers().len()), (Method::Get, b"/".as_slice(), 0));
+    }
+
+    #[test]
+    fn a_status_brings_its_reason() {
+        let mut head = ResponseHead::new();
+        head.set_reason(b"Fine").unwrap();
+        assert_eq!(head.reason(), b"Fine");
+        head.set_status(Status::NOT_FOUND);
+        assert_eq!(head.reason(), b"Not Found");
+        head.set_status(Status::new(599).unwrap());
+        assert_eq!(head.reason(), b"");
+        assert_eq!((Status::new(99), Status::new(1000)), (None, None));
+        assert_eq!(
+            format!("{head:?}"),
+            r#"ResponseHead { status: 599, reason: "", version: Http11, headers: {} }"#
+        );
+    }
+
+    #[test]
+    fn heads_are_small() {
+        // They move by value through filters.
+        assert!(size_of::<RequestHead>() <= 88, "{}", size_of::<RequestHead>());
+        assert!(size_of::<ResponseHead>() <= 88, "{}", size_of::<ResponseHead>());
+    }
+}

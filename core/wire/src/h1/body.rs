@@ -394,3 +394,6 @@ pub(super) fn trailer_rule(name: &[u8]) -> TrailerRule {
         None => TrailerRule::Pass,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -69,3 +69,40 @@ pub fn write_trailers(out: &mut Vec<u8>, trailers: &Headers) {
     }
     out.extend_from_slice(CRLF);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunk_heads_are_hexadecimal_and_end_the_chunk_before() {
+        for (size, digits) in
+            [(1, "1"), (15, "f"), (16, "10"), (0xabcdef, "abcdef"), (usize::MAX, "ffffffffffffffff")]
+        {
+            assert_eq!(ChunkHead::first(size).bytes(), std::format!("{digits}\r\n").as_bytes());
+            assert_eq!(ChunkHead::next(size).bytes(), std::format!("\r\n{digits}\r\n").as_bytes());
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "an empty chunk ends the body")]
+    fn an_empty_chunk_is_a_bug_of_the_caller() {
+        let _ = ChunkHead::next(0);
+    }
+
+    #[test]
+    fn trailers_that_may_not_come_late_are_not_sent() {
+        let mut trailers = Headers::new();
+        for (name, value) in
+            [("grpc-status", "0"), ("content-length", "5"), ("Host", "a"), ("Set-Cookie", "a"), ("x", "")]
+        {
+            trailers.append(name, value.as_bytes()).unwrap();
+        }
+        let mut out = Vec::new();
+        write_trailers(&mut out, &trailers);
+        assert_eq!(out, b"0\r\ngrpc-status: 0\r\nx: \r\n\r\n");
+        out.clear();
+        write_trailers(&mut out, &Headers::new());
+        assert_eq!(out, LAST_CHUNK);
+    }
+}

@@ -192,3 +192,167 @@ pub fn expectation(head: &RequestHead) -> Expectation {
         _ => Expectation::Unknown,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::h1::{Limits, Progress, parse_request, parse_response};
+    use std::format;
+    use std::string::String;
+
+    fn request(start: &str, lines: &str) -> RequestHead {
+        let mut head = RequestHead::new();
+        let bytes = format!("{start}\r\nHost: a\r\n{lines}\r\n");
+        let parsed = parse_request(&mut head, bytes.as_bytes(), &Limits::default());
+        assert_eq!(parsed, Ok(Progress::Complete(bytes.len())), "{bytes}");
+        head
+    }
+
+    fn response(start: &str, lines: &str) -> ResponseHead {
+        let mut head = ResponseHead::new();
+        let bytes = format!("{start}\r\n{lines}\r\n");
+        let parsed = parse_response(&mut head, bytes.as_bytes(), &Limits::default());
+        assert_eq!(parsed, Ok(Progress::Complete(bytes.len())), "{bytes}");
+        head
+    }
+
+    const LENGTH: &str = "Content-Length: 7\r\n";
+    const CHUNKED: &str = "Transfer-Encoding: chunked\r\n";
+
+    #[test]
+    fn a_request_has_a_body_only_if_it_says_so() {
+        for (lines, expected) in [
+            ("", Framing::None),
+            ("Content-Length: 0\r\n", Framing::Length(0)),
+            (LENGTH, Framing::Length(7)),
+            (CHUNKED, Framing::Chunked),
+        ] {
+            for start in ["POST / HTTP/1.1", "GET / HTTP/1.1", "FOO / HTTP/1.1"] {
+                assert_eq!(request_framing(&request(start, lines)), Ok(expected));
+            }
+        }
+        assert_eq!(request_framing(&request("CONNECT a:1 HTTP/1.1", "")), Ok(Framing::None));
+    }
+
+    /// RFC 9112 section 6.3, row by row.
+    #[test]
+    fn a_response_body_depends_on_status_method_and_fields() {
+        for (method, status, lines, expected, declared) in [
+            (Method::Get, 200, "", Framing::UntilClose, Framing::None),
+            (Method::Get, 200, LENGTH, Framing::Length(7), Framing::Length(7)),
+            (Method::Get, 200, CHUNKED, Framing::Chunked, Framing::Chunked),
+            (Method::Get, 204, "", Framing::None, Framing::None),
+            (Method::Get, 204, "Content-Length: 0\r\n", Framing::None, Framing::None),
+            (Method::Get, 304, LENGTH, Framing::None, Framing::Length(7)),
+            (Method::Get, 304, CHUNKED, Framing::None, Framing::Chunked),
+            (Method::Get, 304, "", Framing::None, Framing::None),
+            (Method::Get, 100, "", Framing::None, Framing::None),
+            (Method::Get, 101, "", Framing::None, Framing::None),
+            (Method::Get, 205, "", Framing::UntilClose, Framing::None),
+            (Method::Get, 404, LENGTH, Framing::Length(7), Framing::Length(7)),
+            (Method::Head, 200, LENGTH, Framing::None, Framing::Length(7)),
+            (Method::Head, 200, CHUNKED, Framing::None, Framing::Chunked),
+            (Method::Head, 200, "", Framing::None, Framing::None),
+            (Method::Connect, 200, LENGTH, Framing::None, Framing::Length(7)),
+            (Method::Connect, 299, CHUNKED, Framing::None, Framing::Chunked),
+            (Method::Connect, 200, "", Framing::None, Framing::None),
+            (Method::Connect, 403, LENGTH, Framing::Length(7), Framing::Length(7)),
+            (Method::Connect, 302, "", Framing::UntilClose, Framing::None),
+        ] {
+            let head = response(&format!("HTTP/1.1 {status} X"), lines);
+            assert_eq!(response_framing(&head, method), Ok(expected), "{method:?} {status} {lines}");
+            assert_eq!(declared_framing(&head), Ok(declared), "{method:?} {status} {lines}");
+        }
+    }
+
+    #[test]
+    fn fields_that_a_filter_broke_are_seen() {
+        let mut head = request("POST / HTTP/1.1", LENGTH);
+        head.headers_mut().append(Known::TransferEncoding, b"chunked").unwrap();
+        assert_eq!(request_framing(&head), Err(ParseError::LengthAndTransferEncoding));
+        head.headers_mut().remove(Known::TransferEncoding);
+        head.headers_mut().append(Known::ContentLength, b"7").unwrap();
+        assert_eq!(request_framing(&head), Err(ParseError::ContentLength));
+        head.headers_mut().set(Known::ContentLength, b"8").unwrap();
+        assert_eq!(request_framing(&head), Ok(Framing::Length(8)));
+    }
+
+    #[test]
+    fn framing_follows_what_the_client_understands() {
+        assert_eq!(Framing::Chunked.for_client(Version::Http10), Framing::UntilClose);
+        assert_eq!(Framing::UntilClose.for_client(Version::Http11), Framing::Chunked);
+        for framing in [Framing::None, Framing::Length(3)] {
+            assert_eq!(framing.for_client(Version::Http10), framing);
+            assert_eq!(framing.for_client(Version::Http11), framing);
+        }
+        assert!(Framing::None.is_empty() && Framing::Length(0).is_empty());
+        assert!(
+            !Framing::Length(1).is_empty() && !Framing::Chunked.is_empty() && !Framing::UntilClose.is_empty()
+        );
+    }
+
+    #[test]
+    fn connections_persist_as_the_version_says_unless_told_otherwise() {
+        for (version, lines, expected) in [
+            ("1.1", "", true),
+            ("1.1", "Connection: close\r\n", false),
+            ("1.1", "Connection: x, Close\r\n", false),
+            ("1.1", "Connection: x\r\nConnection: ,close ,\r\n", false),
+            ("1.1", "Connection: closed\r\n", true),
+            ("1.1", "Connection: keep-alive\r\n", true),
+            ("1.1", "Connection: keep-alive, close\r\n", false),
+            ("1.1", "Proxy-Connection: close\r\n", false),
+            ("1.1", "Connection:\r\n", true),
+            ("1.0", "", false),
+            ("1.0", "Connection: Keep-Alive\r\n", true),
+            ("1.0", "Connection: keep-alive, close\r\n", false),
+            ("1.0", "Proxy-Connection: keep-alive\r\n", false),
+            ("1.0", "Keep-Alive: timeout=5\r\n", false),
+        ] {
+            let request = request(&format!("GET / HTTP/{version}"), lines);
+            assert_eq!(request_persists(&request), expected, "{version} {lines}");
+            let response = response(&format!("HTTP/{version} 200 OK"), lines);
+            assert_eq!(response_persists(&response, Framing::Length(3)), expected, "{version} {lines}");
+            assert!(!response_persists(&response, Framing::UntilClose));
+        }
+    }
+
+    #[test]
+    fn an_upgrade_needs_both_fields_and_the_version() {
+        let both = "Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n";
+        assert_eq!(request_upgrade(&request("GET / HTTP/1.1", both)), Some(b"websocket".as_slice()));
+        for (version, lines) in [
+            ("1.0", both),
+            ("1.1", "Upgrade: websocket\r\n"),
+            ("1.1", "Connection: upgrade\r\n"),
+            ("1.1", "Connection: upgrade\r\nUpgrade:\r\n"),
+            ("1.1", "Connection: upgrades\r\nUpgrade: websocket\r\n"),
+        ] {
+            assert_eq!(
+                request_upgrade(&request(&format!("GET / HTTP/{version}"), lines)),
+                None,
+                "{version} {lines}"
+            );
+        }
+        assert_eq!(response_upgrade(&response("HTTP/1.1 101 X", both)), Some(b"websocket".as_slice()));
+        assert_eq!(response_upgrade(&response("HTTP/1.1 101 X", "")), None);
+        assert_eq!(response_upgrade(&response("HTTP/1.1 200 X", both)), None);
+    }
+
+    #[test]
+    fn expectations() {
+        for (version, value, expected) in [
+            ("1.1", "100-continue", Expectation::Continue),
+            ("1.1", "100-Continue", Expectation::Continue),
+            ("1.1", "", Expectation::None),
+            ("1.1", "100-continue, x", Expectation::Unknown),
+            ("1.1", "x", Expectation::Unknown),
+            ("1.0", "100-continue", Expectation::None),
+        ] {
+            let lines: String = format!("Expect: {value}\r\n");
+            let head = request(&format!("PUT / HTTP/{version}"), &lines);
+            assert_eq!(expectation(&head), expected, "{version} {value}");
+        }
+        assert_eq!(expectation(&request("PUT / HTTP/1.1", "")), Expectation::None);
+    }
+}
