@@ -1,0 +1,202 @@
+//! The table of pages: path, help, whether it reads or acts, and the function that answers. Owns dispatch, `/` and `/help`;
+//! knows no page by name.
+
+use corelane_wire::{Method, Status};
+use std::{borrow::Cow, fmt};
+
+/// What the admin interface serves.
+#[derive(Default)]
+pub struct Pages(Vec<Page>);
+
+struct Page {
+    path: &'static str,
+    help: &'static str,
+    acts: bool,
+    answer: Box<dyn Fn(&Query) -> Reply + Send>,
+}
+
+/// The part of a target behind `?`, decoded: names with values, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Query(Vec<(String, String)>);
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// The status.
+    pub status: Status,
+    /// The media type of the body.
+    pub content_type: &'static str,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Pages {
+    /// No page yet but `/` and `/help`.
+    pub fn new() -> Pages {
+        Pages::default()
+    }
+
+    /// Adds a page that shows something, for GET and HEAD. It runs on the admin's thread and must not wait.
+    #[must_use]
+    pub fn read(
+        mut self,
+        path: &'static str,
+        help: &'static str,
+        answer: impl Fn(&Query) -> Reply + Send + 'static,
+    ) -> Pages {
+        self.0.push(Page { path, help, acts: false, answer: Box::new(answer) });
+        self
+    }
+
+    /// Adds a page that changes something, for POST only. It runs on the admin's thread and must not wait.
+    #[must_use]
+    pub fn act(
+        mut self,
+        path: &'static str,
+        help: &'static str,
+        answer: impl Fn(&Query) -> Reply + Send + 'static,
+    ) -> Pages {
+        self.0.push(Page { path, help, acts: true, answer: Box::new(answer) });
+        self
+    }
+
+    /// The answer to a request that the guard let through.
+    pub(super) fn answer(&self, method: Method, target: &str) -> Reply {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let reads = matches!(method, Method::Get | Method::Head);
+        if reads && matches!(path, "/" | "/help") {
+            return Reply::text(Status::OK, self.help());
+        }
+        let Some(page) = self.0.iter().find(|page| page.path == path) else {
+            let message = format!("invalid path. admin commands are:\n{}", self.help());
+            return Reply::text(Status::NOT_FOUND, message);
+        };
+        match (page.acts, reads, method == Method::Post) {
+            (false, true, _) | (true, _, true) => (page.answer)(&Query::parse(query)),
+            (acts, ..) => {
+                let method = if acts { "POST" } else { "GET" };
+                Reply::text(METHOD_NOT_ALLOWED, format!("{path} is for {method} only\n"))
+            }
+        }
+    }
+
+    fn help(&self) -> String {
+        let mut lines: Vec<String> = self.0.iter().map(|page| line(page.path, page.help, page.acts)).collect();
+        lines.push(line("/help", "print this list", false));
+        lines.sort();
+        lines.concat()
+    }
+}
+
+/// 405, with which Envoy answers a GET of a page that acts.
+const METHOD_NOT_ALLOWED: Status = match Status::new(405) {
+    Some(status) => status,
+    None => Status::BAD_REQUEST,
+};
+
+fn line(path: &str, help: &str, acts: bool) -> String {
+    format!("  {path}: {help}{}\n", if acts { " (POST)" } else { "" })
+}
+
+impl fmt::Debug for Pages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|page| page.path)).finish()
+    }
+}
+
+impl Query {
+    /// `a=1&b&c=%2F` as the URL standard reads form data: `+` is a space, a broken escape stands for itself.
+    pub fn parse(query: &str) -> Query {
+        let pairs = query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (decode(name), decode(value))
+        });
+        Query(pairs.collect())
+    }
+
+    /// The value of the first parameter of that name; empty where it has none.
+    pub fn value(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+}
+
+fn decode(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let escaped = bytes.get(at + 1..at + 3).filter(|_| bytes[at] == b'%');
+        let value = escaped.and_then(|hex| Some(digit(hex[0])? << 4 | digit(hex[1])?));
+        match (value, bytes[at]) {
+            (Some(value), _) => {
+                out.push(value);
+                at += 2;
+            }
+            (None, b'+') => out.push(b' '),
+            (None, byte) => out.push(byte),
+        }
+        at += 1;
+    }
+    match String::from_utf8_lossy(&out) {
+        Cow::Borrowed(text) => text.to_owned(),
+        Cow::Owned(text) => text,
+    }
+}
+
+fn digit(hex: u8) -> Option<u8> {
+    char::from(hex).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+}
+
+impl Reply {
+    /// Plain text.
+    pub fn text(status: Status, body: impl Into<Vec<u8>>) -> Reply {
+        Reply { status, content_type: "text/plain; charset=UTF-8", body: body.into() }
+    }
+
+    /// 200 with JSON, indented for reading.
+    pub fn json(value: &serde_json::Value) -> Reply {
+        Reply { status: Status::OK, content_type: "application/json", body: format!("{value:#}\n").into_bytes() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pages() -> Pages {
+        Pages::new()
+            .read("/b", "show b", |query| Reply::text(Status::OK, query.value("x").unwrap_or("none")))
+            .act("/a", "do a", |_| Reply::text(Status::OK, "done"))
+    }
+
+    #[test]
+    fn pages_are_found_by_path_and_method() {
+        let table = [
+            (Method::Get, "/b", 200, "none"),
+            (Method::Head, "/b", 200, "none"),
+            (Method::Get, "/b?x=1&x=2", 200, "1"),
+            (Method::Post, "/b", 405, "/b is for GET only\n"),
+            (Method::Post, "/a?x", 200, "done"),
+            (Method::Get, "/a", 405, "/a is for POST only\n"),
+            (Method::Get, "/", 200, "  /a: do a (POST)\n  /b: show b\n  /help: print this list\n"),
+        ];
+        for (method, target, status, body) in table {
+            let reply = pages().answer(method, target);
+            assert_eq!((reply.status.code(), reply.body.as_slice()), (status, body.as_bytes()), "{target}");
+        }
+        let missing = pages().answer(Method::Get, "/c");
+        assert_eq!(missing.status, Status::NOT_FOUND);
+        assert!(missing.body.starts_with(b"invalid path. admin commands are:\n  /a"));
+    }
+
+    #[test]
+    fn queries_are_decoded() {
+        let query = Query::parse("filter=cluster%5C.a%2B&usedonly&bad=%zz%4&s=a+b&&utf=%ff");
+        assert_eq!(query.value("filter"), Some("cluster\\.a+"));
+        assert_eq!(query.value("usedonly"), Some(""));
+        assert_eq!(query.value("bad"), Some("%zz%4"));
+        assert_eq!(query.value("s"), Some("a b"));
+        assert_eq!(query.value("utf"), Some("\u{fffd}"));
+        assert_eq!(query.value("none"), None);
+    }
+}
