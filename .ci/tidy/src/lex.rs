@@ -182,9 +182,18 @@ fn body(code: &str, from: usize) -> Option<usize> {
     None
 }
 
-/// The spans of `#[cfg(test)] mod name { … }`, also under `all(test, …)`.
-pub fn test_modules(code: &str) -> Vec<Range<usize>> {
-    let mut spans = Vec::new();
+/// A module that only tests have.
+#[derive(Debug, PartialEq, Eq)]
+pub enum TestModule {
+    /// `#[cfg(test)] mod name { … }`, and where.
+    Here(Range<usize>),
+    /// `#[cfg(test)] mod name;`, and its name.
+    Elsewhere(String),
+}
+
+/// The modules of a file that stand under `#[cfg(test)]` or a condition that needs it, such as `all(test, …)`.
+pub fn test_modules(code: &str) -> Vec<TestModule> {
+    let mut found = Vec::new();
     for at in code.match_indices("#[cfg(").map(|(at, _)| at) {
         let end = closing(code, at + 1);
         let mut condition = code[at..end].split(|c: char| !c.is_alphanumeric() && c != '_');
@@ -197,13 +206,16 @@ pub fn test_modules(code: &str) -> Vec<Range<usize>> {
             rest = closing(code, attribute + 1);
         }
         let item = code[rest..].trim_start();
-        if (item.starts_with("mod ") || item.starts_with("pub mod ") || item.starts_with("pub(crate) mod "))
-            && let Some(open) = body(code, rest)
-        {
-            spans.push(at..closing(code, open));
-        }
+        let Some(item) = ["mod ", "pub mod ", "pub(crate) mod "].iter().find_map(|m| item.strip_prefix(m))
+        else {
+            continue;
+        };
+        found.push(match body(code, rest) {
+            Some(open) => TestModule::Here(at..closing(code, open)),
+            None => TestModule::Elsewhere(ident(item, 0).to_owned()),
+        });
     }
-    spans
+    found
 }
 
 #[cfg(test)]
@@ -252,7 +264,9 @@ mod tests {
     fn test_modules_are_found_behind_attributes() {
         let text = "#[cfg(all(test, unix))] #[rustfmt::skip] mod t { fn x() {} } fn y() {} #[cfg(not(test))] mod u { }";
         let found = test_modules(text);
-        assert_eq!(found.len(), 1);
-        assert!(text[found[0].clone()].ends_with("fn x() {} }"));
+        let [TestModule::Here(span)] = &found[..] else { panic!("{found:?}") };
+        assert!(text[span.clone()].ends_with("fn x() {} }"));
+        let found = test_modules("#[cfg(test)]\nmod tests;\nmod other;");
+        assert_eq!(found, [TestModule::Elsewhere("tests".to_owned())]);
     }
 }

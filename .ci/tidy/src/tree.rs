@@ -1,7 +1,7 @@
 //! The files of the tree, as text. Owns loading and looking up; knows no rule.
 
-use crate::lex;
-use std::{fmt, fs, io, ops::Range, path::Path};
+use crate::lex::{self, TestModule};
+use std::{fmt, fs, io, path::Path};
 
 /// Folders that are never read: build output, version control, fuzzing corpora.
 const SKIPPED: &[&str] = &["target", ".git", "corpus", "artifacts", "coverage"];
@@ -14,15 +14,18 @@ pub struct File {
     pub text: String,
     /// For Rust files the text with comments and the insides of literals blanked, offsets unchanged; else empty.
     pub code: String,
-    /// The `#[cfg(test)]` modules in it.
-    tests: Vec<Range<usize>>,
+    /// The modules in it that only tests have.
+    tests: Vec<TestModule>,
+    /// Whether only tests have this file.
+    only_tests: bool,
 }
 
 impl File {
     fn new(path: String, text: String) -> File {
         let code = if path.ends_with(".rs") { lex::code(&text) } else { String::new() };
         let tests = lex::test_modules(&code);
-        File { path, text, code, tests }
+        let only_tests = path.contains("/tests/");
+        File { path, text, code, tests, only_tests }
     }
 
     /// Whether this is Rust source.
@@ -30,9 +33,22 @@ impl File {
         self.path.ends_with(".rs")
     }
 
-    /// Whether `at` lies in code that only tests run: an integration test, a bench, or a `#[cfg(test)]` module.
+    /// Whether `at` lies in code that only tests run: an integration test, or a module under `#[cfg(test)]`.
     pub fn in_test(&self, at: usize) -> bool {
-        self.path.contains("/tests/") || self.tests.iter().any(|r| r.contains(&at))
+        let here = |m: &TestModule| matches!(m, TestModule::Here(span) if span.contains(&at));
+        self.only_tests || self.tests.iter().any(here)
+    }
+
+    /// The paths, without `.rs`, of this file's test modules that have files of their own.
+    fn test_files(&self) -> impl Iterator<Item = String> + '_ {
+        let stem = self.path.strip_suffix(".rs").unwrap_or(&self.path);
+        let (folder, name) = stem.rsplit_once('/').unwrap_or(("", stem));
+        // The modules of a crate root lie beside it, those of any other file in the folder of its name.
+        let home = if ["lib", "main", "mod"].contains(&name) { folder } else { stem };
+        self.tests.iter().filter_map(move |m| match m {
+            TestModule::Elsewhere(name) => Some(format!("{home}/{name}")),
+            TestModule::Here(_) => None,
+        })
     }
 
     /// The 1-based line of a byte offset.
@@ -80,12 +96,24 @@ impl Tree {
         let mut files = Vec::new();
         walk(root, root, &mut files)?;
         files.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok(Tree(files))
+        Ok(Tree::marked(files))
     }
 
     /// A tree made of `(path, text)` pairs.
     pub fn of(files: &[(&str, &str)]) -> Tree {
-        Tree(files.iter().map(|(p, t)| File::new((*p).to_owned(), (*t).to_owned())).collect())
+        Tree::marked(files.iter().map(|(p, t)| File::new((*p).to_owned(), (*t).to_owned())).collect())
+    }
+
+    /// Marks the files that another file declares as test modules, and those below them.
+    fn marked(mut files: Vec<File>) -> Tree {
+        let declared: Vec<String> = files.iter().flat_map(File::test_files).collect();
+        for file in &mut files {
+            let below = |d: &String| {
+                file.path.strip_prefix(d.as_str()).is_some_and(|r| r == ".rs" || r.starts_with('/'))
+            };
+            file.only_tests |= declared.iter().any(below);
+        }
+        Tree(files)
     }
 
     /// Every file.
@@ -145,5 +173,18 @@ mod tests {
         let at = |what: &str| text.find(what).expect("it is in the text");
         assert!(!file.in_test(at("fn a")) && file.in_test(at("fn b")) && !file.in_test(at("fn c")));
         assert!(tree.file("x/tests/b.rs").is_some_and(|f| f.in_test(0)));
+        let tree = Tree::of(&[
+            ("x/src/a.rs", "#[cfg(test)]\nmod lab;\nmod real;"),
+            ("x/src/lib.rs", "#[cfg(test)]\nmod testing;"),
+            ("x/src/a/lab.rs", ""),
+            ("x/src/a/lab/deep.rs", ""),
+            ("x/src/a/real.rs", ""),
+            ("x/src/testing.rs", ""),
+        ]);
+        let tests: Vec<_> = tree.files().iter().filter(|f| f.in_test(0)).map(|f| f.path.as_str()).collect();
+        assert_eq!(
+            tests,
+            ["x/src/a.rs", "x/src/lib.rs", "x/src/a/lab.rs", "x/src/a/lab/deep.rs", "x/src/testing.rs"][2..]
+        );
     }
 }
