@@ -56,6 +56,12 @@ impl Slot {
         &arena[self.value as usize..][..self.value_len as usize]
     }
 
+    /// Behind the CRLF of a [`JOINED`] field.
+    #[inline]
+    fn line_end(&self) -> usize {
+        self.value as usize + self.value_len as usize + 2
+    }
+
     /// An id decides alone: a slot without one has a name that is not known.
     #[inline]
     fn is(&self, arena: &[u8], name: &Name<'_>) -> bool {
@@ -232,6 +238,20 @@ impl Headers {
         self.present & known.bit() != 0
     }
 
+    /// The value of a known name that is there exactly once.
+    pub(crate) fn sole(&self, known: Known) -> Option<&[u8]> {
+        let mut found = None;
+        for slot in &self.slots {
+            if slot.known == Some(known) {
+                if found.is_some() {
+                    return None;
+                }
+                found = Some(slot);
+            }
+        }
+        found.map(|slot| slot.value(&self.arena))
+    }
+
     /// Takes one field that a parser found and checked: where name and value begin, and how long they are, in the bytes
     /// that [`adopt_bytes`](Headers::adopt_bytes) will bring. Until then nothing but `adopt` and `clear` may be called.
     #[inline]
@@ -267,8 +287,7 @@ impl Headers {
         let mut listed = 0;
         for at in 0..slots.len() {
             let connection = slots[at];
-            // Nearly always one plain option: then there is no list to walk.
-            if connection.known != Some(Known::Connection) || is_plain_option(connection.value(arena)) {
+            if connection.known != Some(Known::Connection) {
                 continue;
             }
             for option in ascii::list(connection.value(arena)) {
@@ -293,18 +312,26 @@ impl Headers {
 
     /// Appends to `out` the fields that travel on, as lines: those neither hop-by-hop, nor nominated, nor `dropped`.
     pub(crate) fn write_end_to_end(&self, out: &mut Vec<u8>, dropped: Option<Known>) {
+        // Lines that lie joined and side by side are copied together; a parsed head is mostly that.
+        let mut run = 0..0;
         for slot in &self.slots {
             let stays = slot.known.is_some_and(|known| known.is_hop_by_hop() || Some(known) == dropped);
             if stays || slot.marks & NOMINATED != 0 {
                 continue;
             }
+            if slot.marks & JOINED != 0 && slot.name as usize == run.end {
+                run.end = slot.line_end();
+                continue;
+            }
+            out.extend_from_slice(&self.arena[run]);
+            run = 0..0;
             if slot.marks & JOINED != 0 {
-                let end = slot.value as usize + slot.value_len as usize + 2;
-                out.extend_from_slice(&self.arena[slot.name as usize..end]);
+                run = slot.name as usize..slot.line_end();
             } else {
                 write_field(out, slot.name(&self.arena), slot.value(&self.arena));
             }
         }
+        out.extend_from_slice(&self.arena[run]);
     }
 
     /// An upper bound for what all fields take when written.
@@ -381,7 +408,8 @@ pub(crate) fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 }
 
 /// Options of `connection` that say something about the connection or are handled by name when a head is written.
-fn is_plain_option(option: &[u8]) -> bool {
+#[inline]
+pub(crate) fn is_plain_option(option: &[u8]) -> bool {
     match option.len() {
         2 => scan::same_name(option, b"te"),
         5 => scan::same_name(option, b"close"),

@@ -84,7 +84,7 @@ impl Known {
     }
 
     /// Length and first letter leave at most one candidate, so a miss costs a jump.
-    #[inline]
+    #[inline(always)]
     const fn candidate(name: &[u8]) -> Option<Known> {
         let [first, ..] = name else { return None };
         Some(match (name.len(), *first | 0x20) {

@@ -77,15 +77,18 @@ const fn lowest(marked: u64) -> usize {
 /// is that same character in some case, or a control character other than a tab.
 #[inline]
 pub(crate) fn same_name(name: &[u8], lower: &[u8]) -> bool {
-    const CASE: u64 = 0x2020_2020_2020_2020;
+    const CASE: u64 = repeat(0x20);
     debug_assert!(name.len() == lower.len());
-    let (names, name_tail) = name.as_chunks::<8>();
-    let (lowers, lower_tail) = lower.as_chunks::<8>();
-    let words = names
-        .iter()
-        .zip(lowers)
-        .all(|(name, lower)| u64::from_le_bytes(*name) | CASE == u64::from_le_bytes(*lower));
-    words && name_tail.iter().zip(lower_tail).all(|(name, lower)| name | 0x20 == *lower)
+    let same_word =
+        |name: &[u8; 8], lower: &[u8; 8]| u64::from_le_bytes(*name) | CASE == u64::from_le_bytes(*lower);
+    match (name.last_chunk(), lower.last_chunk()) {
+        // The last eight bytes overlap the words before them, which saves looking at a rest byte by byte.
+        (Some(name_end), Some(lower_end)) => {
+            let words = name.as_chunks().0.iter().zip(lower.as_chunks().0);
+            same_word(name_end, lower_end) && words.into_iter().all(|(name, lower)| same_word(name, lower))
+        }
+        _ => name.iter().zip(lower).all(|(name, lower)| name | 0x20 == *lower),
+    }
 }
 
 #[cfg(test)]

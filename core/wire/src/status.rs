@@ -58,6 +58,12 @@ impl Status {
         self.0
     }
 
+    /// The code as it is written.
+    pub const fn digits(self) -> [u8; 3] {
+        let (hundreds, tens, ones) = (self.0 / 100, self.0 / 10 % 10, self.0 % 10);
+        [b'0' + hundreds as u8, b'0' + tens as u8, b'0' + ones as u8]
+    }
+
     /// 1xx: more heads follow, except after 101, which ends the exchange of messages.
     pub const fn is_informational(self) -> bool {
         self.0 < 200

@@ -3,8 +3,8 @@
 
 use crate::ascii;
 use crate::h1::ParseError;
-use crate::headers::Headers;
-use crate::known::Known;
+use crate::headers::{Headers, is_plain_option};
+use crate::known::{Known, Name};
 use crate::scan;
 
 /// Parses field lines from `start` on, up to and including the empty line, into `headers`, replacing what was there.
@@ -19,19 +19,24 @@ pub(super) fn parse_fields(
     headers.clear();
     let section = &bytes[start..];
     let mut rest = section;
+    // Whether a `connection` field has more than one plain option.
+    let mut options = false;
     loop {
         match rest {
             [b'\r' | b'\n', ..] => {
                 let at = section.len() - rest.len();
                 let Some(end) = line_end(section, at, ParseError::LineEnd)? else { return Ok(None) };
                 headers.adopt_bytes(&section[..end]);
+                if options {
+                    nominate(headers)?;
+                }
                 return Ok(Some(start + end));
             }
             [] => return Ok(None),
             _ if headers.len() == max => return Err(ParseError::TooManyFields),
             _ => {}
         }
-        match parse_field(headers, rest, section.len() - rest.len())? {
+        match parse_field(headers, rest, section.len() - rest.len(), &mut options)? {
             Some(next) => rest = next,
             None => return Ok(None),
         }
@@ -40,7 +45,12 @@ pub(super) fn parse_fields(
 
 /// The field line at the start of `rest`, which is at `at` in the section. Returns what is behind the line.
 #[inline]
-fn parse_field<'b>(headers: &mut Headers, rest: &'b [u8], at: usize) -> Result<Option<&'b [u8]>, ParseError> {
+fn parse_field<'b>(
+    headers: &mut Headers,
+    rest: &'b [u8],
+    at: usize,
+    options: &mut bool,
+) -> Result<Option<&'b [u8]>, ParseError> {
     // A name cannot hold a blank, so white space in front of it (a continued line) or before the colon stops here too.
     let colon = scan::name_end(rest);
     let Some((name, behind)) = rest.split_at_checked(colon) else { return Ok(None) };
@@ -67,6 +77,7 @@ fn parse_field<'b>(headers: &mut Headers, rest: &'b [u8], at: usize) -> Result<O
         _ => value.len(),
     };
     let joined = blanks == 1 && trimmed == value.len();
+    *options |= known == Some(Known::Connection) && !is_plain_option(&value[..trimmed]);
     let value_at = at + colon + 1 + blanks;
     headers.adopt((at, colon), (value_at, trimmed), known, joined);
     Ok(Some(next))
@@ -122,5 +133,25 @@ pub(super) fn line_end(bytes: &[u8], at: usize, other: ParseError) -> Result<Opt
         (None, _) | (Some(b'\r'), None) => Ok(None),
         (Some(b'\n'), _) => Err(ParseError::LineEnd),
         _ => Err(other),
+    }
+}
+
+/// Marks the fields that `connection` names as meant for this hop. What the message cannot be understood without, and
+/// what tells the upstream who asks, is not the peer's to remove.
+#[cold]
+fn nominate(headers: &mut Headers) -> Result<(), ParseError> {
+    /// Options listed beside the usual ones. Each is compared with every field, so their number has to be small.
+    const OPTIONS_MAX: usize = 16;
+    if headers.nominate(is_protected, OPTIONS_MAX) { Ok(()) } else { Err(ParseError::TooManyFields) }
+}
+
+fn is_protected(name: &Name<'_>) -> bool {
+    match name.known {
+        Some(Known::Host | Known::Expect | Known::Trailer | Known::XRequestId) => true,
+        Some(Known::XForwardedFor | Known::XForwardedProto) => true,
+        Some(_) => false,
+        None => [b"authorization".as_slice(), b"cookie", b"x-forwarded-host"]
+            .iter()
+            .any(|kept| kept.eq_ignore_ascii_case(name.bytes)),
     }
 }

@@ -4,7 +4,7 @@
 use crate::ascii;
 use crate::h1::ParseError;
 use crate::head::{Method, RequestHead, ResponseHead, Version};
-use crate::headers::Headers;
+use crate::headers::{Headers, is_plain_option};
 use crate::known::Known;
 use crate::scan;
 use crate::status::Status;
@@ -100,21 +100,14 @@ fn fields_framing(headers: &Headers, version: Version) -> Result<Framing, ParseE
         if headers.has(Known::ContentLength) {
             return Err(ParseError::LengthAndTransferEncoding);
         }
-        let mut codings = headers.all(Known::TransferEncoding);
-        let only = codings.next().is_some_and(|coding| coding.eq_ignore_ascii_case(b"chunked"));
-        return if only && codings.next().is_none() {
-            Ok(Framing::Chunked)
-        } else {
-            Err(ParseError::TransferEncoding)
+        return match headers.sole(Known::TransferEncoding) {
+            Some(coding) if is(coding, b"chunked") => Ok(Framing::Chunked),
+            _ => Err(ParseError::TransferEncoding),
         };
     }
     if headers.has(Known::ContentLength) {
-        let mut lengths = headers.all(Known::ContentLength);
-        let first = lengths.next().and_then(ascii::parse_decimal);
-        return match (first, lengths.next()) {
-            (Some(length), None) => Ok(Framing::Length(length)),
-            _ => Err(ParseError::ContentLength),
-        };
+        let length = headers.sole(Known::ContentLength).and_then(ascii::parse_decimal);
+        return length.map(Framing::Length).ok_or(ParseError::ContentLength);
     }
     Ok(Framing::None)
 }
@@ -143,7 +136,7 @@ fn has_option(headers: &Headers, option: &[u8]) -> bool {
         && headers.all(Known::Connection).any(|value| {
             // Nearly always the value is one option and no list.
             is(value, option)
-                || (value.contains(&b',') && ascii::list(value).any(|listed| is(listed, option)))
+                || (!is_plain_option(value) && ascii::list(value).any(|listed| is(listed, option)))
         })
 }
 

@@ -9,8 +9,7 @@ use crate::ascii;
 use crate::h1::fields::{line_end, parse_fields, value_end};
 use crate::h1::framing;
 use crate::head::{Method, RequestHead, ResponseHead, Scheme, Version};
-use crate::headers::Headers;
-use crate::known::{Known, Name};
+use crate::known::Known;
 use crate::scan;
 use crate::status::Status;
 use alloc::vec::Vec;
@@ -246,7 +245,6 @@ fn request_head(
     }
     assign_target(head, kind, method, target)?;
     framing::request_framing(head)?;
-    nominate(head.headers_mut())?;
     Ok(Some(len))
 }
 
@@ -271,7 +269,6 @@ fn response_head(
     head.set_status(status);
     head.assign_reason(ascii::trim(&window[at..reason_end]));
     framing::declared_framing(head)?;
-    nominate(head.headers_mut())?;
     Ok(Some(len))
 }
 
@@ -367,28 +364,6 @@ fn assign_absolute(
     }
     head.set_scheme(scheme);
     head.set_authority(authority).map_err(|_| ParseError::Target)
-}
-
-/// Marks the fields that `connection` names as meant for this hop. What the message cannot be understood without, and
-/// what tells the upstream who asks, is not the peer's to remove.
-fn nominate(headers: &mut Headers) -> Result<(), ParseError> {
-    /// Options listed beside the usual ones. Each is compared with every field, so their number has to be small.
-    const OPTIONS_MAX: usize = 16;
-    if !headers.has(Known::Connection) || headers.nominate(is_protected, OPTIONS_MAX) {
-        return Ok(());
-    }
-    Err(ParseError::TooManyFields)
-}
-
-fn is_protected(name: &Name<'_>) -> bool {
-    match name.known {
-        Some(Known::Host | Known::Expect | Known::Trailer | Known::XRequestId) => true,
-        Some(Known::XForwardedFor | Known::XForwardedProto) => true,
-        Some(_) => false,
-        None => [b"authorization".as_slice(), b"cookie", b"x-forwarded-host"]
-            .iter()
-            .any(|kept| kept.eq_ignore_ascii_case(name.bytes)),
-    }
 }
 
 #[cfg(test)]

@@ -50,7 +50,7 @@ pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead, framing: Framing, 
     out.reserve(head.headers().written_len() + head.reason().len() + OVERHEAD);
     let status = head.status();
     out.extend_from_slice(b"HTTP/1.1 ");
-    ascii::write_decimal(out, u64::from(status.code()));
+    out.extend_from_slice(&status.digits());
     out.push(b' ');
     out.extend_from_slice(head.reason());
     out.extend_from_slice(b"\r\n");
