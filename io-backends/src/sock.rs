@@ -177,9 +177,13 @@ impl Recv {
         }
     }
 
-    /// FIN, unless a failure was seen before: after a reset recv(2) says FIN.
+    /// FIN, unless a failure was seen before: after a reset recv(2) says FIN. EPIPE is how the kernel calls a reset that
+    /// came behind FIN.
     fn end_of_stream(&mut self) {
-        self.ended = if self.failure != 0 { Ended::Failed(self.failure) } else { Ended::Fin };
+        self.ended = match self.failure {
+            0 | libc::EPIPE => Ended::Fin,
+            e => Ended::Failed(e),
+        };
     }
 }
 
@@ -269,30 +273,31 @@ impl Sock {
                 self.arm(state);
             }
             if !state.recv.armed && !state.recv.starved {
-                self.watch(state, libc::POLLERR);
+                // Again and again: FIN shows here too, and asking anew after it would never end.
+                self.watch(state, libc::POLLERR, true);
             }
         }
         remember(&mut state.recv.waker, cx);
         Poll::Pending
     }
 
-    /// A poll for `events`, once; POLLERR and POLLHUP are always among them.
-    pub(crate) fn watch(&self, state: &mut State, events: libc::c_short) {
+    /// A poll for `events`, once or on each change; POLLERR, POLLHUP and POLLRDHUP are always among them.
+    pub(crate) fn watch(&self, state: &mut State, events: libc::c_short, multi: bool) {
         if let Driver::Ring(ring) = &self.core.driver
             && !state.recv.watching
             && !state.life.exporting
             && !state.life.closed
         {
             state.recv.watching = true;
-            let sqe = Sqe::Poll { fd: self.fd, events: events as u32, multi: false };
+            let sqe = Sqe::Poll { fd: self.fd, events: events as u32, multi };
             ring.borrow_mut().push(sqe, Tag::Watch.of_socket(self.key));
         }
     }
 
-    /// The poll of [`Sock::watch`] has completed.
+    /// The poll of [`Sock::watch`] has completed, or seen a change.
     pub(crate) fn watched(self: &Rc<Self>, cqe: &Cqe) {
         let state = &mut *self.state.borrow_mut();
-        state.recv.watching = false;
+        state.recv.watching = cqe.more;
         if cqe.result > 0 && !state.life.closed {
             if cqe.result & i32::from(libc::POLLIN) != 0 {
                 state.recv.readable = true;
@@ -414,7 +419,7 @@ impl Sock {
         let State { recv, accepted: Some(queue), life, .. } = state else { return };
         if result >= 0 {
             if life.closed {
-                self.core.kernel.close(result);
+                self.refuse(result);
                 return;
             }
             queue.push_back(result);
@@ -652,6 +657,11 @@ impl Sock {
             state.send.error = -result;
             state.send.queued = 0;
             op.chunks.clear();
+            // The kernel tells a failure once, to whoever asks first: receiving would be told FIN.
+            if state.recv.failure == 0 {
+                state.recv.failure = -result;
+                notify(&mut state.recv.waker);
+            }
         }
         self.send_settled(state);
         self.reap(state);
@@ -793,7 +803,7 @@ impl Sock {
         state.send.waker = None;
         self.forget_timer(&mut state.recv);
         for fd in state.accepted.iter_mut().flat_map(|queue| queue.drain(..)) {
-            self.core.kernel.close(fd);
+            self.refuse(fd);
         }
         self.cancel_recv(&mut state.recv);
         match &self.core.driver {
@@ -820,6 +830,12 @@ impl Sock {
             }
         }
         self.reap(state);
+    }
+
+    /// Resets a connection that the kernel accepted and nobody took, as the kernel does with those in its own queue.
+    fn refuse(&self, fd: RawFd) {
+        self.core.kernel.linger_reset(fd);
+        self.core.kernel.close(fd);
     }
 
     fn forget_timer(&self, recv: &mut Recv) {

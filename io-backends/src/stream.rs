@@ -158,11 +158,12 @@ impl Stream {
             Transport::Sim(socket) => socket.into_fd(),
         };
         let mut state = State::default();
-        state.recv.ended = match received {
-            End::Open => Ended::Open,
-            End::Fin => Ended::Fin,
-            End::Reset(e) => Ended::Failed(e),
-        };
+        match received {
+            End::Open => {}
+            End::Fin => state.recv.ended = Ended::Fin,
+            // What came before the reset may still be with the kernel, which says FIN behind it.
+            End::Reset(e) => state.recv.failure = e,
+        }
         let mut stream = Stream::new(core.watched_sock(fd, state, false)?);
         if !unread.is_empty() {
             stream.recv.unread(Buf::copy_of(&unread));
@@ -211,9 +212,11 @@ fn collect(sock: &Sock) -> (Vec<u8>, Vec<u8>, End, bool) {
     }
     state.send.queued = 0;
     let received = match (state.recv.ended, state.recv.failure) {
-        (Ended::Open, 0) => End::Open,
-        (Ended::Fin, 0) => End::Fin,
-        (Ended::Failed(e), _) | (_, e) => End::Reset(e),
+        (Ended::Failed(e), _) => End::Reset(e),
+        (Ended::Fin, _) => End::Fin,
+        // FIN came before the reset, and the kernel still knows it.
+        (Ended::Open, 0 | libc::EPIPE) => End::Open,
+        (Ended::Open, e) => End::Reset(e),
     };
     let fin_wanted = mem::take(&mut state.send.finish) != Finish::Unasked;
     (unread, unsent, received, fin_wanted)

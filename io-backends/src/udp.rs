@@ -55,7 +55,7 @@ impl Udp {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                 let state = &mut *self.sock.state.borrow_mut();
                 if let Driver::Ring(_) = &core.driver {
-                    self.sock.watch(state, libc::POLLIN);
+                    self.sock.watch(state, libc::POLLIN, false);
                 }
                 remember(&mut state.recv.waker, cx);
                 Poll::Pending

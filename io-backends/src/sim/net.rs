@@ -557,7 +557,8 @@ impl State {
         if !socket.was_reset {
             socket.was_reset = true;
             socket.other = None;
-            socket.error = libc::ECONNRESET;
+            // As Linux says it: a reset behind FIN breaks the pipe, and does not undo FIN.
+            socket.error = if socket.inbox.fin { libc::EPIPE } else { libc::ECONNRESET };
             self.progress(fd);
         }
     }
@@ -640,10 +641,10 @@ impl State {
             let Some(socket) = self.sockets.get_mut(&fd) else { return };
             let Some(waiting) = socket.waits.recv.filter(|_| socket.backlog.is_none()) else { return };
             if socket.inbox.bytes.is_empty() {
-                let result = match (socket.was_reset, socket.inbox.fin) {
+                let result = match (socket.inbox.fin, socket.was_reset) {
+                    (true, _) => 0,
                     // Told once; FIN ever after.
-                    (true, _) if socket.error != 0 => -std::mem::take(&mut socket.error),
-                    (true, _) | (_, true) => 0,
+                    (_, true) => -std::mem::take(&mut socket.error),
                     _ => return,
                 };
                 socket.waits.recv = None;

@@ -1,0 +1,107 @@
+//! One suite, every driver: the contract of `corelane-io` as cases, each of them a test per driver.
+//!
+//! A case is an async function over [`Io`](corelane_io::Io) that knows its driver only where it must. The simulated kernel
+//! runs each with several seeds, with and without faults; `CORELANE_SEED=n` replays one. After each case the lane must
+//! have in hand what it had before: sockets, tasks, timers, blocks, heap. A driver that lacks a case fails the suite.
+
+#[path = "parity/datagrams.rs"]
+mod datagrams;
+#[path = "parity/ends.rs"]
+mod ends;
+#[path = "parity/lab.rs"]
+mod lab;
+#[path = "parity/lane.rs"]
+mod lane;
+#[path = "parity/listening.rs"]
+mod listening;
+#[path = "parity/memory.rs"]
+mod memory;
+#[path = "parity/moving.rs"]
+mod moving;
+#[path = "parity/receiving.rs"]
+mod receiving;
+#[path = "parity/sending.rs"]
+mod sending;
+#[path = "parity/tools.rs"]
+mod tools;
+#[path = "parity/world.rs"]
+mod world;
+
+/// The table of cases: what each wants of its lane, and where it is. Makes a module of tests for each driver.
+macro_rules! cases {
+    ($($setup:ident $module:ident::$name:ident;)*) => {
+        /// Every case by name.
+        const CASES: &[&str] = &[$(stringify!($name)),*];
+        tests! { sim Sim $($setup $module $name)* }
+        #[cfg(not(miri))]
+        tests! { epoll Epoll $($setup $module $name)* }
+        #[cfg(not(miri))]
+        tests! { io_uring Uring $($setup $module $name)* }
+        #[cfg(not(miri))]
+        tests! { io_uring_whole_blocks UringWholeBlocks $($setup $module $name)* }
+        #[cfg(not(miri))]
+        tests! { io_uring_no_defer UringNoDefer $($setup $module $name)* }
+    };
+}
+
+macro_rules! tests {
+    ($tests:ident $driver:ident $($setup:ident $module:ident $name:ident)*) => {
+        mod $tests {
+            use crate::lab::{self, Driver};
+            $(
+                #[test]
+                fn $name() {
+                    let case = |lab| Box::pin(crate::$module::$name(lab)) as lab::Case;
+                    lab::run(Driver::$driver, stringify!($name), lab::$setup, case);
+                }
+            )*
+        }
+    };
+}
+
+cases! {
+    PLAIN ends::half_close_by_the_client;
+    PLAIN ends::half_close_by_the_server;
+    PLAIN ends::dropping_a_send_half_is_a_reset;
+    PLAIN ends::a_reset_beside_unread_data_is_no_fin;
+    PLAIN ends::fin_reset_and_timeout_are_told_apart;
+    PLAIN ends::a_dropped_recv_half_leaves_sending;
+    PLAIN ends::dropping_a_listener_resets_who_waits;
+    PLAIN ends::gone_is_noticed;
+    PLAIN ends::gone_is_noticed_past_the_limit;
+    PLAIN ends::gone_is_noticed_after_fin;
+    PLAIN ends::a_reset_behind_fin_undoes_nothing;
+    PLAIN ends::a_reset_told_to_the_sender_is_no_fin_to_the_receiver;
+    PLAIN ends::fin_alone_is_not_gone;
+    PLAIN ends::idle_dead_tells_the_living;
+}
+
+/// The tests of each driver, asked of the test binary itself: a case that was commented out, ignored or compiled away on
+/// one driver is missed here.
+#[test]
+#[cfg(not(miri))]
+fn every_driver_runs_every_case() {
+    use std::io::Write as _;
+
+    let list = |more: &[&str]| {
+        let output = std::process::Command::new(std::env::current_exe().expect("a test has a path"))
+            .args(["--list", "--format", "terse"])
+            .args(more)
+            .output()
+            .expect("a test lists itself");
+        String::from_utf8(output.stdout).expect("test names are UTF-8")
+    };
+    let (all, ignored) = (list(&[]), list(&["--ignored"]));
+    let mut missing = Vec::new();
+    for driver in lab::Driver::ALL {
+        let has = |case: &&&str| {
+            let line = format!("{}::{case}: test", driver.module());
+            all.lines().any(|l| l == line) && !ignored.lines().any(|l| l == line)
+        };
+        let found = CASES.iter().filter(has).count();
+        missing.extend(CASES.iter().filter(|case| !has(case)).map(|case| (driver.module(), case)));
+        // To the terminal itself: the harness keeps what passing tests print.
+        let _ = writeln!(std::io::stderr(), "{}: {found} of {} cases", driver.module(), CASES.len());
+    }
+    assert!(missing.is_empty(), "cases that a driver lacks: {missing:?}");
+}
