@@ -113,7 +113,7 @@ impl Command {
                 Arg::Short('c') | Arg::Long("config-path") => args.config_path = Some(parser.value()?.into()),
                 Arg::Long("config-yaml") => args.config_yaml = Some(parser.value()?.string()?),
                 Arg::Long("concurrency") => args.concurrency = Some(parser.value()?.parse()?),
-                Arg::Long("backend") => args.backend = parser.value()?.parse_with(backend)?,
+                Arg::Long("backend") => args.backend = parser.value()?.parse()?,
                 Arg::Long("mode") => args.mode = parser.value()?.parse_with(mode)?,
                 Arg::Long("drain-time-s") => {
                     args.drain_time = Duration::from_secs(parser.value()?.parse::<u32>()?.into())
@@ -127,15 +127,6 @@ impl Command {
             }
         }
         Ok(Self::Run(args))
-    }
-}
-
-fn backend(text: &str) -> Result<Backend, &'static str> {
-    match text {
-        "auto" => Ok(Backend::Auto),
-        "uring" => Ok(Backend::Uring),
-        "epoll" => Ok(Backend::Epoll),
-        _ => Err("must be auto, uring or epoll"),
     }
 }
 
@@ -199,7 +190,7 @@ mod tests {
             ("extra", "extra"),
             ("-c", "-c"),
             ("--concurrency 0", "concurrency"),
-            ("--backend kqueue", "auto, uring or epoll"),
+            ("--backend kqueue", "auto, uring and epoll"),
             ("--mode run", "serve or validate"),
             ("-l loud", "critical or off"),
             ("--drain-time-s -1", "drain-time-s"),

@@ -63,3 +63,68 @@ pub fn merge(base: &mut Bootstrap, over: &Bootstrap) {
 pub fn validate(schema: &Schema, bootstrap: &Bootstrap) -> Result<(), Vec<Problem>> {
     Validator::new(schema).check(bootstrap, Path::root(""))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: &str = include_str!("default.yaml");
+
+    #[test]
+    fn the_extension_chooses_the_syntax() {
+        let of = |name: &str| Syntax::of(FilePath::new(name)).ok();
+        assert_eq!(of("a.yaml"), Some(Syntax::Yaml));
+        assert_eq!(of("a.b.yml"), Some(Syntax::Yaml));
+        assert_eq!(of("a.json"), Some(Syntax::Json));
+        assert_eq!(of("a.pb_text"), None);
+        assert_eq!(of("yaml"), None);
+    }
+
+    #[test]
+    fn json_and_yaml_say_the_same() {
+        let schema = Schema::load();
+        let yaml = read(&schema, EXAMPLE, Syntax::Yaml).unwrap();
+        let json = prost_reflect::SerializeOptions::new();
+        let mut text = Vec::new();
+        let mut into = serde_json::Serializer::new(&mut text);
+        schema.reflect(&yaml).serialize_with_options(&mut into, &json).unwrap();
+        let json = read(&schema, std::str::from_utf8(&text).unwrap(), Syntax::Json);
+        assert_eq!(json, Ok(yaml));
+    }
+
+    /// A file is written by hand and read by a process that serves: whatever is in it, the answer is a result.
+    #[test]
+    fn no_text_makes_it_panic() {
+        let schema = Schema::load();
+        let mut refused = 0;
+        // A multiplicative generator: the same texts every time.
+        let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mut random = |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % below
+        };
+        const NOISE: &[u8] = b"{}[]:,-&*!|>'\"%@`#? \n\t0ax~\xff";
+        for round in 0..300 {
+            let mut text: Vec<u8> = EXAMPLE.bytes().collect();
+            for _ in 0..=round % 4 {
+                let (at, what) = (random(text.len()), NOISE[random(NOISE.len())]);
+                match random(3) {
+                    0 => text[at] = what,
+                    1 => text.insert(at, what),
+                    _ => text.truncate(at.max(1)),
+                }
+            }
+            let text = String::from_utf8_lossy(&text);
+            for syntax in [Syntax::Yaml, Syntax::Json] {
+                match read(&schema, &text, syntax) {
+                    Ok(bootstrap) => drop(validate(&schema, &bootstrap)),
+                    Err(problems) => {
+                        assert!(!problems.is_empty());
+                        refused += 1;
+                    }
+                }
+            }
+        }
+        assert!(refused > 300, "the texts are too tame: {refused}");
+    }
+}

@@ -50,7 +50,7 @@ impl Sources {
 
     /// What the descriptor set must hold: all of Envoy's API, and our own. The rest comes in where it is imported.
     pub(crate) fn wanted(&self) -> Vec<PathBuf> {
-        let prefixes = ["envoy/", "udpa/type/", "xds/type/v3/typed_struct", "google/rpc/status"];
+        let prefixes = ["corelane/", "envoy/", "udpa/type/", "xds/type/v3/typed_struct", "google/rpc/status"];
         let wanted = self.0.keys().filter(|name| prefixes.iter().any(|prefix| name.starts_with(prefix)));
         wanted.map(PathBuf::from).collect()
     }

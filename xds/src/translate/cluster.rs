@@ -48,7 +48,9 @@ impl Translator<'_> {
             cluster.breakers = self.breakers(breakers, &path.field("circuit_breakers"));
         }
         self.http_options(&mut cluster, &mut message, path);
-        if let Some(assignment) = message.load_assignment.take() {
+        // Where the kind is refused its endpoints are not worth a problem each: most are names then.
+        let refused = message.cluster_discovery_type.is_some();
+        if let Some(assignment) = message.load_assignment.take().filter(|_| !refused) {
             cluster.endpoints = self.endpoints(assignment, &path.field("load_assignment"));
         }
         // A static cluster resolves nothing.

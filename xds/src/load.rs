@@ -1,0 +1,99 @@
+//! From the command line's files and texts to a translated bootstrap. Owns reading files; every start and every SIGHUP comes
+//! through here.
+
+use std::{fs, path::PathBuf};
+
+use crate::{
+    bootstrap::{self, Syntax},
+    message::schema::Schema,
+    problem::Problem,
+    translate::{self, Translated},
+};
+
+/// Where the configuration comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// A file, read again at each load.
+    pub path: Option<PathBuf>,
+    /// A text in YAML, merged over the file.
+    pub yaml: Option<String>,
+    /// What to use where there is neither.
+    pub default: &'static str,
+}
+
+impl Source {
+    /// Whether the embedded default is what is loaded.
+    pub fn is_default(&self) -> bool {
+        self.path.is_none() && self.yaml.is_none()
+    }
+
+    /// For messages.
+    pub fn name(&self) -> String {
+        match (&self.path, &self.yaml) {
+            (Some(path), _) => path.display().to_string(),
+            (None, Some(_)) => "--config-yaml".into(),
+            (None, None) => "the embedded example".into(),
+        }
+    }
+
+    /// Reads, checks and translates.
+    ///
+    /// # Errors
+    /// Every problem that the first failing step finds: reading, then the API's rules, then the translation.
+    pub fn load(&self) -> Result<Translated, Vec<Problem>> {
+        let schema = Schema::load();
+        let mut read = match &self.path {
+            Some(path) => {
+                let syntax = Syntax::of(path).map_err(|problem| vec![problem])?;
+                let text = fs::read_to_string(path)
+                    .map_err(|error| vec![Problem::new("", format!("cannot be read: {error}"))])?;
+                bootstrap::read(&schema, &text, syntax)?
+            }
+            None => Default::default(),
+        };
+        let default = self.is_default().then_some(self.default);
+        if let Some(text) = self.yaml.as_deref().or(default) {
+            bootstrap::merge(&mut read, &bootstrap::read(&schema, text, Syntax::Yaml)?);
+        }
+        bootstrap::validate(&schema, &read)?;
+        translate::bootstrap(&schema, read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(path: Option<&str>, yaml: Option<&str>) -> Source {
+        Source { path: path.map(PathBuf::from), yaml: yaml.map(str::to_owned), default: crate::profile::SIDECAR.default_bootstrap }
+    }
+
+    #[test]
+    fn the_embedded_example_is_a_bootstrap_like_any_other() {
+        let example = source(None, None);
+        assert!(example.is_default());
+        let translated = example.load().unwrap();
+        assert_eq!(translated.config.listeners.len(), 2);
+        assert!(translated.admin.is_some());
+    }
+
+    #[test]
+    fn text_is_laid_over_a_file() {
+        let file = std::env::temp_dir().join(format!("corelane-load-{}.yaml", std::process::id()));
+        fs::write(&file, "node: {id: a, cluster: b}\nstatic_resources: {clusters: [{name: one}]}\n").unwrap();
+        let over = "node: {id: c}\nstatic_resources: {clusters: [{name: two}]}";
+        let both = source(file.to_str(), Some(over)).load().unwrap();
+        fs::remove_file(&file).unwrap();
+        assert_eq!(both.node, Some(serde_json::json!({"id": "c", "cluster": "b"})));
+        let names: Vec<_> = both.config.clusters.iter().map(|cluster| cluster.name.as_str()).collect();
+        assert_eq!(names, ["one", "two"]);
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_a_problem() {
+        let problems = source(Some("/nowhere/at/all.yaml"), None).load().unwrap_err();
+        assert!(problems[0].what.starts_with("cannot be read"), "{problems:?}");
+        let named = source(Some("/etc/passwd"), None).load().unwrap_err();
+        assert_eq!(named[0].what, "the file must be named .yaml, .yml or .json");
+    }
+}
