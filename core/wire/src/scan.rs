@@ -46,7 +46,7 @@ pub(crate) fn target_end(bytes: &[u8]) -> usize {
     })
 }
 
-/// The index of the first byte that `marks` marks, or the length.
+/// The index of the first byte that `marks` marks, as it must mark zero, or the length.
 #[inline]
 fn first(bytes: &[u8], marks: impl Fn(u64) -> u64) -> usize {
     let (words, tail) = bytes.as_chunks::<8>();
@@ -58,10 +58,10 @@ fn first(bytes: &[u8], marks: impl Fn(u64) -> u64) -> usize {
         }
         passed += 8;
     }
-    // Only at the very end of the input, so not once per field: what fills the word up may be marked, it does not count.
+    // Only at the very end of the input, so not once per field. The zeros that fill up the word end everything.
     let mut last = [0; 8];
     last[..tail.len()].copy_from_slice(tail);
-    passed + lowest(marks(u64::from_le_bytes(last)) & TOP).min(tail.len())
+    passed + lowest(marks(u64::from_le_bytes(last)) & TOP)
 }
 
 /// Which byte has the lowest mark; 8 if none has.

@@ -59,11 +59,11 @@ fn parse_field<'b>(
         [b':', ..] => recognise(headers, name)?,
         _ => return Err(ParseError::FieldName),
     };
-    // One blank, as everybody writes it, or any number.
-    let blanks = match behind {
-        [_, b' ', b' ' | b'\t', ..] | [_, b'\t', ..] => count_blanks(&behind[1..]),
-        [_, b' ', ..] => 1,
-        _ => 0,
+    // One space, as everybody writes it, or any number of blanks.
+    let (blanks, one_space) = match behind {
+        [_, b' ', b' ' | b'\t', ..] | [_, b'\t', ..] => (count_blanks(&behind[1..]), false),
+        [_, b' ', ..] => (1, true),
+        _ => (0, false),
     };
     let value = &behind[1 + blanks..];
     let stop = value_end(value, 0);
@@ -76,7 +76,7 @@ fn parse_field<'b>(
         [.., b' ' | b'\t'] => ascii::trim(value).len(),
         _ => value.len(),
     };
-    let joined = blanks == 1 && trimmed == value.len();
+    let joined = one_space && trimmed == value.len();
     *options |= known == Some(Known::Connection) && !is_plain_option(&value[..trimmed]);
     let value_at = at + colon + 1 + blanks;
     headers.adopt((at, colon), (value_at, trimmed), known, joined);

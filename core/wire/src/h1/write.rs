@@ -187,6 +187,18 @@ mod tests {
         }
     }
 
+    /// However the blanks around a value were sent, one space goes on: fields are rebuilt.
+    #[test]
+    fn blanks_around_values_are_normalised() {
+        let head = request(
+            "GET / HTTP/1.1\r\nHost: a\r\nA:b\r\nC:\td\r\nE:  f\r\nG: h\t \r\nI: \tj\r\nK:\r\nL: \r\nM: n\r\n\r\n",
+        );
+        assert_eq!(
+            written_request(&head, Framing::None, Persist::Default),
+            "GET / HTTP/1.1\r\nHost: a\r\nA: b\r\nC: d\r\nE: f\r\nG: h\r\nI: j\r\nK: \r\nL: \r\nM: n\r\n\r\n"
+        );
+    }
+
     #[test]
     fn an_upgrade_is_sent_on_only_when_asked() {
         let head = request("GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n");

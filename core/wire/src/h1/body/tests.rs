@@ -117,7 +117,7 @@ fn chunk_extensions_hold_no_line_ends_and_are_few() {
 
 #[test]
 fn chunks_end_in_crlf() {
-    for input in ["1\r\nab\r\n", "1\r\na\n", "1\r\na\rb", "1\ra", "1\r\na\r\r\n", "1;x\ry"] {
+    for input in ["1\r\nab\r\n", "1\r\nab\n", "1\r\na\n", "1\r\na\rb", "1\ra", "1\r\na\r\r\n", "1;x\ry"] {
         refused(input, BodyError::ChunkEnd);
     }
 }
@@ -134,6 +134,16 @@ fn trailers_come_out_as_fields() {
     // Too late to mean anything.
     let dropped = b"0\r\nSet-Cookie: a\r\nConnection: x\r\nAuthorization: b\r\nTE: c\r\n\r\n";
     assert_eq!(complete(Framing::Chunked, dropped, b"", dropped.len()), None);
+}
+
+#[test]
+fn trailers_are_handed_out_once_and_whole() {
+    let mut decoder = BodyDecoder::new(Framing::Chunked, BodyLimits::default());
+    assert_eq!(decoder.decode(b"0\r\nx: y\r\nz:"), Ok(Step::More { skip: 11 }));
+    assert_eq!(decoder.take_trailers(), None);
+    assert_eq!(decoder.decode(b" w\r\n\r\n"), Ok(Step::End { skip: 6 }));
+    assert_eq!(decoder.take_trailers().map(|trailers| trailers.len()), Some(2));
+    assert_eq!(decoder.take_trailers(), None);
 }
 
 #[test]
