@@ -10,4 +10,5 @@ pub mod bootstrap;
 mod logging;
 pub mod message;
 pub mod problem;
+pub mod store;
 pub mod translate;

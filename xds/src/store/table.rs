@@ -53,7 +53,8 @@ pub(crate) struct Warming<T> {
 
 /// The newest form, where it is refused.
 pub(crate) struct Refused {
-    pub(crate) body: Body,
+    /// Where the translator saw any.
+    pub(crate) body: Option<Body>,
     pub(crate) version: Arc<str>,
     pub(crate) attempted: SystemTime,
     pub(crate) message: String,
@@ -205,12 +206,9 @@ impl<T> Table<T> {
 
     /// All entries.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Id, &Entry<T>)> {
-        let live = |(at, slot): (usize, &'_ _)| -> Option<(Id, &'_ Entry<T>)> {
-            let slot: &Option<Entry<T>> = slot;
-            // Numbers were given out as u32.
-            slot.as_ref().map(|entry| (Id(at as u32), entry))
-        };
-        self.slots.iter().enumerate().filter_map(live)
+        // Numbers were given out as u32.
+        let live = self.slots.iter().enumerate();
+        live.filter_map(|(at, slot)| slot.as_ref().map(|entry| (Id(at as u32), entry)))
     }
 }
 

@@ -36,6 +36,11 @@ impl Timers {
         self.set.first().map(|(at, _)| *at)
     }
 
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.set.len()
+    }
+
     /// Takes one that is due.
     pub(crate) fn pop(&mut self, now: Duration) -> Option<Due> {
         self.next().filter(|at| *at <= now)?;

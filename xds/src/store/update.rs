@@ -8,7 +8,6 @@ use std::{
 use bytes::Bytes;
 
 use super::Kind;
-use crate::problem::Problem;
 
 /// Which subscription a resource comes by: the agent's number for one `ConfigSource`. The same name may be served by two
 /// sources, and is then two resources.
@@ -122,7 +121,6 @@ pub struct Verdict {
     pub skipped: Vec<Refusal>,
 }
 
-
 /// A step of the configuration that is in force. Steps come in the order in which they can be taken one by one without a
 /// request ever meeting a resource that is not there: additions and changes leaves first, then removals roots first.
 #[derive(Clone, Debug, PartialEq)]
@@ -171,4 +169,37 @@ pub enum Want {
     Name(Arc<str>),
     /// One resource no longer. The store has forgotten it, unless a wildcard still covers it.
     NotName(Arc<str>),
+}
+
+impl<T> Change<T> {
+    fn key(&self) -> (Kind, Source, &Arc<str>) {
+        match self {
+            Change::Set { kind, source, name, .. } | Change::Remove { kind, source, name } => {
+                (*kind, *source, name)
+            }
+        }
+    }
+}
+
+/// The steps in an order in which each may be taken alone, and only the last of those of one resource.
+pub(super) fn in_order<T>(steps: Vec<Change<T>>) -> Vec<Change<T>> {
+    let mut last: Vec<usize> = (0..steps.len()).collect();
+    last.sort_by(|a, b| steps[*a].key().cmp(&steps[*b].key()).then(a.cmp(b)));
+    let newest = last
+        .iter()
+        .enumerate()
+        .filter(|(at, step)| last.get(at + 1).is_none_or(|next| steps[*next].key() != steps[**step].key()));
+    // Sorted by type first, so the additions come out leaves first; the removals are turned around.
+    let keep: Vec<usize> = newest.map(|(_, step)| *step).collect();
+    let mut steps: Vec<Option<Change<T>>> = steps.into_iter().map(Some).collect();
+    let (mut sets, mut removals) = (Vec::with_capacity(keep.len()), Vec::new());
+    for at in keep {
+        match steps[at].take() {
+            Some(set @ Change::Set { .. }) => sets.push(set),
+            Some(removal) => removals.push(removal),
+            None => {}
+        }
+    }
+    sets.extend(removals.into_iter().rev());
+    sets
 }

@@ -68,8 +68,8 @@ pub struct ErrorState<'a> {
     pub version: &'a Arc<str>,
     /// When it came (`last_update_attempt`).
     pub attempted: SystemTime,
-    /// The bytes as received (`failed_configuration`); empty where none could be had.
-    pub body: &'a Bytes,
+    /// The bytes as received (`failed_configuration`), where any could be attributed to the resource.
+    pub body: Option<&'a Bytes>,
     /// What is wrong (`details`).
     pub details: &'a str,
 }
@@ -88,7 +88,7 @@ impl<'a, T> View<'a, T> {
             error: entry.refused.as_ref().map(|refused| ErrorState {
                 version: &refused.version,
                 attempted: refused.attempted,
-                body: refused.body.bytes(),
+                body: refused.body.as_ref().map(|body| body.bytes()),
                 details: &refused.message,
             }),
         })

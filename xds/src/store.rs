@@ -1,0 +1,297 @@
+//! The resources that control planes gave: what is in use, what warms, what was refused, and who names whom.
+//!
+//! Sans-io and without protobuf: resources are bytes and names, what they mean is what the caller's translator says, and time
+//! is an argument. The store decides three things. **What is published, and when**: a resource is held back until what it
+//! names is there or known not to come, so that a change can be made before the old form breaks; [`Store::changes`] gives
+//! steps in an order in which each can be taken alone. **What is subscribed to**: whatever a live resource names, and nothing
+//! else ([`Store::interest`]). **What is forgotten**: what nothing names any more, found by mark and sweep. It never decides
+//! what goes over the wire; that is `session`.
+//!
+//! Work for one update is in proportion to the resources in it and what waits for them, not to what is held. A sweep looks at
+//! everything, and runs only when something was dropped that named others. A complete state-of-the-world response is compared
+//! with all of its type, as the protocol demands.
+
+mod apply;
+#[doc(hidden)]
+pub mod fuzz;
+mod intern;
+mod kind;
+mod sweep;
+mod table;
+#[cfg(test)]
+mod tests;
+mod timers;
+mod update;
+mod view;
+mod warm;
+
+use std::{sync::Arc, time::Duration};
+
+use foldhash::fast::FixedState;
+
+use intern::Interner;
+use table::{Id, Table};
+use timers::{Due, Timers};
+
+pub use kind::Kind;
+pub use update::{
+    Change, Failure, Interest, Now, Received, Reference, Refusal, Source, Translated, Update, Verdict, Want,
+};
+pub use view::{ErrorState, Form, Status, View};
+
+/// See the module. `T` is what a resource is translated to; an `Arc` of it, most likely, since it is cloned when published.
+pub struct Store<T> {
+    table: Table<T>,
+    bodies: Interner,
+    timers: Timers,
+    roots: Vec<Root>,
+    changes: Vec<Change<T>>,
+    interest: Vec<Interest>,
+    /// Numbers updates, sweeps and waits.
+    counter: u64,
+    /// How many entries have a form that warms.
+    warming: usize,
+    /// How many entries are asked for and have not come: those with `Status::Requested`.
+    requested: usize,
+    /// Whether anything was ever subscribed to.
+    begun: bool,
+    /// Something was dropped that may have been the last to name another.
+    dropped: bool,
+    ready: bool,
+    timeouts: u64,
+}
+
+/// A wildcard subscription.
+struct Root {
+    kind: Kind,
+    source: Source,
+    timeout: Option<Duration>,
+    /// When the first answer is no longer waited for.
+    deadline: Option<Duration>,
+    answered: bool,
+    /// Whether it is still wanted; numbers of roots are not used again.
+    wanted: bool,
+}
+
+impl<T: Clone> Store<T> {
+    /// An empty store. `seed` is for its hash tables, and nothing that can be seen depends on it.
+    pub fn new(seed: u64) -> Self {
+        let hasher = FixedState::with_seed(seed);
+        Self {
+            table: Table::new(hasher.clone()),
+            bodies: Interner::new(hasher),
+            timers: Timers::default(),
+            roots: Vec::new(),
+            changes: Vec::new(),
+            interest: Vec::new(),
+            counter: 0,
+            warming: 0,
+            requested: 0,
+            begun: false,
+            dropped: false,
+            ready: false,
+            timeouts: 0,
+        }
+    }
+
+    /// Wants every resource of a type (`lds_config`, `cds_config`). `timeout` is the source's `initial_fetch_timeout`: how long
+    /// readiness waits for the first answer; `None` for ever.
+    pub fn subscribe_all(&mut self, kind: Kind, source: Source, timeout: Option<Duration>, now: Now) {
+        if self.is_wild(kind, source) {
+            return;
+        }
+        let deadline = timeout.map(|timeout| now.monotonic + timeout);
+        if let Some(at) = deadline {
+            self.timers.arm(at, Due::Root(self.roots.len()));
+        }
+        self.begun = true;
+        self.roots.push(Root { kind, source, timeout, deadline, answered: false, wanted: true });
+        self.interest.push(Interest { source, kind, what: Want::All });
+    }
+
+    /// Wants no longer every resource of a type. Those that are named or asked for are now subscribed to by name; the others
+    /// are forgotten.
+    pub fn unsubscribe_all(&mut self, kind: Kind, source: Source, now: Now) {
+        let wanted = |root: &Root| root.wanted && root.kind == kind && root.source == source;
+        let Some(at) = self.roots.iter().position(wanted) else { return };
+        self.roots[at].wanted = false;
+        let timeout = self.roots[at].timeout;
+        if let Some(deadline) = self.roots[at].deadline.take() {
+            self.timers.cancel(deadline, Due::Root(at));
+        }
+        self.interest.push(Interest { source, kind, what: Want::NotAll });
+        self.dropped = true;
+        self.finish();
+        let of_it = |entry: &table::Entry<T>| entry.key.kind == kind && entry.key.source == source;
+        let left: Vec<Id> = self.table.iter().filter(|(_, entry)| of_it(entry)).map(|(id, _)| id).collect();
+        for id in left {
+            self.want(id, timeout, now);
+        }
+    }
+
+    /// Wants one resource by name, for itself. `timeout` as in [`Reference`].
+    pub fn subscribe(
+        &mut self,
+        kind: Kind,
+        source: Source,
+        name: &Arc<str>,
+        timeout: Option<Duration>,
+        now: Now,
+    ) {
+        let id = self.table.find_or_insert(kind, source, name);
+        self.table[id].reasons.asked = true;
+        self.begun = true;
+        self.want(id, timeout, now);
+    }
+
+    /// Wants one resource no longer for itself. It stays as long as another names it or a wildcard covers it.
+    pub fn unsubscribe(&mut self, kind: Kind, source: Source, name: &str) {
+        let Some(id) = self.table.find(kind, source, name) else { return };
+        let entry = &mut self.table[id];
+        if !std::mem::take(&mut entry.reasons.asked) {
+            return;
+        }
+        if self.is_wild(kind, source) && std::mem::take(&mut self.table[id].reasons.subscribed) {
+            // Whether the wildcard covers it only the control plane knows: it sends it again or says that it is gone.
+            let name = self.table[id].key.name.clone();
+            self.interest.push(Interest { source, kind, what: Want::NotName(name) });
+            if self.table[id].status == Status::Requested {
+                self.cancel_fetch(id);
+                self.set_status(id, Status::Unknown);
+                self.meet(id);
+            }
+        }
+        self.dropped = true;
+        self.finish();
+    }
+
+    /// Says that the bootstrap holds a resource of this name: it counts as being there, and no control plane changes it. Is to
+    /// be called before the first update.
+    pub fn pin(&mut self, kind: Kind, source: Source, name: &Arc<str>) {
+        let id = self.table.find_or_insert(kind, source, name);
+        self.table[id].reasons.pinned = true;
+        self.meet(id);
+    }
+
+    /// When [`Store::expire`] has something to do.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.timers.next()
+    }
+
+    /// Does what is due: goes on without what did not come in time, and removes what outlived its time to live.
+    pub fn expire(&mut self, now: Now) {
+        while let Some(due) = self.timers.pop(now.monotonic) {
+            match due {
+                Due::Fetch(id) => {
+                    self.table[id].deadlines.fetch = None;
+                    self.set_status(id, Status::Timeout);
+                    self.timeouts += 1;
+                    self.meet(id);
+                }
+                Due::Expiry(id) => {
+                    self.table[id].deadlines.expiry = None;
+                    self.drop_content(id);
+                }
+                Due::Root(root) => {
+                    self.roots[root].deadline = None;
+                    self.roots[root].answered = true;
+                    self.timeouts += 1;
+                }
+            }
+        }
+        self.finish();
+    }
+
+    /// Takes the steps that are ready to be published, in their order. Each resource is in it at most once.
+    pub fn changes(&mut self) -> Vec<Change<T>> {
+        update::in_order(std::mem::take(&mut self.changes))
+    }
+
+    /// Takes the changes of what is subscribed to, oldest first.
+    pub fn interest(&mut self) -> Vec<Interest> {
+        std::mem::take(&mut self.interest)
+    }
+
+    /// Names and versions of what is held and still wanted of a type: what a new delta stream tells the control plane.
+    pub fn held(&self, kind: Kind, source: Source) -> Vec<(Arc<str>, Arc<str>)> {
+        let of_it = self.table.iter().map(|(_, entry)| entry).filter(|entry| {
+            entry.key.kind == kind && entry.key.source == source && entry.reportable && !entry.reasons.pinned
+        });
+        of_it
+            .filter_map(|entry| entry.newest().map(|held| (entry.key.name.clone(), held.version.clone())))
+            .collect()
+    }
+
+    /// Whether the first configuration serves: at some moment every wildcard subscription was answered (or timed out), nothing
+    /// that was asked for was missing, and nothing warmed. Once true, it stays true.
+    pub fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    /// How many resources have a form that warms.
+    pub fn warming(&self) -> usize {
+        self.warming
+    }
+
+    /// How many fetches timed out (`init_fetch_timeout`).
+    pub fn timeouts(&self) -> u64 {
+        self.timeouts
+    }
+
+    /// What is known about every resource, in no order.
+    pub fn resources(&self) -> impl Iterator<Item = View<'_, T>> {
+        self.table.iter().filter_map(|(_, entry)| View::of(entry))
+    }
+
+    /// What is known about one resource.
+    pub fn find(&self, kind: Kind, source: Source, name: &str) -> Option<View<'_, T>> {
+        View::of(&self.table[self.table.find(kind, source, name)?])
+    }
+
+    /// Whether everything of a type is wanted from a source.
+    fn is_wild(&self, kind: Kind, source: Source) -> bool {
+        self.roots.iter().any(|root| root.wanted && root.kind == kind && root.source == source)
+    }
+
+    /// Subscribes to an entry by name, unless a wildcard covers it and nobody asked for it.
+    fn want(&mut self, id: Id, timeout: Option<Duration>, now: Now) {
+        let (kind, source) = (self.table[id].key.kind, self.table[id].key.source);
+        let wild = self.is_wild(kind, source);
+        let entry = &mut self.table[id];
+        if entry.reasons.pinned || (wild && !entry.reasons.asked) {
+            return;
+        }
+        if !std::mem::replace(&mut entry.reasons.subscribed, true) {
+            let what = Want::Name(entry.key.name.clone());
+            self.interest.push(Interest { source, kind, what });
+            if !entry.has_content() && entry.refused.is_none() {
+                self.set_status(id, Status::Requested);
+            }
+        }
+        let entry = &mut self.table[id];
+        let at = timeout.map(|timeout| now.monotonic + timeout);
+        // Of several who wait, the least patient decides.
+        let sooner = at.filter(|at| entry.deadlines.fetch.is_none_or(|other| *at < other));
+        if let (Status::Requested, Some(at)) = (entry.status, sooner) {
+            if let Some(other) = entry.deadlines.fetch.replace(at) {
+                self.timers.cancel(other, Due::Fetch(id));
+            }
+            self.timers.arm(at, Due::Fetch(id));
+        }
+    }
+
+    /// A number that was not given out before.
+    fn next(&mut self) -> u64 {
+        self.counter += 1;
+        self.counter
+    }
+
+    /// What ends every operation: forget what nothing names, and see whether the first configuration serves.
+    fn finish(&mut self) {
+        if std::mem::take(&mut self.dropped) {
+            self.sweep();
+        }
+        let answered = self.roots.iter().all(|root| root.answered || !root.wanted);
+        self.ready |= self.begun && answered && self.warming == 0 && self.requested == 0;
+    }
+}
