@@ -6,7 +6,7 @@
 
 pub mod args;
 pub mod bootstrap;
-//mod load;
+pub mod load;
 mod logging;
 pub mod message;
 pub mod problem;

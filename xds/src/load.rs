@@ -65,7 +65,11 @@ mod tests {
     use super::*;
 
     fn source(path: Option<&str>, yaml: Option<&str>) -> Source {
-        Source { path: path.map(PathBuf::from), yaml: yaml.map(str::to_owned), default: crate::profile::SIDECAR.default_bootstrap }
+        Source {
+            path: path.map(PathBuf::from),
+            yaml: yaml.map(str::to_owned),
+            default: include_str!("default.yaml"),
+        }
     }
 
     #[test]

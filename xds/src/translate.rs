@@ -55,16 +55,12 @@ pub fn bootstrap(schema: &Schema, mut bootstrap: Bootstrap) -> Result<Translated
         let path = root.field("static_resources");
         let clusters = path.field("clusters");
         for (at, cluster) in take(&mut resources.clusters).into_iter().enumerate() {
-            config.clusters.extend(translator.cluster(cluster, config.clusters.len(), &clusters.index(at)));
+            config.clusters.extend(translator.cluster(cluster, &clusters.index(at)));
         }
         translator.known_clusters = config.clusters.iter().map(|cluster| cluster.name.clone()).collect();
         let listeners = path.field("listeners");
         for (at, listener) in take(&mut resources.listeners).into_iter().enumerate() {
-            config.listeners.extend(translator.listener(
-                listener,
-                config.listeners.len(),
-                &listeners.index(at),
-            ));
+            config.listeners.extend(translator.listener(listener, &listeners.index(at)));
         }
         translator.unique(config.clusters.iter().map(|cluster| cluster.name.as_str()), "cluster", &clusters);
         translator.unique(

@@ -31,10 +31,9 @@ use crate::{
 const CHOICES: u32 = 2;
 
 impl Translator<'_> {
-    /// The `at`th cluster of the IR.
-    pub(super) fn cluster(&mut self, mut message: Message, at: usize, path: &Path<'_>) -> Option<Cluster> {
-        self.origins.note(format!("clusters[{at}]"), path);
+    pub(super) fn cluster(&mut self, mut message: Message, path: &Path<'_>) -> Option<Cluster> {
         let mut cluster = Cluster::new(take(&mut message.name), []);
+        self.origins.note(format!("clusters[{:?}]", cluster.name), path);
         cluster.kind = self.kind(&mut message);
         cluster.balancer = self.balancer(&mut message, path);
         cluster.alt_stat_name = Some(take(&mut message.alt_stat_name)).filter(|name| !name.is_empty());

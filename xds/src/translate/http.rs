@@ -20,17 +20,11 @@ use crate::{
 };
 
 impl Translator<'_> {
-    pub(super) fn http(
-        &mut self,
-        mut message: Message,
-        ir: &str,
-        path: &Path<'_>,
-    ) -> Option<HttpConnectionManager> {
-        self.origins.note(ir, path);
-        let routes = self.route_specifier(&mut message, ir, path);
+    pub(super) fn http(&mut self, mut message: Message, path: &Path<'_>) -> Option<HttpConnectionManager> {
+        let routes = self.route_specifier(&mut message, path);
         let mut manager =
             HttpConnectionManager::new(take(&mut message.stat_prefix), RouteConfiguration::default());
-        manager.filters = self.http_filters(take(&mut message.http_filters), ir, &path.field("http_filters"));
+        manager.filters = self.http_filters(take(&mut message.http_filters), &path.field("http_filters"));
         protocol(&mut manager, &mut message);
         identity(&mut manager, &mut message);
         self.timeouts(&mut manager, &mut message, path);
@@ -46,15 +40,10 @@ impl Translator<'_> {
         Some(manager)
     }
 
-    fn route_specifier(
-        &mut self,
-        message: &mut Message,
-        ir: &str,
-        path: &Path<'_>,
-    ) -> Option<RouteConfiguration> {
+    fn route_specifier(&mut self, message: &mut Message, path: &Path<'_>) -> Option<RouteConfiguration> {
         match message.route_specifier.take() {
             Some(RouteSpecifier::RouteConfig(routes)) => {
-                Some(self.routes(routes, &format!("{ir}.routes"), &path.field("route_config")))
+                Some(self.routes(routes, &path.field("route_config")))
             }
             // RDS and scoped routes are left to be reported; that there is one at all is a rule of the API.
             other => {
@@ -114,19 +103,16 @@ impl Translator<'_> {
         self.done(options, path);
     }
 
-    fn http_filters(&mut self, filters: Vec<FilterMessage>, ir: &str, path: &Path<'_>) -> Vec<HttpFilter> {
+    fn http_filters(&mut self, filters: Vec<FilterMessage>, path: &Path<'_>) -> Vec<HttpFilter> {
         let mut list = Vec::with_capacity(filters.len());
         for (at, filter) in filters.into_iter().enumerate() {
-            let ir = format!("{ir}.filters[{}]", list.len());
-            list.extend(self.http_filter(filter, &ir, &path.index(at)));
+            list.extend(self.http_filter(filter, &path.index(at)));
         }
         list
     }
 
-    fn http_filter(&mut self, mut message: FilterMessage, ir: &str, path: &Path<'_>) -> Option<HttpFilter> {
-        self.origins.note(ir, path);
+    fn http_filter(&mut self, mut message: FilterMessage, path: &Path<'_>) -> Option<HttpFilter> {
         let typed = path.field("typed_config");
-        self.origins.note(format!("{ir}.config"), &typed);
         let config = match message.config_type.take() {
             Some(ConfigType::TypedConfig(any)) => self.config_value(&any, &typed),
             None => {

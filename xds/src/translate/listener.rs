@@ -25,10 +25,7 @@ use crate::{
 };
 
 impl Translator<'_> {
-    /// The `at`th listener of the IR.
-    pub(super) fn listener(&mut self, mut message: Message, at: usize, path: &Path<'_>) -> Option<Listener> {
-        let ir = format!("listeners[{at}]");
-        self.origins.note(ir.clone(), path);
+    pub(super) fn listener(&mut self, mut message: Message, path: &Path<'_>) -> Option<Listener> {
         let address = message.address.take();
         if address.is_none() {
             self.refuse(&path.field("address"), "is required");
@@ -39,6 +36,8 @@ impl Translator<'_> {
         if let (true, Some(address)) = (name.is_empty(), &address) {
             name = address.to_string();
         }
+        let ir = format!("listeners[{name:?}]");
+        self.origins.note(ir.clone(), path);
         let stat_prefix = Some(take(&mut message.stat_prefix)).filter(|prefix| !prefix.is_empty());
         let limit =
             message.per_connection_buffer_limit_bytes.take().unwrap_or(Listener::PER_CONNECTION_BUFFER_LIMIT);
@@ -77,7 +76,7 @@ impl Translator<'_> {
     fn chain(&mut self, message: &mut Message, ir: &str, path: &Path<'_>) -> Option<FilterChain> {
         let list = path.field("filter_chains");
         let mut chains = take(&mut message.filter_chains).into_iter();
-        let ir = format!("{ir}.chains[0]");
+        let ir = format!("{ir}.filter_chains[0]");
         let chain = match (chains.next(), message.default_filter_chain.take()) {
             (Some(chain), None) => self.filter_chain(chain, &ir, &list.index(0)),
             (None, Some(chain)) => self.filter_chain(chain, &ir, &path.field("default_filter_chain")),
@@ -97,7 +96,6 @@ impl Translator<'_> {
     }
 
     fn filter_chain(&mut self, mut message: ChainMessage, ir: &str, path: &Path<'_>) -> Option<FilterChain> {
-        self.origins.note(ir, path);
         drop_default(&mut message.use_proxy_proto, false);
         // A match without a criterion matches everything.
         drop_default(&mut message.filter_chain_match, FilterChainMatch::default());
@@ -151,22 +149,21 @@ impl Translator<'_> {
         filter.name.clear();
         self.done(filter, path);
         let path = path.field("typed_config");
+        // The core knows no network filters, only what ends a chain.
+        self.origins.note(ir, &path);
         if Self::holds::<HttpConnectionManager>(&any) {
             let manager = self.open(&any, &path)?;
-            return self
-                .http(manager, &format!("{ir}.http"), &path)
-                .map(|manager| Terminal::Http(Box::new(manager)));
+            return self.http(manager, &path).map(|manager| Terminal::Http(Box::new(manager)));
         }
         if Self::holds::<TcpMessage>(&any) {
             let proxy = self.open(&any, &path)?;
-            return self.tcp(proxy, &format!("{ir}.tcp"), &path).map(Terminal::Tcp);
+            return self.tcp(proxy, &path).map(Terminal::Tcp);
         }
         self.refuse(&path, format!("the network filter {:?} is not implemented", any.type_url));
         None
     }
 
-    fn tcp(&mut self, mut message: TcpMessage, ir: &str, path: &Path<'_>) -> Option<TcpProxy> {
-        self.origins.note(ir, path);
+    fn tcp(&mut self, mut message: TcpMessage, path: &Path<'_>) -> Option<TcpProxy> {
         let upstream = match message.cluster_specifier.take() {
             Some(ClusterSpecifier::Cluster(name)) => Some(Upstream::Cluster(name)),
             Some(ClusterSpecifier::WeightedClusters(clusters)) => {

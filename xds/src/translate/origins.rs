@@ -1,5 +1,5 @@
-//! From the IR back to the file: which field of the bootstrap each part of the IR came from. Needed where `corelane` itself
-//! refuses something, a filter's configuration above all, and the operator knows only the file.
+//! From the IR back to the file. Where `corelane` itself refuses something, a filter's configuration above all, it names the
+//! resource and then Envoy's fields; the operator knows only the file. Owns where in the file each resource began.
 
 use std::collections::BTreeMap;
 
@@ -39,16 +39,16 @@ mod tests {
     fn the_longest_known_part_is_replaced() {
         let root = Path::root("");
         let mut origins = Origins::default();
-        origins.note("listeners[0]", &root.field("static_resources"));
-        origins.note("listeners[0].chains[0].http.filters[1].config", &root.field("typed_config"));
+        origins.note("listeners[\"a.b\"]", &root.field("static_resources"));
+        origins.note("listeners[\"a.b\"].filter_chains[0]", &root.field("typed_config"));
         let mapped = |path: &str| origins.problem(&ConfigError::new(path, "no")).path;
-        assert_eq!(mapped("listeners[0].chains[0].http.filters[1].config.max[2]"), "typed_config.max[2]");
         assert_eq!(
-            mapped("listeners[0].chains[0].http.filters[1].configs"),
-            "static_resources.chains[0].http.filters[1].configs"
+            mapped("listeners[\"a.b\"].filter_chains[0].http_filters[2]"),
+            "typed_config.http_filters[2]"
         );
-        assert_eq!(mapped("listeners[0]"), "static_resources");
-        assert_eq!(mapped("listeners[01]"), "listeners[01]");
+        assert_eq!(mapped("listeners[\"a.b\"].filter_chains[1]"), "static_resources.filter_chains[1]");
+        assert_eq!(mapped("listeners[\"a.b\"]"), "static_resources");
+        assert_eq!(mapped("listeners[\"a\"].name"), "listeners[\"a\"].name");
         assert_eq!(mapped(""), "");
     }
 }

@@ -37,8 +37,7 @@ struct Table {
 
 impl Translator<'_> {
     /// A table that is part of its listener.
-    pub(super) fn routes(&mut self, mut message: Message, ir: &str, path: &Path<'_>) -> RouteConfiguration {
-        self.origins.note(ir, path);
+    pub(super) fn routes(&mut self, mut message: Message, path: &Path<'_>) -> RouteConfiguration {
         let table = Table {
             // The default for a table in a file; one that comes by RDS is not checked.
             validate_clusters: message.validate_clusters.take().unwrap_or(true),
@@ -47,13 +46,12 @@ impl Translator<'_> {
         let mut routes = RouteConfiguration {
             name: take(&mut message.name),
             ignore_port_in_host_matching: take(&mut message.ignore_port_in_host_matching),
-            per_filter_config: self.overrides(take(&mut message.typed_per_filter_config), ir, path),
+            per_filter_config: self.overrides(take(&mut message.typed_per_filter_config), path),
             virtual_hosts: Vec::new(),
         };
         let list = path.field("virtual_hosts");
         for (at, host) in take(&mut message.virtual_hosts).into_iter().enumerate() {
-            let ir = format!("{ir}.virtual_hosts[{at}]");
-            routes.virtual_hosts.push(self.virtual_host(&table, host, &ir, &list.index(at)));
+            routes.virtual_hosts.push(self.virtual_host(&table, host, &list.index(at)));
         }
         self.domains_once(&routes, &list);
         self.done(message, path);
@@ -80,37 +78,22 @@ impl Translator<'_> {
         }
     }
 
-    fn virtual_host(
-        &mut self,
-        table: &Table,
-        mut message: HostMessage,
-        ir: &str,
-        path: &Path<'_>,
-    ) -> VirtualHost {
-        self.origins.note(ir, path);
+    fn virtual_host(&mut self, table: &Table, mut message: HostMessage, path: &Path<'_>) -> VirtualHost {
         let mut host = VirtualHost {
             name: take(&mut message.name),
             domains: take(&mut message.domains),
-            per_filter_config: self.overrides(take(&mut message.typed_per_filter_config), ir, path),
+            per_filter_config: self.overrides(take(&mut message.typed_per_filter_config), path),
             routes: Vec::new(),
         };
         let list = path.field("routes");
         for (at, route) in take(&mut message.routes).into_iter().enumerate() {
-            let ir = format!("{ir}.routes[{}]", host.routes.len());
-            host.routes.extend(self.route(table, route, &ir, &list.index(at)));
+            host.routes.extend(self.route(table, route, &list.index(at)));
         }
         self.done(message, path);
         host
     }
 
-    fn route(
-        &mut self,
-        table: &Table,
-        mut message: RouteMessage,
-        ir: &str,
-        path: &Path<'_>,
-    ) -> Option<Route> {
-        self.origins.note(ir, path);
+    fn route(&mut self, table: &Table, mut message: RouteMessage, path: &Path<'_>) -> Option<Route> {
         let matches = message.r#match.take().and_then(|matches| self.matches(matches, &path.field("match")));
         let action = match message.action.take() {
             Some(ActionMessage::Route(action)) => {
@@ -125,7 +108,7 @@ impl Translator<'_> {
                 None
             }
         };
-        let per_filter_config = self.overrides(take(&mut message.typed_per_filter_config), ir, path);
+        let per_filter_config = self.overrides(take(&mut message.typed_per_filter_config), path);
         let name = take(&mut message.name);
         self.done(message, path);
         Some(Route { name, matches: matches?, action: action?, per_filter_config })
@@ -241,7 +224,7 @@ impl Translator<'_> {
     fn overrides(
         &mut self,
         entries: HashMap<String, Any>,
-        ir: &str,
+
         path: &Path<'_>,
     ) -> BTreeMap<String, FilterOverride> {
         let list = path.field("typed_per_filter_config");
@@ -249,24 +232,19 @@ impl Translator<'_> {
         let mut overrides = BTreeMap::new();
         for (name, any) in entries {
             let path = list.key(&name);
-            let ir = format!("{ir}.per_filter_config[{name:?}]");
-            self.origins.note(ir.clone(), &path);
-            if let Some(over) = self.filter_override(&any, &ir, &path) {
+            if let Some(over) = self.filter_override(&any, &path) {
                 overrides.insert(name, over);
             }
         }
         overrides
     }
 
-    fn filter_override(&mut self, any: &Any, ir: &str, path: &Path<'_>) -> Option<FilterOverride> {
-        let config_ir = format!("{ir}.config");
+    fn filter_override(&mut self, any: &Any, path: &Path<'_>) -> Option<FilterOverride> {
         if !Self::holds::<FilterConfig>(any) {
-            self.origins.note(config_ir, path);
             return Some(FilterOverride { config: Some(self.config_value(any, path)?), disabled: None });
         }
         let mut wrapper: FilterConfig = self.open(any, path)?;
         let inner = path.field("config");
-        self.origins.note(config_ir, &inner);
         let config = wrapper.config.take().filter(|any| !any.type_url.is_empty());
         let config = config.and_then(|any| self.config_value(&any, &inner));
         let disabled = take(&mut wrapper.disabled).then_some(true);

@@ -228,7 +228,7 @@ fn per_route_configuration_reaches_the_filter_by_name() {
 fn errors_of_the_core_are_told_in_the_words_of_the_file() {
     let translated = translate(FILE).unwrap();
     let error = corelane::config::ConfigError::new(
-        "listeners[0].chains[0].http.filters[0].config.dynamic_stats",
+        "listeners[\"http\"].filter_chains[0].http_filters[0].typed_config.dynamic_stats",
         "no",
     );
     assert_eq!(
