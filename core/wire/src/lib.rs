@@ -1,7 +1,7 @@
 //! Sans-io codecs of a proxy. Bytes come in as arguments and decisions go out as values.
 //!
-//! This crate owns how messages look on the wire: heads ([`RequestHead`], [`ResponseHead`], [`Headers`]) and the
-//! HTTP/1 codec ([`h1`]). It never reads a clock, a socket or configuration, and it needs no std.
+//! This crate owns how messages look on the wire: heads ([`RequestHead`], [`ResponseHead`], [`Headers`]), the HTTP/1
+//! codec ([`h1`]) and the PROXY protocol ([`proxy`]). It never reads a clock, a socket or configuration, and it needs no std.
 //!
 //! # What a head guarantees
 //!
@@ -40,6 +40,8 @@ pub mod h1;
 mod head;
 mod headers;
 mod known;
+pub mod proxy;
+mod reader;
 mod scan;
 mod status;
 #[cfg(test)]
