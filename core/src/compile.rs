@@ -1,0 +1,141 @@
+//! Configuration to compiled, immutable resources: checked, parsed, indexed. Runs off-lane, compiles only what changed,
+//! and collects every problem with its path. Publishes nothing (see `control`).
+
+mod cluster;
+mod listener;
+
+pub use cluster::Cluster;
+pub(crate) use listener::Terminal;
+pub use listener::{HttpChain, Listener, TcpChain};
+
+use crate::{
+    config::{Config, ConfigError, Problems},
+    control::Snapshot,
+    filter::Registry,
+    telemetry::StatsStore,
+};
+use std::{collections::BTreeSet, sync::Arc};
+
+/// Compiles configuration for one proxy.
+#[derive(Clone, Debug)]
+pub struct Compiler {
+    registry: Arc<Registry>,
+    stats: Arc<StatsStore>,
+}
+
+impl Compiler {
+    /// With these filters, and statistics kept in `stats`.
+    pub fn new(registry: Arc<Registry>, stats: Arc<StatsStore>) -> Compiler {
+        Compiler { registry, stats }
+    }
+
+    /// Everything anew: `config` is all there will be. What is equal in `base` is taken from there, with its state.
+    ///
+    /// # Errors
+    /// Everything that is wrong.
+    pub fn compile(&self, base: &Snapshot, config: &Config) -> Result<Snapshot, Problems> {
+        let mut edit = self.edit(base);
+        let mut problems = Vec::new();
+        let mut names = BTreeSet::new();
+        for cluster in &config.clusters {
+            if !names.insert(&cluster.name) {
+                problems
+                    .push(ConfigError::new(format!("clusters[{:?}]", cluster.name), "the name occurs twice"));
+            } else if let Err(Problems(more)) = edit.set_cluster(cluster) {
+                problems.extend(more);
+            }
+        }
+        edit.keep_clusters(&names);
+        let mut names = BTreeSet::new();
+        for listener in &config.listeners {
+            if !names.insert(&listener.name) {
+                problems.push(ConfigError::new(
+                    format!("listeners[{:?}]", listener.name),
+                    "the name occurs twice",
+                ));
+            } else if let Err(Problems(more)) = edit.set_listener(listener) {
+                problems.extend(more);
+            }
+        }
+        edit.keep_listeners(&names);
+        if problems.is_empty() { Ok(edit.finish()) } else { Err(Problems(problems)) }
+    }
+
+    /// Some resources anew, on top of `base`.
+    pub fn edit(&self, base: &Snapshot) -> Edit<'_> {
+        Edit { compiler: self, next: base.clone() }
+    }
+}
+
+/// Changes to a snapshot that become another one.
+#[derive(Debug)]
+pub struct Edit<'a> {
+    compiler: &'a Compiler,
+    next: Snapshot,
+}
+
+impl Edit<'_> {
+    /// Adds or replaces a cluster. One that is equal to what is there stays what it is.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it; the edit is as before then.
+    pub fn set_cluster(&mut self, config: &crate::config::Cluster) -> Result<(), Problems> {
+        let old = self.next.clusters.get(config.name.as_str());
+        if old.is_some_and(|old| old.config() == config) {
+            return Ok(());
+        }
+        let cluster = Cluster::compile(config, old.map(|old| &**old), &self.compiler.stats)?;
+        self.next.clusters.insert(config.name.as_str().into(), Arc::new(cluster));
+        Ok(())
+    }
+
+    /// Removes a cluster; routes to it answer 503 from then on.
+    pub fn remove_cluster(&mut self, name: &str) {
+        self.next.clusters.remove(name);
+    }
+
+    /// Adds or replaces a listener. The clusters that its routes name have to be there.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it; the edit is as before then.
+    pub fn set_listener(&mut self, config: &crate::config::Listener) -> Result<(), Problems> {
+        let old = self.next.listeners.get(config.name.as_str());
+        let known = |cluster: &str| self.next.clusters.contains_key(cluster);
+        if old.is_some_and(|old| old.config() == config) {
+            // Its clusters may have gone all the same.
+            return listener::check_clusters(config, &known);
+        }
+        let Compiler { registry, stats } = self.compiler;
+        let listener = Listener::compile(config, old.map(|old| &**old), registry, stats, &known)?;
+        self.next.listeners.insert(config.name.as_str().into(), Arc::new(listener));
+        Ok(())
+    }
+
+    /// Removes a listener; its connections drain.
+    pub fn remove_listener(&mut self, name: &str) {
+        self.next.listeners.remove(name);
+    }
+
+    /// The edited snapshot.
+    pub fn finish(self) -> Snapshot {
+        self.next
+    }
+
+    fn keep_clusters(&mut self, names: &BTreeSet<&String>) {
+        let gone: Vec<_> = self.next.clusters.keys().filter(|name| !has(names, name)).cloned().collect();
+        gone.iter().for_each(|name| self.remove_cluster(name));
+    }
+
+    fn keep_listeners(&mut self, names: &BTreeSet<&String>) {
+        let gone: Vec<_> = self.next.listeners.keys().filter(|name| !has(names, name)).cloned().collect();
+        gone.iter().for_each(|name| self.remove_listener(name));
+    }
+}
+
+fn has(names: &BTreeSet<&String>, name: &str) -> bool {
+    // Borrow is not reflexive through a reference: one allocation per removed or kept name, off-lane.
+    names.contains(&name.to_owned())
+}
+
+#[cfg(test)]
+mod tests;

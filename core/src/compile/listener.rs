@@ -1,0 +1,402 @@
+//! Compiled listeners: chains with their filters parsed and their routes indexed.
+
+use crate::{
+    config::{self, Action, ConfigError, FilterOverride, Problems, Upstream},
+    filter::{Parsed, Registry, Scope},
+    http::router::RouterConfig,
+    limits,
+    route::{DuplicateDomain, Override, RouteSpec, RouteTable},
+    telemetry::{HttpStat, ListenerStat, Stats, StatsStore, TcpStat},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
+
+/// A compiled listener.
+pub struct Listener {
+    config: config::Listener,
+    stats: Arc<Stats<ListenerStat>>,
+    chains: Vec<Terminal>,
+}
+
+/// What a compiled chain hands its connections to.
+#[derive(Clone, Debug)]
+pub(crate) enum Terminal {
+    Http(Arc<HttpChain>),
+    Tcp(Arc<TcpChain>),
+}
+
+/// A compiled HTTP connection manager.
+pub struct HttpChain {
+    pub(crate) config: config::HttpConnectionManager,
+    /// Of the listener: bytes a connection may buffer in each direction.
+    pub(crate) buffer_limit: usize,
+    pub(crate) filters: Vec<FilterSpec>,
+    pub(crate) router: RouterConfig,
+    pub(crate) table: RouteTable,
+    pub(crate) stats: Arc<Stats<HttpStat>>,
+}
+
+/// A filter of a chain, its configuration parsed.
+#[derive(Clone, Debug)]
+pub(crate) struct FilterSpec {
+    pub(crate) name: String,
+    pub(crate) parsed: Parsed,
+    pub(crate) disabled: bool,
+}
+
+/// A compiled TCP proxy.
+pub struct TcpChain {
+    pub(crate) config: config::TcpProxy,
+    pub(crate) buffer_limit: usize,
+    pub(crate) stats: Arc<Stats<TcpStat>>,
+}
+
+impl Listener {
+    /// Checks and compiles. Filter configurations equal to those of `old` are taken from there, so that lanes keep their
+    /// filters. `known` tells which clusters there are.
+    pub(crate) fn compile(
+        config: &config::Listener,
+        old: Option<&Listener>,
+        registry: &Registry,
+        stats: &StatsStore,
+        known: &dyn Fn(&str) -> bool,
+    ) -> Result<Listener, Problems> {
+        let at = format!("listeners[{:?}]", config.name);
+        let mut problems = Vec::new();
+        if config.name.is_empty() {
+            problems.push(ConfigError::new(format!("{at}.name"), "is empty"));
+        }
+        if config.chains.len() != 1 {
+            let what = "there must be exactly one: matching among several is not implemented";
+            problems.push(ConfigError::new(format!("{at}.filter_chains"), what));
+        }
+        if let Err(Problems(more)) = check_clusters(config, known) {
+            problems.extend(more);
+        }
+        let buffer_limit = config.per_connection_buffer_limit as usize;
+        let mut chains = Vec::new();
+        for (i, chain) in config.chains.iter().enumerate() {
+            let at = format!("{at}.filter_chains[{i}]");
+            match &chain.terminal {
+                config::Terminal::Http(manager) => {
+                    let before = old.and_then(|old| match old.chains.get(i) {
+                        Some(Terminal::Http(chain)) => Some(&**chain),
+                        _ => None,
+                    });
+                    let compiled = HttpChain::compile(manager, buffer_limit, before, registry, stats);
+                    match compiled {
+                        Ok(chain) => chains.push(Terminal::Http(Arc::new(chain))),
+                        Err(Problems(more)) => problems.extend(more.into_iter().map(|p| p.within(&at))),
+                    }
+                }
+                config::Terminal::Tcp(tcp) => {
+                    problems.extend(check_tcp(tcp).into_iter().map(|p| p.within(&at)));
+                    let stats = stats.of(&tcp.stat_prefix);
+                    chains.push(Terminal::Tcp(Arc::new(TcpChain {
+                        config: tcp.clone(),
+                        buffer_limit,
+                        stats,
+                    })));
+                }
+            }
+        }
+        if !problems.is_empty() {
+            return Err(Problems(problems));
+        }
+        let stats = stats.of(&stat_name(config));
+        Ok(Listener { config: config.clone(), stats, chains })
+    }
+
+    /// What it was compiled from.
+    pub fn config(&self) -> &config::Listener {
+        &self.config
+    }
+
+    pub(crate) fn stats(&self) -> &Arc<Stats<ListenerStat>> {
+        &self.stats
+    }
+
+    pub(crate) fn chains(&self) -> &[Terminal] {
+        &self.chains
+    }
+
+    /// Whether a socket that serves `self` can serve `next`.
+    pub(crate) fn same_socket(&self, next: &Listener) -> bool {
+        self.config.address == next.config.address && self.config.backlog == next.config.backlog
+    }
+}
+
+/// Envoy names a listener's statistics by its address, colons replaced.
+fn stat_name(config: &config::Listener) -> String {
+    match &config.stat_prefix {
+        Some(prefix) => prefix.clone(),
+        None => config.address.to_string().replace(':', "_"),
+    }
+}
+
+/// Whether all clusters that the HTTP routes of a listener name are there (Envoy's `validate_clusters`, on by default for
+/// route tables that are part of their listener). TCP proxies may name clusters that come later, as in Envoy.
+pub(crate) fn check_clusters(
+    config: &config::Listener,
+    known: &dyn Fn(&str) -> bool,
+) -> Result<(), Problems> {
+    let mut problems = Vec::new();
+    for (i, chain) in config.chains.iter().enumerate() {
+        let config::Terminal::Http(manager) = &chain.terminal else { continue };
+        for (h, host) in manager.routes.virtual_hosts.iter().enumerate() {
+            for (r, route) in host.routes.iter().enumerate() {
+                let Action::Forward(forward) = &route.action else { continue };
+                for name in clusters(&forward.upstream).filter(|name| !known(name)) {
+                    let at = format!(
+                        "listeners[{:?}].filter_chains[{i}].route_config.virtual_hosts[{h}].routes[{r}]",
+                        config.name
+                    );
+                    problems.push(ConfigError::new(at, format!("route: unknown cluster '{name}'")));
+                }
+            }
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(Problems(problems)) }
+}
+
+fn clusters(upstream: &Upstream) -> impl Iterator<Item = &str> {
+    let (one, many): (_, &[_]) = match upstream {
+        Upstream::Cluster(name) => (Some(name.as_str()), &[]),
+        Upstream::Weighted(clusters) => (None, clusters),
+    };
+    one.into_iter().chain(many.iter().map(|cluster| cluster.name.as_str()))
+}
+
+fn check_tcp(config: &config::TcpProxy) -> Vec<ConfigError> {
+    let mut problems = Vec::new();
+    if config.max_connect_attempts == 0 {
+        problems.push(ConfigError::new("max_connect_attempts", "must be 1 at least"));
+    }
+    problems.extend(check_upstream(&config.upstream));
+    problems
+}
+
+fn check_upstream(upstream: &Upstream) -> Option<ConfigError> {
+    match upstream {
+        Upstream::Cluster(name) if name.is_empty() => Some(ConfigError::new("cluster", "is empty")),
+        Upstream::Weighted(clusters) => {
+            let sum: u64 = clusters.iter().map(|cluster| u64::from(cluster.weight)).sum();
+            let wrong = sum == 0 || sum > u64::from(u32::MAX);
+            wrong.then(|| ConfigError::new("weighted_clusters", "the weights must sum up to 1 to 4294967295"))
+        }
+        Upstream::Cluster(_) => None,
+    }
+}
+
+impl HttpChain {
+    fn compile(
+        config: &config::HttpConnectionManager,
+        buffer_limit: usize,
+        old: Option<&HttpChain>,
+        registry: &Registry,
+        stats: &StatsStore,
+    ) -> Result<HttpChain, Problems> {
+        let mut problems = Vec::new();
+        let (filters, router) = compile_filters(config, old, registry, &mut problems);
+        let table = Routes { registry, problems: &mut problems }.table(&config.routes);
+        for (field, value) in [("server_name", &config.server_name)]
+            .into_iter()
+            .chain(config.default_host_for_http_10.iter().map(|host| ("default_host_for_http_10", host)))
+        {
+            if corelane_wire::Headers::new().append("x", value.as_bytes()).is_err() {
+                problems.push(ConfigError::new(field, "holds characters that a header may not"));
+            }
+        }
+        match router {
+            Some(router) if problems.is_empty() => Ok(HttpChain {
+                config: config.clone(),
+                buffer_limit,
+                filters,
+                router,
+                table,
+                stats: stats.of(&config.stat_prefix),
+            }),
+            _ => Err(Problems(problems)),
+        }
+    }
+}
+
+/// All filters but the router, which has to be the last and is `None` after a problem only.
+fn compile_filters(
+    config: &config::HttpConnectionManager,
+    old: Option<&HttpChain>,
+    registry: &Registry,
+    problems: &mut Vec<ConfigError>,
+) -> (Vec<FilterSpec>, Option<RouterConfig>) {
+    let (mut filters, mut router, mut names) = (Vec::new(), None, BTreeSet::new());
+    for (i, filter) in config.filters.iter().enumerate() {
+        let at = format!("http_filters[{i}]");
+        if !names.insert(&filter.name) {
+            problems.push(ConfigError::new(format!("{at}.name"), format!("{:?} occurs twice", filter.name)));
+        }
+        let is_last = i + 1 == config.filters.len();
+        if filter.config.type_name() == config::HttpFilter::ROUTER {
+            match RouterConfig::parse(&filter.config) {
+                _ if !is_last => problems.push(ConfigError::new(at, "the router must be the last filter")),
+                _ if filter.disabled => problems.push(ConfigError::new(at, "the router cannot be disabled")),
+                Ok(parsed) => router = Some(parsed),
+                Err(error) => problems.push(error.within(&format!("{at}.typed_config"))),
+            }
+            continue;
+        }
+        if is_last {
+            problems.push(ConfigError::new(&*at, "the last filter must be the router"));
+        }
+        let kept = old.and_then(|old| old.kept(filter));
+        match kept.map_or_else(|| registry.parse(&filter.config, Scope::Listener), Ok) {
+            Ok(parsed) => {
+                filters.push(FilterSpec { name: filter.name.clone(), parsed, disabled: filter.disabled });
+            }
+            Err(error) => problems.push(error.within(&format!("{at}.typed_config"))),
+        }
+    }
+    if config.filters.is_empty() {
+        problems.push(ConfigError::new("http_filters", "is empty: the last filter must be the router"));
+    }
+    if filters.len() > usize::from(u16::MAX) {
+        problems.push(ConfigError::new("http_filters", "are too many"));
+    }
+    (filters, router)
+}
+
+impl HttpChain {
+    /// The parsed configuration of an equal filter.
+    fn kept(&self, filter: &config::HttpFilter) -> Option<Parsed> {
+        let at = self
+            .config
+            .filters
+            .iter()
+            .position(|old| old.name == filter.name && old.config == filter.config)?;
+        // The router is the last of the configured ones and not among the compiled ones.
+        self.filters.get(at).map(|spec| spec.parsed.clone())
+    }
+}
+
+/// Compiles route tables.
+struct Routes<'a> {
+    registry: &'a Registry,
+    problems: &'a mut Vec<ConfigError>,
+}
+
+impl Routes<'_> {
+    fn table(&mut self, config: &config::RouteConfiguration) -> RouteTable {
+        let mut table = RouteTable::new(config.ignore_port_in_host_matching);
+        let none: Arc<[Override]> = Arc::new([]);
+        let all = self.overrides("route_config", &config.per_filter_config, &none);
+        let mut names = BTreeSet::new();
+        for (h, host) in config.virtual_hosts.iter().enumerate() {
+            let at = format!("route_config.virtual_hosts[{h}]");
+            if !names.insert(&host.name) {
+                self.problem(format!("{at}.name"), format!("{:?} occurs twice", host.name));
+            }
+            if host.domains.is_empty() {
+                self.problem(format!("{at}.domains"), "there must be one at least");
+            }
+            let of_host = self.overrides(&at, &host.per_filter_config, &all);
+            let routes = host.routes.iter().enumerate().map(|(r, route)| {
+                let at = format!("{at}.routes[{r}]");
+                self.route(&at, route, &of_host)
+            });
+            let routes = routes.collect();
+            for DuplicateDomain(domain) in table.add(&host.domains, routes).err().unwrap_or_default() {
+                self.problem(
+                    format!("{at}.domains"),
+                    format!("{domain:?} occurs twice: a domain belongs to one virtual host"),
+                );
+            }
+        }
+        table
+    }
+
+    fn route(&mut self, at: &str, route: &config::Route, inherited: &Arc<[Override]>) -> Arc<RouteSpec> {
+        let mut expected_timeout = None;
+        match &route.action {
+            Action::Forward(forward) => {
+                if let Some(problem) = check_upstream(&forward.upstream) {
+                    self.problems.push(problem.within(&format!("{at}.route")));
+                }
+                expected_timeout = forward.timeout.map(|timeout| timeout.as_millis().to_string());
+            }
+            Action::DirectResponse(direct) => {
+                if !(200..600).contains(&direct.status) {
+                    self.problem(format!("{at}.direct_response.status"), "must be 200 to 599");
+                }
+                if direct.body.len() > limits::DIRECT_RESPONSE_BODY {
+                    self.problem(format!("{at}.direct_response.body"), "is larger than 4096 bytes");
+                }
+            }
+        }
+        Arc::new(RouteSpec {
+            name: route.name.clone(),
+            matches: route.matches.clone(),
+            action: route.action.clone(),
+            overrides: self.overrides(at, &route.per_filter_config, inherited),
+            expected_timeout,
+        })
+    }
+
+    /// What a level says about filters, on top of what the level around it says.
+    fn overrides(
+        &mut self,
+        at: &str,
+        own: &BTreeMap<String, FilterOverride>,
+        inherited: &Arc<[Override]>,
+    ) -> Arc<[Override]> {
+        if own.is_empty() {
+            return inherited.clone();
+        }
+        let mut merged: Vec<_> =
+            inherited.iter().filter(|old| !own.contains_key(&old.filter)).cloned().collect();
+        for (filter, FilterOverride { config, disabled }) in own {
+            let parsed = config.as_ref().map(|raw| self.registry.parse(raw, Scope::Route)).transpose();
+            match parsed {
+                Ok(config) => {
+                    merged.push(Override { filter: filter.clone(), config, disabled: *disabled });
+                }
+                Err(error) => {
+                    self.problems.push(error.within(&format!("{at}.typed_per_filter_config[{filter:?}]")));
+                }
+            }
+        }
+        merged.into()
+    }
+
+    fn problem(&mut self, at: String, what: impl Into<String>) {
+        self.problems.push(ConfigError::new(at, what));
+    }
+}
+
+impl PartialEq for Listener {
+    /// Compiled resources are equal if they are the same one: what did not change is not compiled again.
+    fn eq(&self, other: &Listener) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+impl Eq for Listener {}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Listener({:?} at {})", self.config.name, self.config.address)
+    }
+}
+
+impl fmt::Debug for HttpChain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HttpChain({:?}, {} filters)", self.config.stat_prefix, self.filters.len())
+    }
+}
+
+impl fmt::Debug for TcpChain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TcpChain({:?})", self.config.stat_prefix)
+    }
+}

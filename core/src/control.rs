@@ -1,0 +1,304 @@
+//! The door to the lanes: snapshots of compiled resources, published as differences. Owns the order of publishes and the
+//! proxy's state; compiles nothing and serves nothing.
+//!
+//! Publishes go one after the other through one control task, off the lanes. New listening sockets are bound first, on
+//! every lane, so that a port that is taken refuses the publish before any lane has seen it.
+
+mod publish;
+
+pub(crate) use publish::{Control, control};
+
+use crate::{
+    compile::{Cluster, Compiler, Listener},
+    config::{Config, ConfigError, Problems},
+    telemetry::StatsStore,
+};
+use atomic_waker::AtomicWaker;
+use corelane_io::{Peer, Report};
+use imbl::OrdMap;
+use std::{
+    collections::VecDeque,
+    fmt,
+    future::Future,
+    pin::{Pin, pin},
+    sync::{
+        Arc, Condvar, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU8, Ordering::SeqCst},
+    },
+    task::{Context, Poll, Wake, Waker},
+    time::Duration,
+};
+
+/// One generation of compiled configuration: persistent maps of shared, immutable resources. Cloning is O(1), and a
+/// changed snapshot shares what did not change.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    pub(crate) listeners: OrdMap<Arc<str>, Arc<Listener>>,
+    pub(crate) clusters: OrdMap<Arc<str>, Arc<Cluster>>,
+}
+
+impl Snapshot {
+    /// The listeners, by name.
+    pub fn listeners(&self) -> impl Iterator<Item = &Arc<Listener>> {
+        self.listeners.values()
+    }
+
+    /// The clusters, by name.
+    pub fn clusters(&self) -> impl Iterator<Item = &Arc<Cluster>> {
+        self.clusters.values()
+    }
+
+    /// A cluster.
+    pub fn cluster(&self, name: &str) -> Option<&Arc<Cluster>> {
+        self.clusters.get(name)
+    }
+
+    /// A listener.
+    pub fn listener(&self, name: &str) -> Option<&Arc<Listener>> {
+        self.listeners.get(name)
+    }
+}
+
+/// What the proxy does, as Envoy's `/server_info` and `/ready` tell it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Nothing has been published yet.
+    PreInitializing,
+    /// It serves.
+    Live,
+    /// It finishes what it began and takes nothing new.
+    Draining,
+}
+
+/// Controls a running proxy from anywhere: `Send + Sync`, cheap to clone.
+#[derive(Clone)]
+pub struct Handle(Arc<Shared>);
+
+/// What the handle, the control task and readers share.
+pub(crate) struct Shared {
+    pub(crate) compiler: Compiler,
+    pub(crate) stats: Arc<StatsStore>,
+    pub(crate) reports: Vec<Report>,
+    pub(crate) orders: Orders,
+    pub(crate) current: Mutex<Snapshot>,
+    /// Where each listener listens, with the port the kernel chose.
+    pub(crate) bound: Mutex<Vec<(Arc<str>, Peer)>>,
+    pub(crate) state: AtomicU8,
+}
+
+/// Orders for the control task.
+pub(crate) struct Orders {
+    /// `None` once nobody carries orders out any more.
+    queue: Mutex<Option<VecDeque<Order>>>,
+    waker: AtomicWaker,
+}
+
+impl Default for Orders {
+    fn default() -> Self {
+        Orders { queue: Mutex::new(Some(VecDeque::new())), waker: AtomicWaker::new() }
+    }
+}
+
+pub(crate) enum Order {
+    Publish(Snapshot, Outcome),
+    Drain(Duration, Outcome),
+    Stop(Outcome),
+}
+
+impl Orders {
+    fn push(&self, order: Order) {
+        if let Some(queue) = &mut *self.queue.lock().unwrap_or_else(PoisonError::into_inner) {
+            queue.push_back(order);
+        }
+        // An order that is not taken is dropped here, and its outcome says so.
+        self.waker.wake();
+    }
+
+    /// Takes no more orders; those that wait are told.
+    pub(crate) fn close(&self) {
+        let left = self.queue.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(left);
+    }
+
+    /// The next order.
+    pub(crate) async fn next(&self) -> Order {
+        std::future::poll_fn(|cx| {
+            self.waker.register(cx.waker());
+            let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            match queue.as_mut().and_then(VecDeque::pop_front) {
+                Some(order) => Poll::Ready(order),
+                None => Poll::Pending,
+            }
+        })
+        .await
+    }
+}
+
+impl Handle {
+    pub(crate) fn new(shared: Arc<Shared>) -> Handle {
+        Handle(shared)
+    }
+
+    /// Compiles a whole configuration against what is published now.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn compile(&self, config: &Config) -> Result<Snapshot, Problems> {
+        self.compiler().compile(&self.snapshot(), config)
+    }
+
+    /// The compiler, for editing single resources.
+    pub fn compiler(&self) -> &Compiler {
+        &self.0.compiler
+    }
+
+    /// Sends every lane what differs between `next` and what is published. Publishes take effect in the order of their
+    /// calls, whether or not anybody waits for them.
+    pub fn publish(&self, next: Snapshot) -> Published {
+        self.order(|outcome| Order::Publish(next, outcome))
+    }
+
+    /// Compiles and publishes, and waits: for threads that may block.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the configuration, or why a listener could not be bound.
+    pub fn configure(&self, config: &Config) -> Result<(), Problems> {
+        self.publish(self.compile(config)?).wait()
+    }
+
+    /// Stops accepting, lets connections end, then ends the lanes: those of which a connection is still open after
+    /// `grace` too. Resolves when all lanes have ended or are about to.
+    pub fn drain(&self, grace: Duration) -> Published {
+        self.0.state.store(State::Draining as u8, SeqCst);
+        self.order(|outcome| Order::Drain(grace, outcome))
+    }
+
+    /// Ends the lanes at once; connections are reset.
+    pub fn stop(&self) -> Published {
+        self.order(Order::Stop)
+    }
+
+    /// What is published now.
+    pub fn snapshot(&self) -> Snapshot {
+        self.0.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Where each listener listens, with the port that the kernel chose.
+    pub fn listening(&self) -> Vec<(String, Peer)> {
+        let bound = self.0.bound.lock().unwrap_or_else(PoisonError::into_inner);
+        bound.iter().map(|(name, addr)| (name.to_string(), addr.clone())).collect()
+    }
+
+    /// All statistics.
+    pub fn stats(&self) -> &StatsStore {
+        &self.0.stats
+    }
+
+    /// Which driver each lane runs on and why.
+    pub fn reports(&self) -> &[Report] {
+        &self.0.reports
+    }
+
+    /// What the proxy does now.
+    pub fn state(&self) -> State {
+        match self.0.state.load(SeqCst) {
+            0 => State::PreInitializing,
+            1 => State::Live,
+            _ => State::Draining,
+        }
+    }
+
+    fn order(&self, order: impl FnOnce(Outcome) -> Order) -> Published {
+        let (outcome, published) = Published::new();
+        self.0.orders.push(order(outcome));
+        published
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Handle({} lanes, {:?})", self.0.reports.len(), self.state())
+    }
+}
+
+/// An order that was given: a future for its outcome. Dropping it changes nothing about the order.
+#[derive(Debug)]
+#[must_use = "a publish can be refused: wait for it, or drop it to say that nobody minds"]
+pub struct Published(Arc<Answer>);
+
+/// The other end of a [`Published`]: says how it went, at the latest when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Outcome(Arc<Answer>);
+
+#[derive(Debug, Default)]
+struct Answer {
+    result: OnceLock<Result<(), Problems>>,
+    waker: AtomicWaker,
+}
+
+impl Published {
+    fn new() -> (Outcome, Published) {
+        let answer = Arc::<Answer>::default();
+        (Outcome(answer.clone()), Published(answer))
+    }
+
+    /// Waits for the outcome: for threads that may block, never for a lane.
+    ///
+    /// # Errors
+    /// Why the publish was refused.
+    pub fn wait(self) -> Result<(), Problems> {
+        block_on(self)
+    }
+}
+
+impl Future for Published {
+    type Output = Result<(), Problems>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.waker.register(cx.waker());
+        match self.0.result.get() {
+            Some(result) => Poll::Ready(result.clone()),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl Outcome {
+    pub(crate) fn is(self, result: Result<(), Problems>) {
+        // Said once: `self` is consumed, and dropping says only what was not said.
+        let _ = self.0.result.set(result);
+    }
+}
+
+impl Drop for Outcome {
+    fn drop(&mut self) {
+        let _ = self.0.result.set(Err(Problems(vec![ConfigError::new("", "the proxy has ended")])));
+        self.0.waker.wake();
+    }
+}
+
+/// Runs a future on a thread that may block.
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    struct Bell {
+        rung: Mutex<bool>,
+        ring: Condvar,
+    }
+    impl Wake for Bell {
+        fn wake(self: Arc<Self>) {
+            *self.rung.lock().unwrap_or_else(PoisonError::into_inner) = true;
+            self.ring.notify_one();
+        }
+    }
+    let bell = Arc::new(Bell { rung: Mutex::new(false), ring: Condvar::new() });
+    let waker = Waker::from(bell.clone());
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return output;
+        }
+        let mut rung = bell.rung.lock().unwrap_or_else(PoisonError::into_inner);
+        while !std::mem::take(&mut *rung) {
+            rung = bell.ring.wait(rung).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! The control task: one order after the other, each done on all lanes before the next begins.
+
+use super::{Order, Shared, Snapshot, State};
+use crate::{
+    compile::Listener,
+    config::{ConfigError, Problems},
+    lane::{Ack, Barrier, Change, Lane},
+    limits::LISTEN_PAUSE,
+    listener,
+};
+use corelane_io::{Io, Mailbox, Peer};
+use imbl::ordmap::DiffItem;
+use std::{
+    io,
+    rc::Rc,
+    sync::{Arc, OnceLock, PoisonError, atomic::Ordering::SeqCst},
+    time::Duration,
+};
+
+/// What the control task works with.
+pub(crate) struct Control {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) lanes: Arc<[Mailbox]>,
+}
+
+/// Carries orders out until the lanes are told to end.
+pub(crate) async fn control(control: Control) {
+    carry_out(&control).await;
+    control.shared.orders.close();
+}
+
+async fn carry_out(control: &Control) {
+    loop {
+        match control.shared.orders.next().await {
+            Order::Publish(next, outcome) => outcome.is(control.publish(next).await),
+            Order::Drain(grace, outcome) => {
+                control.each(move |lane, ack| drain(lane, grace, ack)).await;
+                outcome.is(Ok(()));
+                return;
+            }
+            Order::Stop(outcome) => {
+                control.each(|lane, ack| stop(lane, ack)).await;
+                outcome.is(Ok(()));
+                return;
+            }
+        }
+    }
+}
+
+/// Ends what there is on a lane: connections as they can, after `grace` all.
+fn drain(lane: Rc<Lane>, grace: Duration, ack: Ack) {
+    let io = lane.io().clone();
+    io.spawn(async move {
+        lane.listeners.take().values().for_each(|slot| slot.stop());
+        // A connection that was in the kernel's queue becomes one of the lane's a turn later.
+        lane.io().sleep(LISTEN_PAUSE).await;
+        let idle = async {
+            lane.life.idle().await;
+            Ok(())
+        };
+        // Timed out or not, the lane ends now; what is left is reset.
+        let _ = lane.io().timeout(grace, idle).await;
+        stop(lane, ack);
+    });
+}
+
+fn stop(lane: Rc<Lane>, ack: Ack) {
+    lane.life.stop();
+    drop(ack);
+}
+
+impl Control {
+    /// Has every lane do something; resolves when all have dropped their part.
+    async fn each(&self, run: impl Fn(Rc<Lane>, Ack) + Send + Clone + 'static) {
+        let (barrier, acks) = Barrier::new(self.lanes.len());
+        for (mailbox, ack) in self.lanes.iter().zip(acks) {
+            let run = run.clone();
+            mailbox.post(move |io| with_lane(io, |lane| run(lane, ack)));
+        }
+        barrier.passed().await;
+    }
+
+    async fn publish(&self, next: Snapshot) -> Result<(), Problems> {
+        let last = self.shared.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let change = Arc::new(difference(&last, &next));
+        let bound = self.bind(&last, &change).await?;
+        for (_, cluster) in &change.clusters {
+            if let Some(cluster) = cluster {
+                cluster.state().set_limits(&cluster.config().breakers);
+            }
+        }
+        self.each({
+            let change = change.clone();
+            move |lane, ack| lane.apply(change.clone(), ack)
+        })
+        .await;
+        {
+            let mut listening = self.shared.bound.lock().unwrap_or_else(PoisonError::into_inner);
+            listening.retain(|(name, _)| next.listeners.contains_key(name));
+            listening.retain(|(name, _)| !bound.iter().any(|(new, _)| new == name));
+            listening.extend(bound);
+            listening.sort_by(|a, b| a.0.cmp(&b.0));
+        }
+        *self.shared.current.lock().unwrap_or_else(PoisonError::into_inner) = next;
+        let live = self.shared.state.compare_exchange(
+            State::PreInitializing as u8,
+            State::Live as u8,
+            SeqCst,
+            SeqCst,
+        );
+        // Live already, or draining, which a late publish does not undo.
+        let _ = live;
+        Ok(())
+    }
+
+    /// Binds what the change needs on all lanes, or nothing.
+    async fn bind(&self, last: &Snapshot, change: &Change) -> Result<Vec<(Arc<str>, Peer)>, Problems> {
+        let new = change.listeners.iter().filter_map(|(name, listener)| {
+            let listener = listener.as_ref()?;
+            let same = last.listeners.get(name).is_some_and(|old| old.same_socket(listener));
+            if same { None } else { Some((name.clone(), listener.clone())) }
+        });
+        let new: Arc<[(Arc<str>, Arc<Listener>)]> = new.collect();
+        if new.is_empty() {
+            return Ok(Vec::new());
+        }
+        // The first lane finds the ports that the kernel chooses; the others share them.
+        let addrs: Arc<[Peer]> = new.iter().map(|(_, listener)| listener.config().address.clone()).collect();
+        let first = self.bind_on(0..1, &new, addrs).await;
+        let found: Vec<_> = first[0].get().map_or(&[][..], Vec::as_slice).iter().collect();
+        let mut problems: Vec<_> = problems(&new, &found);
+        let bound: Vec<Peer> = found.iter().filter_map(|result| result.as_ref().ok().cloned()).collect();
+        if problems.is_empty() && bound.len() == new.len() && self.lanes.len() > 1 {
+            let others = self.bind_on(1..self.lanes.len(), &new, bound.clone().into()).await;
+            for lane in others.iter() {
+                let found: Vec<_> = lane.get().map_or(&[][..], Vec::as_slice).iter().collect();
+                problems.extend(self::problems(&new, &found));
+            }
+        }
+        if problems.is_empty() && bound.len() == new.len() {
+            return Ok(new.iter().map(|(name, _)| name.clone()).zip(bound).collect());
+        }
+        self.each(|lane, ack| {
+            lane.prepared.take();
+            drop(ack);
+        })
+        .await;
+        problems.dedup();
+        Err(Problems(problems))
+    }
+
+    /// Binds on some lanes; what each of them got.
+    async fn bind_on(
+        &self,
+        lanes: std::ops::Range<usize>,
+        new: &Arc<[(Arc<str>, Arc<Listener>)]>,
+        addrs: Arc<[Peer]>,
+    ) -> Arc<[OnceLock<Vec<Result<Peer, String>>>]> {
+        let results: Arc<[OnceLock<_>]> = lanes.clone().map(|_| OnceLock::new()).collect();
+        let (barrier, acks) = Barrier::new(lanes.len());
+        for ((at, lane), ack) in lanes.enumerate().zip(acks) {
+            let (new, addrs, results) = (new.clone(), addrs.clone(), results.clone());
+            self.lanes[lane].post(move |io| {
+                with_lane(io, |lane| {
+                    let bound = new.iter().zip(addrs.iter()).map(|((name, listener), addr)| {
+                        prepare(&lane, name, listener, addr)
+                            .map_err(|e| format!("cannot listen on {addr}: {e}"))
+                    });
+                    // One letter per lane sets it once.
+                    let _ = results[at].set(bound.collect());
+                });
+                drop(ack);
+            });
+        }
+        barrier.passed().await;
+        results
+    }
+}
+
+fn problems(new: &[(Arc<str>, Arc<Listener>)], found: &[&Result<Peer, String>]) -> Vec<ConfigError> {
+    if found.len() != new.len() {
+        return vec![ConfigError::new("", "a lane has ended")];
+    }
+    let failed = new.iter().zip(found).filter_map(|((name, _), result)| {
+        let what = result.as_ref().err()?;
+        Some(ConfigError::new(format!("listeners[{name:?}].address"), what.clone()))
+    });
+    failed.collect()
+}
+
+/// Binds a listener for a publish to come. A Unix socket has one listener for all lanes, on the first.
+fn prepare(lane: &Rc<Lane>, name: &Arc<str>, listener: &Listener, addr: &Peer) -> io::Result<Peer> {
+    if addr.ip().is_none() && lane.index() > 0 {
+        return Ok(addr.clone());
+    }
+    let socket = lane.io().listen(&listener::bind(listener.config(), addr))?;
+    let local = if addr.ip().is_some() { socket.local()? } else { addr.clone() };
+    lane.prepared.borrow_mut().insert(name.clone(), socket);
+    Ok(local)
+}
+
+fn with_lane(io: &Io, run: impl FnOnce(Rc<Lane>)) {
+    if let Some(lane) = io.local::<Lane>() {
+        run(lane);
+    }
+}
+
+/// What differs; parts of the maps that both share are skipped.
+fn difference(last: &Snapshot, next: &Snapshot) -> Change {
+    Change {
+        clusters: last.clusters.diff(&next.clusters).map(|item| changed(&item)).collect(),
+        listeners: last.listeners.diff(&next.listeners).map(|item| changed(&item)).collect(),
+    }
+}
+
+/// The name, and what it means from now on.
+fn changed<T>(item: &DiffItem<'_, '_, Arc<str>, Arc<T>>) -> (Arc<str>, Option<Arc<T>>) {
+    match item {
+        DiffItem::Add(name, new) | DiffItem::Update { new: (name, new), .. } => {
+            ((*name).clone(), Some((*new).clone()))
+        }
+        DiffItem::Remove(name, _) => ((*name).clone(), None),
+    }
+}

@@ -1,0 +1,178 @@
+//! What a request carries beside its bytes, shared between its filters, its router and its exchange. Owns no policy.
+
+use super::FilterFactory;
+use crate::{
+    conn::ConnMeta,
+    error::Error,
+    http::{Body, clock::Clock, downstream::Downstream, pump::Encoder},
+    lane::{HttpChain, Lane, Route},
+    upstream::{Lease, Pool},
+};
+use corelane_io::Peer;
+use corelane_wire::{ResponseHead, Version};
+use std::{
+    any::{Any, TypeId},
+    cell::{Cell, RefCell},
+    fmt,
+    rc::Rc,
+    sync::Arc,
+};
+
+/// What a filter knows of the exchange it is part of: a cheap, lane-local handle. A filter may keep a clone across
+/// `next.run`, which consumes the request. Everything that hangs on it goes when the exchange ends.
+#[derive(Clone)]
+pub struct Cx {
+    exchange: Rc<Exchange>,
+    /// The filter that holds this handle, by its place in the configured chain.
+    position: u16,
+}
+
+/// The state of one exchange. Each `RefCell` is borrowed for single statements only, never across a call into a filter.
+pub(crate) struct Exchange {
+    pub(crate) downstream: Rc<Downstream>,
+    /// What it began with; a publish in between changes nothing about it.
+    pub(crate) chain: Rc<HttpChain>,
+    pub(crate) clock: Clock,
+    /// The client's.
+    pub(crate) version: Version,
+    pub(crate) route: RefCell<Option<Rc<Route>>>,
+    pub(crate) route_cleared: Cell<bool>,
+    pub(crate) destination: RefCell<Option<Destination>>,
+    /// The cluster that was chosen, once it was.
+    pub(crate) pool: RefCell<Option<Rc<Pool>>>,
+    /// Installed by the router, polled by the exchange beside everything else.
+    pub(crate) pump: RefCell<Option<Pump>>,
+    extensions: RefCell<Vec<(TypeId, Rc<dyn Any>)>>,
+    pub(crate) interim: RefCell<Vec<Box<dyn FnMut(&ResponseHead)>>>,
+    pub(crate) interims: Cell<u32>,
+    /// Why the client got a local reply, if it did.
+    pub(crate) failure: Cell<Option<Error>>,
+}
+
+impl Exchange {
+    pub(crate) fn new(
+        downstream: Rc<Downstream>,
+        chain: Rc<HttpChain>,
+        clock: Clock,
+        version: Version,
+        route: Option<Rc<Route>>,
+    ) -> Rc<Exchange> {
+        Rc::new(Exchange {
+            downstream,
+            chain,
+            clock,
+            version,
+            route: RefCell::new(route),
+            route_cleared: Cell::new(false),
+            destination: RefCell::default(),
+            pool: RefCell::default(),
+            pump: RefCell::default(),
+            extensions: RefCell::default(),
+            interim: RefCell::default(),
+            interims: Cell::new(0),
+            failure: Cell::new(None),
+        })
+    }
+}
+
+/// A request body on its way to the upstream.
+pub(crate) struct Pump {
+    pub(crate) body: Body,
+    pub(crate) encoder: Encoder,
+    pub(crate) lease: Lease,
+}
+
+/// An upstream chosen in code, without a declared cluster; its connections are pooled like a cluster's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// Where to.
+    pub addr: Peer,
+}
+
+impl Cx {
+    pub(crate) fn new(exchange: Rc<Exchange>) -> Cx {
+        Cx { exchange, position: 0 }
+    }
+
+    /// Hands over to the filter at `position`.
+    pub(crate) fn enter(&mut self, position: u16) {
+        self.position = position;
+    }
+
+    pub(crate) fn exchange(&self) -> &Rc<Exchange> {
+        &self.exchange
+    }
+
+    /// What the request's route says about this filter, if anything: the closest of route, virtual host and route table.
+    pub fn route_config<F: FilterFactory>(&self) -> Option<Arc<F::Config>> {
+        let route = self.exchange.route.borrow();
+        let config = route.as_ref()?.filter_config(self.position)?;
+        config.clone().downcast().ok()
+    }
+
+    /// Has the request routed again, on the same table, before an upstream is chosen: for filters that changed what
+    /// routes match on. Which filters run does not change any more.
+    pub fn clear_route(&self) {
+        self.exchange.route_cleared.set(true);
+    }
+
+    /// Sends the request to `to`, whatever its route says; the timeouts of the route, if there is one, still hold.
+    pub fn set_upstream(&self, to: Destination) {
+        *self.exchange.destination.borrow_mut() = Some(to);
+    }
+
+    /// Has `f` see every interim response (1xx) that is relayed to the client from now on.
+    pub fn on_interim(&self, f: impl FnMut(&ResponseHead) + 'static) {
+        self.exchange.interim.borrow_mut().push(Box::new(f));
+    }
+
+    /// Keeps a value for the rest of the exchange; one of the same type is replaced.
+    pub fn insert<T: 'static>(&self, value: T) {
+        let (id, value) = (TypeId::of::<T>(), Rc::new(value) as Rc<dyn Any>);
+        let mut extensions = self.exchange.extensions.borrow_mut();
+        let before = match extensions.iter_mut().find(|(of, _)| *of == id) {
+            Some((_, slot)) => Some(std::mem::replace(slot, value)),
+            None => {
+                extensions.push((id, value));
+                None
+            }
+        };
+        // Its drop may look into the exchange again.
+        drop(extensions);
+        drop(before);
+    }
+
+    /// The value of this type, if one was kept.
+    pub fn get<T: 'static>(&self) -> Option<Rc<T>> {
+        let extensions = self.exchange.extensions.borrow();
+        let (_, value) = extensions.iter().find(|(of, _)| *of == TypeId::of::<T>())?;
+        value.clone().downcast().ok()
+    }
+
+    /// The client's connection.
+    pub fn conn(&self) -> &ConnMeta {
+        &self.exchange.downstream.meta
+    }
+
+    /// The name of the route, where it has one.
+    pub fn route_name(&self) -> Option<String> {
+        let route = self.exchange.route.borrow();
+        route.as_ref().map(|route| route.name().to_owned()).filter(|name| !name.is_empty())
+    }
+
+    /// Why the client gets a local reply, once that is decided.
+    pub fn failure(&self) -> Option<Error> {
+        self.exchange.failure.get()
+    }
+
+    /// The lane this runs on.
+    pub fn lane(&self) -> &Lane {
+        &self.exchange.downstream.lane
+    }
+}
+
+impl fmt::Debug for Cx {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Cx(from {}, filter {})", self.exchange.downstream.meta.peer, self.position)
+    }
+}

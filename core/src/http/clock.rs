@@ -1,0 +1,175 @@
+//! The deadlines of one exchange, as one number: when somebody has to look next. Owns when they begin and which one has
+//! passed; reads no clock.
+//!
+//! There is no timer per deadline. The exchange puts the earliest one on the client's connection, which costs a store in
+//! most cases, and compares one number when it is polled.
+
+use crate::error::Timeout;
+use corelane_io::Instant;
+use std::{cell::Cell, time::Duration};
+
+/// The deadlines of an exchange.
+#[derive(Debug)]
+pub(crate) struct Clock {
+    /// When the request's head had arrived.
+    started: Instant,
+    /// When a byte of a body last moved, either way.
+    active: Cell<Instant>,
+    /// How long none may.
+    idle: Cell<Option<Duration>>,
+    /// By when the request has to be complete.
+    request_by: Cell<Option<Instant>>,
+    /// The request is complete since.
+    complete: Cell<Option<Instant>>,
+    /// How long the response may take from then on.
+    response_within: Cell<Option<Duration>>,
+    /// When to look next.
+    armed: Cell<Option<Instant>>,
+}
+
+impl Clock {
+    pub(crate) fn new(now: Instant, idle: Option<Duration>, request_by: Option<Instant>) -> Clock {
+        Clock {
+            started: now,
+            active: Cell::new(now),
+            idle: Cell::new(idle),
+            request_by: Cell::new(request_by),
+            complete: Cell::new(None),
+            response_within: Cell::new(None),
+            armed: Cell::new(None),
+        }
+    }
+
+    pub(crate) fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// A byte of a body moved.
+    #[inline]
+    pub(crate) fn touch(&self, now: Instant) {
+        self.active.set(now);
+    }
+
+    /// What the route says: its own idle timeout instead of the connection manager's, and its response timeout.
+    pub(crate) fn set_route(&self, idle: Option<Duration>, response_within: Option<Duration>) {
+        if let Some(idle) = idle {
+            self.idle.set(Some(idle).filter(|idle| !idle.is_zero()));
+        }
+        self.response_within.set(response_within);
+    }
+
+    /// The request has been received completely.
+    #[inline]
+    pub(crate) fn request_complete(&self, now: Instant) {
+        if self.complete.get().is_none() {
+            self.complete.set(Some(now));
+        }
+    }
+
+    pub(crate) fn complete(&self) -> Option<Instant> {
+        self.complete.get()
+    }
+
+    pub(crate) fn is_request_complete(&self) -> bool {
+        self.complete.get().is_some()
+    }
+
+    /// Whether the deadlines changed so that the connection's is too late or missing: the new one.
+    #[inline]
+    pub(crate) fn rearm(&self) -> Option<Instant> {
+        let next = self.next();
+        let late = match (self.armed.get(), next) {
+            (_, None) => false,
+            (None, Some(_)) => true,
+            (Some(armed), Some(next)) => next < armed,
+        };
+        if !late {
+            return None;
+        }
+        self.armed.set(next);
+        next
+    }
+
+    /// Which deadline has passed at `now`. Cheap while none can have: one comparison.
+    #[inline]
+    pub(crate) fn check(&self, now: Instant) -> Option<Timeout> {
+        if self.armed.get().is_none_or(|armed| now < armed) {
+            return None;
+        }
+        self.armed.set(None);
+        let passed = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if passed(self.response_by()) {
+            Some(Timeout::Response)
+        } else if !self.is_request_complete() && passed(self.request_by.get()) {
+            Some(Timeout::Request)
+        } else if passed(self.idle_by()) {
+            Some(if self.is_request_complete() { Timeout::ResponseIdle } else { Timeout::StreamIdle })
+        } else {
+            None
+        }
+    }
+
+    fn next(&self) -> Option<Instant> {
+        let request_by = if self.is_request_complete() { None } else { self.request_by.get() };
+        [request_by, self.response_by(), self.idle_by()].into_iter().flatten().min()
+    }
+
+    fn response_by(&self) -> Option<Instant> {
+        Some(self.complete.get()? + self.response_within.get()?)
+    }
+
+    fn idle_by(&self) -> Option<Instant> {
+        Some(self.active.get() + self.idle.get()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use corelane_io::{Config, sim::World};
+
+    const fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    fn start() -> Instant {
+        World::new(1).lane(Config::default()).now()
+    }
+
+    #[test]
+    fn the_earliest_deadline_is_armed_and_named_when_it_passes() {
+        let t = start();
+        let clock = Clock::new(t, Some(ms(300)), Some(t + ms(200)));
+        assert_eq!(clock.rearm(), Some(t + ms(200)));
+        assert_eq!(clock.rearm(), None, "armed already");
+        assert_eq!(clock.check(t + ms(199)), None);
+        assert_eq!(clock.check(t + ms(200)), Some(Timeout::Request));
+    }
+
+    #[test]
+    fn a_complete_request_is_timed_by_its_route() {
+        let t = start();
+        let clock = Clock::new(t, Some(ms(300)), Some(t + ms(200)));
+        clock.set_route(None, Some(ms(50)));
+        assert_eq!(clock.rearm(), Some(t + ms(200)), "the response has not begun to be late");
+        clock.request_complete(t + ms(100));
+        assert_eq!(clock.rearm(), Some(t + ms(150)));
+        assert_eq!(clock.check(t + ms(150)), Some(Timeout::Response));
+    }
+
+    #[test]
+    fn activity_puts_off_the_idle_timeout_only() {
+        let t = start();
+        let clock = Clock::new(t, Some(ms(100)), None);
+        assert_eq!(clock.rearm(), Some(t + ms(100)));
+        clock.touch(t + ms(90));
+        assert_eq!(clock.check(t + ms(100)), None, "the armed deadline was early");
+        assert_eq!(clock.rearm(), Some(t + ms(190)));
+        assert_eq!(clock.check(t + ms(190)), Some(Timeout::StreamIdle));
+        clock.request_complete(t + ms(190));
+        assert_eq!(clock.rearm(), Some(t + ms(190)));
+        assert_eq!(clock.check(t + ms(191)), Some(Timeout::ResponseIdle));
+        clock.set_route(Some(Duration::ZERO), None);
+        assert_eq!(clock.rearm(), None, "a route's zero waits for ever");
+    }
+}

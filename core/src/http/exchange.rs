@@ -1,0 +1,374 @@
+//! The spine: one request and its response, top to bottom. Owns the order of things and polls everything that is under
+//! way in an exchange, together: the filters, the request's body, the response's body, the deadlines, the client.
+
+use super::{
+    body::Body,
+    clock::Clock,
+    downstream::Downstream,
+    forwarded, head,
+    pump::{Encoder, Stopped, poll_pump},
+    reply,
+};
+use crate::{
+    error::{Error, Kind, Timeout},
+    filter::{Cx, Exchange, Next, Request, Response},
+    lane::HttpChain,
+    telemetry::{Cells, ClusterStat, HttpStat},
+};
+use corelane_io::{Buf, Chunk};
+use corelane_wire::{
+    Known, Method, RequestHead, ResponseHead, Status, Version,
+    h1::{self, Expectation, Framing, ParseError, Persist},
+};
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+/// What becomes of the connection after an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum After {
+    /// Another request may come on it.
+    Keep,
+    /// It ends, cleanly.
+    Close,
+}
+
+/// One exchange in a box of the lane's pool. A plain function: built inside `serve`, its state would be part of the future
+/// of every idle connection.
+///
+/// # Errors
+/// The connection has to be reset: the client is gone, or a response was cut short and must not look complete.
+pub(super) fn exchange<'a>(
+    downstream: &'a Rc<Downstream>,
+    first: Buf,
+) -> impl Future<Output = Result<After, Error>> + use<'a> {
+    downstream.lane.io().boxed_local(run(downstream, first)).pin()
+}
+
+async fn run(downstream: &Rc<Downstream>, first: Buf) -> Result<After, Error> {
+    let Some(chain) = downstream.chain() else { return Ok(After::Close) };
+    let number = downstream.begin_exchange();
+    // 1. The head, and what it says about the connection.
+    let mut head = downstream.lane.heads.request();
+    if let Err(e) = head::request(downstream, &chain.spec, first, &mut head).await {
+        return refuse(downstream, &chain, e);
+    }
+    let _active = Active::new(&chain);
+    let asked = match admit(downstream, &chain, &mut head) {
+        Ok(asked) => asked,
+        Err(e) => return refuse(downstream, &chain, e),
+    };
+    // 2. Its route, and with it its filters.
+    let (cx, request) = begin(downstream, &chain, head, &asked);
+    let exchange = cx.exchange().clone();
+    let filters = match &*exchange.route.borrow() {
+        Some(route) => route.filters.clone(),
+        None => chain.enabled().clone(),
+    };
+    // 3. Filters, router, upstream, while the request's body flows.
+    let response = until_response(pin!(Next::new(filters).run(request)), &exchange).await;
+    let Response { mut head, mut body } = match response {
+        Ok(response) => response,
+        Err(e) if e.closed() => return Err(aborted(e, &chain)),
+        Err(e) => reply::to_error(e, &cx),
+    };
+    // 4. The response's head.
+    let (framing, close) = finish_head(&mut head, &body, &exchange, &asked, number)?;
+    write_head(head, framing, close, &exchange, &asked);
+    if asked.method == Method::Head {
+        body = Body::empty(); // there was none: what the head announces is not to follow
+    }
+    // 5. Both bodies, to the end of the response.
+    if !body.is_empty() {
+        let encoder = Encoder::new(framing);
+        poll_bodies(&mut body, encoder, &exchange).await.map_err(|e| aborted(e, &chain))?;
+    }
+    drop(body);
+    // 6. The response decides: a request that still flows is given up, and its connection with it.
+    let open = exchange.pump.take().is_some();
+    let complete = !open && downstream.body_done();
+    Ok(if close || !complete { After::Close } else { After::Keep })
+}
+
+/// What a request asks of its connection and of its response.
+struct Asked {
+    method: Method,
+    version: Version,
+    framing: Framing,
+    persists: bool,
+    /// To be told in the response.
+    request_id: Option<Box<[u8]>>,
+}
+
+/// Whether a request is served at all, and how. Its head is made what everybody further in sees.
+///
+/// # Errors
+/// Why it is refused.
+fn admit(downstream: &Downstream, chain: &HttpChain, head: &mut RequestHead) -> Result<Asked, Error> {
+    let config = &chain.spec.config;
+    let version = head.version();
+    if version == Version::Http10 {
+        if !config.accept_http_10 {
+            return Err(Error::downstream(Kind::Protocol));
+        }
+        if head.authority().is_empty() {
+            let default = config.default_host_for_http_10.as_deref().unwrap_or_default();
+            head.set_authority(default.as_bytes())
+                .map_err(|_| Error::downstream(Kind::Head(ParseError::Host)))?;
+        }
+    }
+    // Going on to HTTP/2 may be declined in silence; another protocol would be spoken whatever we said.
+    if h1::request_upgrade(head).is_some_and(|protocol| !protocol.eq_ignore_ascii_case(b"h2c")) {
+        return Err(Error::local(Kind::Denied(Status::FORBIDDEN)));
+    }
+    let framing = h1::request_framing(head).map_err(|e| Error::downstream(Kind::Head(e)))?;
+    let persists = h1::request_persists(head);
+    match h1::expectation(head) {
+        Expectation::None => {}
+        Expectation::Continue => {
+            head.headers_mut().remove(Known::Expect);
+            if !framing.is_empty() {
+                downstream.push(Chunk::Static(CONTINUE));
+            }
+        }
+        Expectation::Unknown => return Err(Error::local(Kind::Denied(Status::EXPECTATION_FAILED))),
+    }
+    forwarded::request(head, downstream, config)
+        .map_err(|_| Error::downstream(Kind::Head(ParseError::HeadTooLarge)))?;
+    let told = config.always_set_request_id_in_response;
+    let request_id = if told { head.headers().get(Known::XRequestId).map(Into::into) } else { None };
+    Ok(Asked { method: head.method(), version, framing, persists, request_id })
+}
+
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// The state that the exchange shares with its filters, and the request for them.
+fn begin(
+    downstream: &Rc<Downstream>,
+    chain: &Rc<HttpChain>,
+    head: RequestHead,
+    asked: &Asked,
+) -> (Cx, Request) {
+    let config = &chain.spec.config;
+    let now = downstream.lane.io().now();
+    let clock =
+        Clock::new(now, config.stream_idle_timeout, config.request_timeout.map(|timeout| now + timeout));
+    downstream.begin_body(asked.framing);
+    let body = if asked.framing.is_empty() {
+        clock.request_complete(now);
+        Body::empty()
+    } else {
+        Body::client(downstream)
+    };
+    let route = chain.resolve(&head, &downstream.meta, &downstream.lane);
+    // What the connection's deadline was for is over; the exchange's own comes when it first waits.
+    downstream.set_deadline(None);
+    let exchange = Exchange::new(downstream.clone(), chain.clone(), clock, asked.version, route);
+    let cx = Cx::new(exchange);
+    (cx.clone(), Request { head, body, cx })
+}
+
+/// Runs filters and router to the response's head, and beside them the request's body, the deadlines and the client.
+async fn until_response<F>(mut call: Pin<&mut F>, exchange: &Rc<Exchange>) -> Result<Response, Error>
+where
+    F: Future<Output = Result<Response, Error>>,
+{
+    poll_fn(|cx| {
+        check_deadline(exchange)?;
+        // First: it may install the request's pump.
+        if let Poll::Ready(result) = call.as_mut().poll(cx) {
+            return Poll::Ready(result);
+        }
+        poll_request(exchange, cx)?;
+        wait(exchange, cx)
+    })
+    .await
+}
+
+/// Sends the response's body, and beside it what is left of the request's.
+async fn poll_bodies(body: &mut Body, mut encoder: Encoder, exchange: &Rc<Exchange>) -> Result<(), Error> {
+    let Exchange { downstream, chain, clock, .. } = &**exchange;
+    poll_fn(|cx| {
+        check_deadline(exchange)?;
+        poll_request(exchange, cx)?;
+        let (limit, io) = (chain.spec.buffer_limit, downstream.lane.io());
+        match poll_pump(body, &mut encoder, &**downstream, limit, io, clock, cx) {
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
+            Poll::Ready(Err(Stopped::Source(e))) => Poll::Ready(Err(e)),
+            Poll::Ready(Err(Stopped::Sink)) => Poll::Ready(Err(Error::downstream(Kind::Reset))),
+            Poll::Pending => wait(exchange, cx),
+        }
+    })
+    .await
+}
+
+/// Nothing can be done now: the task is woken by the client's reset and by the next deadline as well.
+fn wait<T>(exchange: &Exchange, cx: &mut Context<'_>) -> Poll<Result<T, Error>> {
+    let downstream = &exchange.downstream;
+    downstream.arm(&exchange.clock);
+    downstream.poll_gone(cx).map(|()| Err(Error::downstream(Kind::Reset)))
+}
+
+fn check_deadline(exchange: &Exchange) -> Result<(), Error> {
+    let Some(timeout) = exchange.clock.check(exchange.downstream.lane.io().now()) else { return Ok(()) };
+    let stat = match timeout {
+        Timeout::Response => None,
+        Timeout::Request => Some(HttpStat::RqTimeout),
+        _ => Some(HttpStat::RqIdleTimeout),
+    };
+    match stat {
+        Some(stat) => exchange.chain.stats.inc(stat),
+        None => {
+            if let Some(pool) = &*exchange.pool.borrow() {
+                pool.stats.inc(ClusterStat::RqTimeout);
+            }
+        }
+    }
+    Err(Error::local(Kind::Timeout(timeout)))
+}
+
+/// Sends the request's body on as far as it goes now. When it has ended the upstream's side is told.
+///
+/// # Errors
+/// The client failed in the middle of it. That the upstream takes no more is no error: it may answer all the same.
+fn poll_request(exchange: &Exchange, cx: &mut Context<'_>) -> Result<(), Error> {
+    // Out of its cell while it is polled: the body may be a filter's, which may look at the exchange.
+    let Some(mut pump) = exchange.pump.take() else { return Ok(()) };
+    let io = exchange.downstream.lane.io();
+    let limit = pump.lease.pool().buffer_limit();
+    match poll_pump(&mut pump.body, &mut pump.encoder, &pump.lease, limit, io, &exchange.clock, cx) {
+        Poll::Pending => *exchange.pump.borrow_mut() = Some(pump),
+        Poll::Ready(Ok(())) => {
+            pump.lease.request_sent();
+            exchange.clock.request_complete(io.now());
+        }
+        Poll::Ready(Err(Stopped::Source(e))) => return Err(e),
+        Poll::Ready(Err(Stopped::Sink)) => {}
+    }
+    Ok(())
+}
+
+/// The head as the client gets it, how the body follows it, and whether the connection ends with it.
+///
+/// # Errors
+/// A filter set fields that contradict each other.
+fn finish_head(
+    head: &mut ResponseHead,
+    body: &Body,
+    exchange: &Exchange,
+    asked: &Asked,
+    number: u64,
+) -> Result<(Framing, bool), Error> {
+    let Exchange { downstream, chain, .. } = exchange;
+    let config = &chain.spec.config;
+    let broken = Error::local(Kind::Filter);
+    forwarded::response(head, &downstream.lane, config, asked.request_id.as_deref()).map_err(|_| broken)?;
+    let declared = h1::declared_framing(head).map_err(|_| broken)?;
+    let bodyless = asked.method == Method::Head || matches!(head.status().code(), 204 | 304);
+    let framing = match declared {
+        Framing::None if bodyless => Framing::None,
+        Framing::None => body.known_length().map_or(Framing::UntilClose, Framing::Length),
+        declared => declared,
+    };
+    // An empty body from upstream has no known length, and is known to be empty all the same.
+    let framing = match framing {
+        Framing::UntilClose if body.is_empty() => Framing::Length(0),
+        framing => framing.for_client(asked.version),
+    };
+    let expired = downstream.expires(chain).is_some_and(|at| at <= downstream.lane.io().now());
+    let spent = config.max_requests_per_connection.is_some_and(|max| number >= u64::from(max));
+    for (reached, stat) in
+        [(expired, HttpStat::CxMaxDurationReached), (spent, HttpStat::CxMaxRequestsReached)]
+    {
+        if reached {
+            chain.stats.inc(stat);
+        }
+    }
+    // With the request incomplete the client may never stop sending, and what it sends would have to be read.
+    let incomplete = !downstream.body_done();
+    let draining = downstream.is_draining();
+    if draining {
+        chain.stats.inc(HttpStat::CxDrainClose);
+    }
+    let close =
+        !asked.persists || expired || spent || incomplete || draining || framing == Framing::UntilClose;
+    Ok((framing, close))
+}
+
+fn write_head(head: ResponseHead, framing: Framing, close: bool, exchange: &Exchange, asked: &Asked) {
+    let Exchange { downstream, chain, .. } = exchange;
+    let persist = match (close, asked.version) {
+        (true, _) => Persist::Close,
+        (false, Version::Http10) => Persist::KeepAlive,
+        (false, Version::Http11) => Persist::Default,
+    };
+    let mut out = downstream.lane.io().vec();
+    h1::write_response(&mut out, &head, framing, persist);
+    downstream.push(Chunk::Vec(out));
+    chain.stats.inc(HttpStat::class(head.status()));
+    chain.stats.inc(HttpStat::RqCompleted);
+    downstream.lane.heads.recycle_response(head);
+}
+
+/// Answers a request that did not become an exchange, and ends the connection.
+///
+/// # Errors
+/// There is nobody to answer.
+fn refuse(downstream: &Downstream, chain: &HttpChain, error: Error) -> Result<After, Error> {
+    let stats = &chain.stats;
+    match error.kind {
+        Kind::Head(ParseError::Http2Preface) => {
+            // Nothing of HTTP/1 would be understood.
+            stats.inc(HttpStat::CxHttp2Preface);
+            return Ok(After::Close);
+        }
+        Kind::Head(ParseError::HeadTooLarge | ParseError::TooManyFields) => stats.inc(HttpStat::RqTooLarge),
+        Kind::Timeout(_) => stats.inc(HttpStat::RqHeaderTimeout),
+        Kind::Reset => return Err(aborted(error, chain)),
+        _ => {}
+    }
+    if matches!(error.kind, Kind::Head(_)) {
+        stats.inc(HttpStat::CxProtocolError);
+    }
+    let mut head = downstream.lane.heads.response();
+    reply::fill(&mut head, error);
+    let body = error.body();
+    let mut out = downstream.lane.io().vec();
+    // Fields that were checked when the chain was compiled cannot be refused.
+    let _ = forwarded::response(&mut head, &downstream.lane, &chain.spec.config, None);
+    h1::write_response(&mut out, &head, Framing::Length(body.len() as u64), Persist::Close);
+    downstream.push(Chunk::Vec(out));
+    downstream.push(Chunk::Static(body.as_bytes()));
+    stats.inc(HttpStat::class(head.status()));
+    downstream.lane.heads.recycle_response(head);
+    Ok(After::Close)
+}
+
+/// Counts an exchange that ends in a reset.
+fn aborted(error: Error, chain: &HttpChain) -> Error {
+    chain.stats.inc(if error.closed() { HttpStat::RqRxReset } else { HttpStat::RqTxReset });
+    chain.stats.inc(HttpStat::CxDestroyActiveRq);
+    error
+}
+
+/// Counts a request while it lives.
+struct Active(Cells<HttpStat>);
+
+impl Active {
+    fn new(chain: &HttpChain) -> Active {
+        let stats = chain.stats.clone();
+        stats.inc(HttpStat::RqTotal);
+        stats.inc(HttpStat::RqHttp1Total);
+        stats.inc(HttpStat::RqActive);
+        Active(stats)
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.dec(HttpStat::RqActive);
+    }
+}

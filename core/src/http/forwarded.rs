@@ -1,0 +1,262 @@
+//! What a connection manager does to every head before filters see the request, and before a client sees the response:
+//! who the client is, how the request is named, who we are. Envoy's rules; decides nothing about framing.
+
+use super::downstream::Downstream;
+use crate::{
+    config::{HttpConnectionManager, ServerHeader},
+    lane::Lane,
+};
+use corelane_io::{Io, Peer};
+use corelane_wire::{BadHeader, Headers, Known, RequestHead, ResponseHead, StaticField};
+use std::{
+    io::Write,
+    net::{IpAddr, Ipv6Addr},
+};
+
+/// Fields that say how a request is to be routed or retried inside the mesh; from outside they are not believed.
+const INTERNAL: [&str; 17] = [
+    "x-envoy-decorator-operation",
+    "x-envoy-downstream-service-cluster",
+    "x-envoy-downstream-service-node",
+    "x-envoy-expected-rq-timeout-ms",
+    "x-envoy-force-trace",
+    "x-envoy-hedge-on-per-try-timeout",
+    "x-envoy-internal",
+    "x-envoy-ip-tags",
+    "x-envoy-max-retries",
+    "x-envoy-original-host",
+    "x-envoy-original-path",
+    "x-envoy-retriable-header-names",
+    "x-envoy-retriable-status-codes",
+    "x-envoy-retry-grpc-on",
+    "x-envoy-retry-on",
+    "x-envoy-upstream-rq-per-try-timeout-ms",
+    "x-envoy-upstream-rq-timeout-ms",
+];
+const PREFIX: &[u8] = b"x-envoy-";
+const IS_INTERNAL: StaticField = StaticField::new("x-envoy-internal", "true");
+const HTTP: StaticField = StaticField::new("x-forwarded-proto", "http");
+
+/// Sets what the proxy knows about a request's origin.
+///
+/// # Errors
+/// The fields got too large.
+pub(crate) fn request(
+    head: &mut RequestHead,
+    from: &Downstream,
+    config: &HttpConnectionManager,
+) -> Result<(), BadHeader> {
+    let peer = match &from.meta.peer {
+        Peer::Tcp(addr) => Some(addr.ip().to_canonical()),
+        Peer::Unix(_) => None,
+    };
+    let headers = head.headers_mut();
+    let (client, alone) = if config.use_remote_address {
+        let alone = !headers.contains(Known::XForwardedFor);
+        let hops = config.xff_num_trusted_hops;
+        // What trusted proxies say, if they said it; else whoever is connected.
+        let told = if hops > 0 { forwarded_for(headers, hops - 1) } else { None };
+        if let Some(ip) = peer.filter(|_| !config.skip_xff_append) {
+            append_forwarded_for(headers, ip)?;
+        }
+        if hops == 0 {
+            headers.remove(Known::XForwardedProto);
+        }
+        (told.or(peer), alone)
+    } else {
+        let one = headers.get(Known::XForwardedFor).is_some_and(|value| !value.contains(&b','));
+        (forwarded_for(headers, config.xff_num_trusted_hops), one)
+    };
+    if !headers.contains(Known::XForwardedProto) {
+        headers.append_static(HTTP);
+    }
+    let internal = alone && client.is_some_and(is_internal);
+    let edge = config.use_remote_address && !internal;
+    mark_internal(headers, internal, edge);
+    if edge && let Some(client) = client {
+        headers.set("x-envoy-external-address", Text::of(client).bytes())?;
+    }
+    if config.generate_request_id {
+        let forced = edge && !config.preserve_external_request_id;
+        if forced || !headers.contains(Known::XRequestId) {
+            headers.set(Known::XRequestId, &request_id(from.lane.io()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Sets what the proxy says about itself. `request_id` is the request's, where it is to be told.
+///
+/// # Errors
+/// The fields got too large.
+pub(crate) fn response(
+    head: &mut ResponseHead,
+    lane: &Lane,
+    config: &HttpConnectionManager,
+    request_id: Option<&[u8]>,
+) -> Result<(), BadHeader> {
+    let headers = head.headers_mut();
+    match config.server_header {
+        ServerHeader::Overwrite => headers.set(Known::Server, config.server_name.as_bytes())?,
+        ServerHeader::AppendIfAbsent if !headers.contains(Known::Server) => {
+            headers.append(Known::Server, config.server_name.as_bytes())?;
+        }
+        ServerHeader::AppendIfAbsent | ServerHeader::PassThrough => {}
+    }
+    if !headers.contains(Known::Date) {
+        headers.append(Known::Date, &lane.date.value(lane.io()))?;
+    }
+    if let Some(id) = request_id {
+        headers.set(Known::XRequestId, id)?;
+    }
+    Ok(())
+}
+
+fn mark_internal(headers: &mut Headers, internal: bool, edge: bool) {
+    let any = headers
+        .iter()
+        .any(|(name, _)| name.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX)));
+    if any {
+        if edge {
+            INTERNAL.iter().for_each(|name| {
+                headers.remove(*name);
+            });
+        } else {
+            headers.remove("x-envoy-internal");
+        }
+    }
+    if internal {
+        headers.append_static(IS_INTERNAL);
+    }
+}
+
+/// Appends to the last `x-forwarded-for`, as one list.
+fn append_forwarded_for(headers: &mut Headers, ip: IpAddr) -> Result<(), BadHeader> {
+    let own = Text::of(ip);
+    if !headers.contains(Known::XForwardedFor) {
+        return headers.append(Known::XForwardedFor, own.bytes());
+    }
+    let mut list = Vec::with_capacity(128);
+    for value in headers.all(Known::XForwardedFor) {
+        list.extend_from_slice(value);
+        list.push(b',');
+    }
+    list.extend_from_slice(own.bytes());
+    headers.set(Known::XForwardedFor, &list)
+}
+
+/// The address in `x-forwarded-for` that `skip` others stand behind.
+fn forwarded_for(headers: &Headers, skip: u32) -> Option<IpAddr> {
+    if !headers.contains(Known::XForwardedFor) {
+        return None;
+    }
+    let values: Vec<&[u8]> = headers.all(Known::XForwardedFor).collect();
+    let mut addresses = values.iter().rev().flat_map(|value| value.rsplit(|b| *b == b','));
+    let address = addresses.nth(skip as usize)?.trim_ascii();
+    str::from_utf8(address).ok()?.parse().ok()
+}
+
+/// Envoy's default for what is inside: RFC 1918, unique local IPv6 and loopback addresses.
+fn is_internal(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_private() || ip.octets() == [127, 0, 0, 1],
+        IpAddr::V6(ip) => ip.octets()[0] == 0xfd || ip == Ipv6Addr::LOCALHOST,
+    }
+}
+
+/// An address as text, on the stack.
+struct Text {
+    bytes: [u8; 48],
+    len: usize,
+}
+
+impl Text {
+    fn of(ip: IpAddr) -> Text {
+        let mut bytes = [0; 48];
+        let mut rest = &mut bytes[..];
+        // The longest, an IPv6 address with an IPv4 tail, has 45 characters.
+        let _ = write!(rest, "{ip}");
+        let len = 48 - rest.len();
+        Text { bytes, len }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+/// A UUID of version 4 (RFC 9562 section 5.4), as Envoy's default request ID extension makes it.
+fn request_id(io: &Io) -> [u8; 36] {
+    uuid([io.random(), io.random()])
+}
+
+fn uuid(random: [u64; 2]) -> [u8; 36] {
+    let high = random[0] & 0xffff_ffff_ffff_0fff | 0x4000;
+    let low = random[1] & 0x3fff_ffff_ffff_ffff | 0x8000_0000_0000_0000;
+    let number = u128::from(high) << 64 | u128::from(low);
+    let mut text = [b'-'; 36];
+    let mut shift = 128;
+    for (at, byte) in text.iter_mut().enumerate() {
+        if !matches!(at, 8 | 13 | 18 | 23) {
+            shift -= 4;
+            *byte = b"0123456789abcdef"[(number >> shift) as usize & 15];
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(values: &[&str]) -> Headers {
+        let mut headers = Headers::new();
+        for value in values {
+            headers.append(Known::XForwardedFor, value.as_bytes()).unwrap();
+        }
+        headers
+    }
+
+    #[test]
+    fn a_uuid_looks_like_one() {
+        assert_eq!(&uuid([0, 0]), b"00000000-0000-4000-8000-000000000000");
+        assert_eq!(&uuid([u64::MAX, u64::MAX]), b"ffffffff-ffff-4fff-bfff-ffffffffffff");
+        assert_eq!(
+            &uuid([0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210]),
+            b"01234567-89ab-4def-bedc-ba9876543210"
+        );
+    }
+
+    #[test]
+    fn addresses_are_counted_from_the_right_over_all_fields() {
+        let headers = headers(&["10.0.0.1, 10.0.0.2", "10.0.0.3,2001:db8::4"]);
+        let at = |skip| forwarded_for(&headers, skip).map(|ip| ip.to_string());
+        assert_eq!(at(0).as_deref(), Some("2001:db8::4"));
+        assert_eq!(at(1).as_deref(), Some("10.0.0.3"));
+        assert_eq!(at(3).as_deref(), Some("10.0.0.1"));
+        assert_eq!(at(4), None);
+    }
+
+    #[test]
+    fn forwarded_for_becomes_one_list() {
+        let mut headers = headers(&["10.0.0.1", "10.0.0.2"]);
+        append_forwarded_for(&mut headers, "192.0.2.9".parse().unwrap()).unwrap();
+        let all: Vec<_> = headers.all(Known::XForwardedFor).collect();
+        assert_eq!(all, [b"10.0.0.1,10.0.0.2,192.0.2.9"]);
+    }
+
+    #[test]
+    fn inside_is_private_or_loopback() {
+        for (ip, inside) in [
+            ("10.1.2.3", true),
+            ("172.32.0.1", false),
+            ("127.0.0.1", true),
+            ("8.8.8.8", false),
+            ("fd00::1", true),
+            ("::1", true),
+            ("2001:db8::1", false),
+        ] {
+            assert_eq!(is_internal(ip.parse().unwrap()), inside, "{ip}");
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Applying a publish to a lane: between events, in the order of the publishes, in slices. Owns the order inside one
+//! change: clusters come before the listeners that route to them and go after them.
+
+use super::Lane;
+use crate::{
+    compile::{Cluster, Listener},
+    limits::APPLY_SLICE,
+    listener::ListenerSlot,
+};
+use atomic_waker::AtomicWaker;
+use std::{
+    future::poll_fn,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    task::Poll,
+};
+
+/// What differs between two snapshots; `None` is a removal.
+#[derive(Debug, Default)]
+pub(crate) struct Change {
+    pub(crate) clusters: Vec<(Arc<str>, Option<Arc<Cluster>>)>,
+    pub(crate) listeners: Vec<(Arc<str>, Option<Arc<Listener>>)>,
+}
+
+impl Change {
+    fn len(&self) -> usize {
+        self.clusters.len() + self.listeners.len()
+    }
+}
+
+impl Lane {
+    /// Applies a change after those that came before it. Small ones at once.
+    pub(crate) fn apply(self: &Rc<Self>, change: Arc<Change>, ack: Ack) {
+        let mut changes = self.changes.borrow_mut();
+        let idle = changes.is_empty();
+        if idle && change.len() <= APPLY_SLICE {
+            drop(changes);
+            let steps = Steps(&change);
+            (0..steps.len()).for_each(|step| steps.run(step, self));
+            drop(ack);
+            return;
+        }
+        changes.push_back((change, ack));
+        if idle {
+            self.io.spawn(apply_all(self.clone()));
+        }
+    }
+}
+
+/// Applies what is queued, letting the lane's sockets run after each slice.
+async fn apply_all(lane: Rc<Lane>) {
+    loop {
+        // The first stays in the queue while it is applied, so that later ones queue up behind it.
+        let Some(change) = lane.changes.borrow().front().map(|(change, _)| change.clone()) else { return };
+        let steps = Steps(&change);
+        for step in 0..steps.len() {
+            steps.run(step, &lane);
+            if step % APPLY_SLICE == APPLY_SLICE - 1 {
+                lane.io.yield_now().await;
+            }
+        }
+        let done = lane.changes.borrow_mut().pop_front();
+        drop(done);
+    }
+}
+
+/// A change as numbered steps: new clusters, listeners, removed clusters.
+struct Steps<'a>(&'a Change);
+
+impl Steps<'_> {
+    fn len(&self) -> usize {
+        2 * self.0.clusters.len() + self.0.listeners.len()
+    }
+
+    fn run(&self, step: usize, lane: &Rc<Lane>) {
+        let Change { clusters, listeners } = self.0;
+        if let Some((name, spec)) = clusters.get(step) {
+            if spec.is_some() {
+                lane.clusters.set(name.clone(), spec.clone());
+            }
+        } else if let Some((name, spec)) = listeners.get(step - clusters.len()) {
+            ListenerSlot::apply(lane, name, spec.as_ref());
+        } else if let Some((name, None)) = clusters.get(step - clusters.len() - listeners.len()) {
+            lane.clusters.set(name.clone(), None);
+        }
+    }
+}
+
+/// A count of lanes that have not done something yet; a future for whoever waits.
+#[derive(Debug)]
+pub(crate) struct Barrier {
+    left: AtomicUsize,
+    waker: AtomicWaker,
+}
+
+/// One lane's part of a [`Barrier`]: dropping it, done or not, counts. So a lane that ends answers too.
+#[derive(Debug)]
+pub(crate) struct Ack(Arc<Barrier>);
+
+impl Barrier {
+    /// A barrier and the parts of it.
+    pub(crate) fn new(parts: usize) -> (Arc<Barrier>, Vec<Ack>) {
+        let barrier = Arc::new(Barrier { left: AtomicUsize::new(parts), waker: AtomicWaker::new() });
+        let acks = (0..parts).map(|_| Ack(barrier.clone())).collect();
+        (barrier, acks)
+    }
+
+    /// Resolves when all parts have been dropped.
+    pub(crate) async fn passed(&self) {
+        poll_fn(|cx| {
+            self.waker.register(cx.waker());
+            if self.left.load(SeqCst) == 0 { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+}
+
+impl Drop for Ack {
+    fn drop(&mut self) {
+        if self.0.left.fetch_sub(1, SeqCst) == 1 {
+            self.0.waker.wake();
+        }
+    }
+}

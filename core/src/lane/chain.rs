@@ -1,0 +1,295 @@
+//! What a lane makes of a compiled chain: its filters built, its routes resolved as they are used. Owns how a live
+//! connection sees a newer configuration.
+
+use super::{ClusterSlot, Lane};
+use crate::{
+    compile::{self, Terminal},
+    config::{Action, Forward, Upstream},
+    filter::{Entry, Made},
+    route::{Override, RouteInput, RouteSpec},
+    telemetry::{Cells, HttpStat, TcpStat},
+};
+use corelane_wire::RequestHead;
+use slab::Slab;
+use std::{
+    any::Any,
+    cell::{Cell, OnceCell, RefCell},
+    fmt,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+/// A chain of a listener on one lane, as its connections hold it. A publish changes what is in it: the next request of a
+/// connection sees newer filters and routes; a connection keeps its transport.
+pub struct ChainCell {
+    current: RefCell<Current>,
+    draining: Cell<bool>,
+    /// The tasks of the connections, told when a drain begins.
+    connections: RefCell<Slab<Option<Waker>>>,
+}
+
+/// What serves the connections of a chain now.
+#[derive(Clone)]
+pub(crate) enum Current {
+    Http(Rc<HttpChain>),
+    Tcp(Rc<TcpChain>),
+}
+
+impl ChainCell {
+    pub(crate) fn new(terminal: &Terminal, lane: &Rc<Lane>) -> ChainCell {
+        ChainCell {
+            current: RefCell::new(Current::new(terminal, lane, None)),
+            draining: Cell::new(false),
+            connections: RefCell::default(),
+        }
+    }
+
+    /// Takes a newer configuration; `false` if it is for another kind of chain, which this one's connections cannot use.
+    pub(crate) fn update(&self, terminal: &Terminal, lane: &Rc<Lane>) -> bool {
+        let old = self.current();
+        if !matches!(
+            (&old, terminal),
+            (Current::Http(_), Terminal::Http(_)) | (Current::Tcp(_), Terminal::Tcp(_))
+        ) {
+            return false;
+        }
+        let next = Current::new(terminal, lane, Some(&old));
+        *self.current.borrow_mut() = next;
+        true
+    }
+
+    #[inline]
+    pub(crate) fn current(&self) -> Current {
+        self.current.borrow().clone()
+    }
+
+    /// Connections end when they can: idle ones now, others after their exchange.
+    pub(crate) fn drain(&self) {
+        self.draining.set(true);
+        let wakers: Vec<_> = self.connections.borrow_mut().iter_mut().filter_map(|(_, w)| w.take()).collect();
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    #[inline]
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Registers a connection, for drains.
+    pub(crate) fn enter(self: &Rc<Self>) -> Membership {
+        let key = self.connections.borrow_mut().insert(None);
+        Membership { cell: self.clone(), key }
+    }
+}
+
+impl fmt::Debug for ChainCell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ChainCell({} connections)", self.connections.borrow().len())
+    }
+}
+
+/// A connection's registration at its chain.
+pub(crate) struct Membership {
+    cell: Rc<ChainCell>,
+    key: usize,
+}
+
+impl Membership {
+    pub(crate) fn cell(&self) -> &Rc<ChainCell> {
+        &self.cell
+    }
+
+    /// Ready when the chain drains. Remembers the task once; it stays the same for a connection's life.
+    #[inline]
+    pub(crate) fn poll_drain(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.cell.is_draining() {
+            return Poll::Ready(());
+        }
+        let slot = &mut self.cell.connections.borrow_mut()[self.key];
+        if slot.is_none() {
+            *slot = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.cell.connections.borrow_mut().remove(self.key);
+    }
+}
+
+impl Current {
+    fn new(terminal: &Terminal, lane: &Rc<Lane>, old: Option<&Current>) -> Current {
+        match (terminal, old) {
+            (Terminal::Http(spec), Some(Current::Http(old))) => {
+                Current::Http(Rc::new(HttpChain::new(spec.clone(), lane, Some(old))))
+            }
+            (Terminal::Http(spec), _) => Current::Http(Rc::new(HttpChain::new(spec.clone(), lane, None))),
+            (Terminal::Tcp(spec), _) => Current::Tcp(Rc::new(TcpChain::new(spec.clone(), lane))),
+        }
+    }
+}
+
+/// A connection manager on one lane.
+pub(crate) struct HttpChain {
+    pub(crate) spec: Arc<compile::HttpChain>,
+    pub(crate) stats: Cells<HttpStat>,
+    /// All filters of the chain, the disabled ones too, by their position.
+    filters: Box<[Made]>,
+    /// Those that run where a route does not say otherwise.
+    enabled: Rc<[Entry]>,
+    /// By number in the table; made when first used, so that applying a table does not cost its length.
+    routes: Box<[OnceCell<Rc<Route>>]>,
+}
+
+impl HttpChain {
+    fn new(spec: Arc<compile::HttpChain>, lane: &Rc<Lane>, old: Option<&HttpChain>) -> HttpChain {
+        let filters: Box<[Made]> = spec
+            .filters
+            .iter()
+            .map(|filter| {
+                let before = old.and_then(|old| {
+                    let at = old.spec.filters.iter().position(|old| old.name == filter.name)?;
+                    Some((&old.spec.filters[at].parsed, &old.filters[at]))
+                });
+                match before {
+                    Some((parsed, made)) if parsed.same(&filter.parsed) => made.clone(),
+                    Some((_, made)) => filter.parsed.build(lane, Some(made.any.clone())),
+                    None => filter.parsed.build(lane, None),
+                }
+            })
+            .collect();
+        let routes = spec.table.routes().iter().map(|_| OnceCell::new()).collect();
+        let stats = spec.stats.cells(lane.index());
+        let mut chain = HttpChain { spec, stats, filters, enabled: Rc::new([]), routes };
+        chain.enabled = chain.entries(|_| None);
+        chain
+    }
+
+    /// The filters that run, given what a route says about turning one on or off.
+    fn entries(&self, disabled: impl Fn(&str) -> Option<bool>) -> Rc<[Entry]> {
+        let specs = self.spec.filters.iter().zip(&self.filters).enumerate();
+        specs
+            .filter(|(_, (spec, _))| !disabled(&spec.name).unwrap_or(spec.disabled))
+            // Their number was checked when the chain was compiled.
+            .map(|(at, (_, made))| Entry { position: at as u16, filter: made.filter.clone() })
+            .collect()
+    }
+
+    /// The route of a request.
+    #[inline]
+    pub(crate) fn resolve(
+        &self,
+        head: &RequestHead,
+        conn: &crate::conn::ConnMeta,
+        lane: &Lane,
+    ) -> Option<Rc<Route>> {
+        let at = self.spec.table.resolve(&RouteInput { head, conn, random: 0 })?;
+        Some(self.routes[at].get_or_init(|| Rc::new(self.route(at, lane))).clone())
+    }
+
+    fn route(&self, at: usize, lane: &Lane) -> Route {
+        let spec = self.spec.table.routes()[at].clone();
+        let about = |name: &str| spec.overrides.iter().find(|o| o.filter == name);
+        let disabled = |o: &Override| o.disabled.or(o.config.as_ref().map(|_| false));
+        let changes = self
+            .spec
+            .filters
+            .iter()
+            .any(|f| about(&f.name).and_then(disabled).is_some_and(|d| d != f.disabled));
+        let filters = match changes {
+            true => self.entries(|name| about(name).and_then(disabled)),
+            false => self.enabled.clone(),
+        };
+        let config =
+            |name: &str| about(name).and_then(|o| o.config.as_ref()).map(|parsed| parsed.config().clone());
+        let configs = match spec.overrides.is_empty() {
+            true => Box::default(),
+            false => self.spec.filters.iter().map(|filter| config(&filter.name)).collect(),
+        };
+        let target = match &spec.action {
+            Action::Forward(Forward { upstream, .. }) => Some(Target::new(upstream, lane)),
+            Action::DirectResponse(_) => None,
+        };
+        Route { spec, target, filters, configs }
+    }
+
+    pub(crate) fn enabled(&self) -> &Rc<[Entry]> {
+        &self.enabled
+    }
+}
+
+/// A route on one lane.
+pub(crate) struct Route {
+    pub(crate) spec: Arc<RouteSpec>,
+    /// `None` for a direct response.
+    pub(crate) target: Option<Target>,
+    pub(crate) filters: Rc<[Entry]>,
+    /// By the position of the filter; empty if the route says nothing about any.
+    configs: Box<[Option<Arc<dyn Any + Send + Sync>>]>,
+}
+
+impl Route {
+    pub(crate) fn name(&self) -> &str {
+        &self.spec.name
+    }
+
+    pub(crate) fn filter_config(&self, position: u16) -> Option<&Arc<dyn Any + Send + Sync>> {
+        self.configs.get(usize::from(position))?.as_ref()
+    }
+}
+
+/// Where a route or a TCP proxy sends to.
+pub(crate) enum Target {
+    Cluster(Rc<ClusterSlot>),
+    /// Running sums of the weights.
+    Weighted(Box<[(u64, Rc<ClusterSlot>)]>),
+}
+
+impl Target {
+    fn new(upstream: &Upstream, lane: &Lane) -> Target {
+        match upstream {
+            Upstream::Cluster(name) => Target::Cluster(lane.cluster(name)),
+            Upstream::Weighted(clusters) => {
+                let mut sum = 0;
+                let entries = clusters.iter().map(|cluster| {
+                    sum += u64::from(cluster.weight);
+                    (sum, lane.cluster(&cluster.name))
+                });
+                Target::Weighted(entries.collect())
+            }
+        }
+    }
+
+    /// The cluster for one request; `random` decides among several.
+    #[inline]
+    pub(crate) fn pick(&self, random: impl FnOnce() -> u64) -> &Rc<ClusterSlot> {
+        match self {
+            Target::Cluster(slot) => slot,
+            Target::Weighted(entries) => {
+                // Compiled only with a sum of at least 1, so there is a last entry.
+                let total = entries.last().map_or(0, |(sum, _)| *sum);
+                let ticket = (u128::from(random()) * u128::from(total) >> 64) as u64;
+                let at = entries.partition_point(|(sum, _)| *sum <= ticket);
+                &entries[at].1
+            }
+        }
+    }
+}
+
+/// A TCP proxy on one lane.
+pub(crate) struct TcpChain {
+    pub(crate) spec: Arc<compile::TcpChain>,
+    pub(crate) stats: Cells<TcpStat>,
+    pub(crate) target: Target,
+}
+
+impl TcpChain {
+    fn new(spec: Arc<compile::TcpChain>, lane: &Lane) -> TcpChain {
+        let stats = spec.stats.cells(lane.index());
+        let target = Target::new(&spec.config.upstream, lane);
+        TcpChain { spec, stats, target }
+    }
+}

@@ -1,0 +1,62 @@
+//! Every bound of the core, with its arithmetic. Bounds that configuration sets (buffer limits, header sizes, circuit
+//! breakers, timeouts) are not here; their defaults stand in `config`.
+
+use std::time::Duration;
+
+/// Bytes queued towards a peer at which a pump stops pulling. 64 KiB is what one gathered send can hand to a socket with
+/// a default buffer, so a fast peer never waits for us, and ten thousand stalled ones hold 640 MiB at the very most.
+/// A listener's or cluster's `per_connection_buffer_limit` lowers it.
+pub const SEND_HIGH: usize = 64 << 10;
+
+/// Bytes queued at which a pump that had stopped goes on: a quarter, so that it pulls a worthwhile piece each time.
+pub const SEND_LOW: usize = SEND_HIGH / 4;
+
+/// Bytes of an upstream's response head (Envoy's default, which its HTTP/1 codec does not let one configure).
+pub const RESPONSE_HEAD_BYTES: usize = 60 << 10;
+
+/// Fields of an upstream's response head (Envoy's default `max_headers_count`).
+pub const RESPONSE_FIELDS: usize = 100;
+
+/// Interim responses (1xx) relayed for one request. An honest server sends one or two; without a bound an upstream could
+/// feed a client for ever without the request ever counting as answered.
+pub const INTERIM_RESPONSES: u32 = 16;
+
+/// Heads a lane keeps for reuse, of each kind. A head keeps up to 16 KiB of arena and 4 KiB of slots, mostly 1.5 KiB in
+/// all: 256 of them are 384 KiB a lane, 5 MiB at worst.
+pub const POOLED_HEADS: usize = 256;
+
+/// How often one request is tried again because the pooled connection it was given had just been closed. Each try takes
+/// another pooled connection, and after these a new one: a server that closes everything at once is met by a fresh dial.
+pub const STALE_RETRIES: u32 = 2;
+
+/// How long a lane that was refused by accept(2), for want of descriptors for example, leaves its listener alone.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// How long a drain waits before it counts connections, so that those in the kernel's accept queue have become the lane's.
+pub const LISTEN_PAUSE: Duration = Duration::from_millis(5);
+
+/// Resources a lane applies before it lets its sockets run again. One takes about a microsecond, so a lane is away for
+/// less than its 2 ms timer granularity.
+pub const APPLY_SLICE: usize = 512;
+
+/// Destinations chosen in code (`Cx::set_upstream`) that a lane keeps pools for. Past it, those without a connection go.
+pub const DESTINATIONS: usize = 1024;
+
+/// How long a connection that is closed with bytes unread is kept for the client to take the last response, where
+/// `delayed_close_timeout` does not say. RFC 9112 section 9.6: closing at once would reset it.
+pub const LINGER: Duration = Duration::from_secs(1);
+
+/// Threads a proxy may run lanes on: what a waker's word can name (8 bits in corelane-io).
+pub const LANES: usize = 256;
+
+/// Bytes of a direct response's body (Envoy's `max_direct_response_body_size_bytes`).
+pub const DIRECT_RESPONSE_BODY: usize = 4096;
+
+/// Connections to the admin interface at one time: dashboards, scrapers and a person or two. One more waits in the backlog.
+pub const ADMIN_CONNECTIONS: usize = 64;
+
+/// Bytes of a request's body that the admin interface takes; none of its pages reads one.
+pub const ADMIN_BODY: u64 = 64 << 10;
+
+/// How long an admin connection may wait for its peer: above the scrape interval of any monitoring system.
+pub const ADMIN_IDLE: Duration = Duration::from_secs(120);

@@ -1,0 +1,173 @@
+//! Compiled route tables: which route a request takes. Pure and shared by all lanes; what a lane keeps for a route it
+//! uses (its cluster, its filters) is in `lane`.
+
+mod domains;
+
+use crate::{
+    config::{Action, PathMatch, PathMatcher},
+    conn::ConnMeta,
+    filter::Parsed,
+};
+use corelane_wire::RequestHead;
+use domains::Domains;
+pub(crate) use domains::DuplicateDomain;
+use std::{ops::Range, sync::Arc};
+
+/// What a route is chosen by.
+#[derive(Clone, Copy, Debug)]
+pub struct RouteInput<'a> {
+    /// The request.
+    pub head: &'a RequestHead,
+    /// The connection it came on.
+    pub conn: &'a ConnMeta,
+    /// Picks fractions of requests. The same number gives the same route.
+    pub random: u64,
+}
+
+/// A compiled route table.
+#[derive(Debug, Default)]
+pub struct RouteTable {
+    domains: Domains,
+    /// The routes of each virtual host.
+    hosts: Vec<Range<usize>>,
+    routes: Vec<Arc<RouteSpec>>,
+}
+
+/// A compiled route, the same for all lanes.
+#[derive(Debug)]
+pub(crate) struct RouteSpec {
+    pub(crate) name: String,
+    pub(crate) matches: PathMatcher,
+    pub(crate) action: Action,
+    /// What the route, its host and its table say about filters, the closest of them for each filter.
+    pub(crate) overrides: Arc<[Override]>,
+    /// The route's timeout in milliseconds, as `x-envoy-expected-rq-timeout-ms` tells it to the upstream.
+    pub(crate) expected_timeout: Option<String>,
+}
+
+/// What a route says about the filter of this name.
+#[derive(Clone, Debug)]
+pub(crate) struct Override {
+    pub(crate) filter: String,
+    pub(crate) config: Option<Parsed>,
+    pub(crate) disabled: Option<bool>,
+}
+
+impl RouteTable {
+    pub(crate) fn new(ignore_port: bool) -> RouteTable {
+        RouteTable { domains: Domains::new(ignore_port), ..RouteTable::default() }
+    }
+
+    /// Adds a virtual host.
+    ///
+    /// # Errors
+    /// The domains that another host has already; the rest is added.
+    pub(crate) fn add(
+        &mut self,
+        domains: &[String],
+        routes: Vec<Arc<RouteSpec>>,
+    ) -> Result<(), Vec<DuplicateDomain>> {
+        let host = self.hosts.len();
+        let first = self.routes.len();
+        self.routes.extend(routes);
+        self.hosts.push(first..self.routes.len());
+        let refused: Vec<_> =
+            domains.iter().filter_map(|domain| self.domains.add(domain, host).err()).collect();
+        if refused.is_empty() { Ok(()) } else { Err(refused) }
+    }
+
+    /// The route that a request takes, by index: the first one that matches in the host whose domain matches best. There
+    /// is no second host to fall back to.
+    pub fn resolve(&self, input: &RouteInput<'_>) -> Option<usize> {
+        let host = self.domains.find(input.head.authority())?;
+        let routes = self.hosts[host].clone();
+        let first = routes.start;
+        let path = input.head.path_without_query();
+        self.routes[routes].iter().position(|route| matches(&route.matches, path)).map(|at| first + at)
+    }
+
+    pub(crate) fn routes(&self) -> &[Arc<RouteSpec>] {
+        &self.routes
+    }
+}
+
+fn matches(matcher: &PathMatcher, path: &[u8]) -> bool {
+    let same = |a: &[u8], b: &str| match matcher.case_sensitive {
+        true => a == b.as_bytes(),
+        false => a.eq_ignore_ascii_case(b.as_bytes()),
+    };
+    match &matcher.path {
+        PathMatch::Prefix(prefix) => path.get(..prefix.len()).is_some_and(|start| same(start, prefix)),
+        PathMatch::Path(whole) => same(path, whole),
+        PathMatch::SeparatedPrefix(prefix) => {
+            path.get(..prefix.len()).is_some_and(|start| same(start, prefix))
+                && matches!(path.get(prefix.len()), None | Some(b'/'))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Forward;
+    use corelane_io::{Config, Peer, sim::World};
+
+    fn route(path: PathMatch, case_sensitive: bool) -> Arc<RouteSpec> {
+        Arc::new(RouteSpec {
+            name: String::new(),
+            matches: PathMatcher { path, case_sensitive },
+            action: Action::Forward(Forward::to("web")),
+            overrides: Arc::new([]),
+            expected_timeout: None,
+        })
+    }
+
+    fn resolve(table: &RouteTable, host: &str, path: &str) -> Option<usize> {
+        let conn = ConnMeta {
+            peer: Peer::Tcp(([127, 0, 0, 1], 1).into()),
+            listener: Peer::Tcp(([127, 0, 0, 1], 2).into()),
+            accepted: World::new(1).lane(Config::default()).now(),
+        };
+        let mut head = RequestHead::new();
+        head.set_path(path.as_bytes()).unwrap();
+        head.set_authority(host.as_bytes()).unwrap();
+        table.resolve(&RouteInput { head: &head, conn: &conn, random: 0 })
+    }
+
+    #[test]
+    fn the_first_route_that_matches_is_taken() {
+        let mut table = RouteTable::new(false);
+        let routes = vec![
+            route(PathMatch::Path("/exact".into()), true),
+            route(PathMatch::SeparatedPrefix("/api".into()), true),
+            route(PathMatch::Prefix("/Up".into()), false),
+            route(PathMatch::Prefix("/".into()), true),
+        ];
+        table.add(&["*".into()], routes).unwrap();
+        let cases = [
+            ("/exact", 0),
+            ("/exact?q=1", 0),
+            ("/exact/", 3),
+            ("/api", 1),
+            ("/api/v1", 1),
+            ("/api?x", 1),
+            ("/apis", 3),
+            ("/uPward", 2),
+            ("/up", 2),
+            ("/u", 3),
+        ];
+        for (path, want) in cases {
+            assert_eq!(resolve(&table, "a", path), Some(want), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_matching_host_without_a_matching_route_is_the_end() {
+        let mut table = RouteTable::new(false);
+        table.add(&["a.test".into()], vec![route(PathMatch::Prefix("/only".into()), true)]).unwrap();
+        table.add(&["*".into()], vec![route(PathMatch::Prefix("/".into()), true)]).unwrap();
+        assert_eq!(resolve(&table, "a.test", "/only"), Some(0));
+        assert_eq!(resolve(&table, "a.test", "/other"), None);
+        assert_eq!(resolve(&table, "b.test", "/other"), Some(1));
+    }
+}

@@ -1,0 +1,174 @@
+//! Which virtual host a `host` belongs to, in time that does not grow with their number. Knows no routes.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    hash::{BuildHasherDefault, Hasher},
+};
+
+/// Domains and the number of their virtual host. `domain.example`, then the longest `*.example`, then the longest
+/// `www.*`, then `*`: Envoy's order.
+#[derive(Default)]
+pub(crate) struct Domains {
+    exact: HashMap<Box<[u8]>, usize, BuildHasherDefault<Fnv>>,
+    /// By length, the longest looked at first: there are as many look-ups as there are lengths.
+    suffixes: BTreeMap<usize, HashMap<Box<[u8]>, usize, BuildHasherDefault<Fnv>>>,
+    prefixes: BTreeMap<usize, HashMap<Box<[u8]>, usize, BuildHasherDefault<Fnv>>>,
+    any: Option<usize>,
+    ignore_port: bool,
+}
+
+/// A domain that two virtual hosts claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DuplicateDomain(pub(crate) String);
+
+/// No host name is longer (RFC 1035 section 2.3.4 says 253); with a port and brackets it stays below this.
+const HOST_MAX: usize = 272;
+
+impl Domains {
+    pub(crate) fn new(ignore_port: bool) -> Domains {
+        Domains { ignore_port, ..Domains::default() }
+    }
+
+    pub(crate) fn add(&mut self, domain: &str, host: usize) -> Result<(), DuplicateDomain> {
+        let lower = domain.to_ascii_lowercase();
+        let before = if lower == "*" {
+            self.any.replace(host)
+        } else if let Some(suffix) = lower.strip_prefix('*') {
+            self.suffixes.entry(suffix.len()).or_default().insert(suffix.as_bytes().into(), host)
+        } else if let Some(prefix) = lower.strip_suffix('*') {
+            self.prefixes.entry(prefix.len()).or_default().insert(prefix.as_bytes().into(), host)
+        } else {
+            self.exact.insert(lower.as_bytes().into(), host)
+        };
+        if before.is_some() { Err(DuplicateDomain(domain.to_owned())) } else { Ok(()) }
+    }
+
+    /// The virtual host of `authority`, compared without case.
+    pub(crate) fn find(&self, authority: &[u8]) -> Option<usize> {
+        if self.exact.is_empty() && self.suffixes.is_empty() && self.prefixes.is_empty() {
+            return self.any;
+        }
+        let authority = if self.ignore_port { without_port(authority) } else { authority };
+        let mut buffer = [0; HOST_MAX];
+        let Some(host) = buffer.get_mut(..authority.len()) else { return self.any };
+        host.copy_from_slice(authority);
+        host.make_ascii_lowercase();
+        let host = &*host;
+        self.exact
+            .get(host)
+            .copied()
+            .or_else(|| self.by_suffix(host))
+            .or_else(|| self.by_prefix(host))
+            .or(self.any)
+    }
+
+    /// The star stands for one character at least.
+    fn by_suffix(&self, host: &[u8]) -> Option<usize> {
+        let shorter = self.suffixes.range(..host.len()).rev();
+        shorter.into_iter().find_map(|(len, domains)| domains.get(&host[host.len() - len..]).copied())
+    }
+
+    fn by_prefix(&self, host: &[u8]) -> Option<usize> {
+        let shorter = self.prefixes.range(..host.len()).rev();
+        shorter.into_iter().find_map(|(len, domains)| domains.get(&host[..*len]).copied())
+    }
+}
+
+impl fmt::Debug for Domains {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Domains({} exact)", self.exact.len())
+    }
+}
+
+/// `host:port` without the port; an IPv6 literal keeps its colons.
+fn without_port(authority: &[u8]) -> &[u8] {
+    match authority.iter().rposition(|b| *b == b':') {
+        Some(colon) if !authority[colon..].contains(&b']') => &authority[..colon],
+        _ => authority,
+    }
+}
+
+/// FNV-1a. The keys of these maps come from configuration, so a client cannot make them collide; it can only ask.
+#[derive(Clone, Copy)]
+struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Fnv(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Hasher for Fnv {
+    fn finish(&self) -> u64 {
+        // The table takes its bucket from the low bits and its tag from the high ones: mix them.
+        self.0 ^ (self.0 >> 32)
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn domains(names: &[&str], ignore_port: bool) -> Domains {
+        let mut domains = Domains::new(ignore_port);
+        for (host, name) in names.iter().enumerate() {
+            domains.add(name, host).unwrap();
+        }
+        domains
+    }
+
+    #[test]
+    fn the_best_match_wins_whatever_the_order() {
+        let names =
+            ["*", "www.*", "*.example.org", "a.example.org", "*-x.example.org", "www.example.*", "h:8080"];
+        let domains = domains(&names, false);
+        let cases = [
+            ("A.Example.ORG", Some(3)),
+            ("b.example.org", Some(2)),
+            ("b-x.example.org", Some(4)),
+            ("example.org", Some(0)),
+            (".example.org", Some(0)),
+            ("www.test", Some(1)),
+            ("www.example.com", Some(5)),
+            ("www.example.org", Some(2)),
+            ("www.", Some(0)),
+            ("h", Some(0)),
+            ("h:8080", Some(6)),
+            ("a.example.org:80", Some(0)),
+            ("", Some(0)),
+        ];
+        for (host, want) in cases {
+            assert_eq!(domains.find(host.as_bytes()), want, "{host}");
+        }
+    }
+
+    #[test]
+    fn no_star_no_host() {
+        let domains = domains(&["a"], false);
+        assert_eq!(domains.find(b"b"), None);
+        assert_eq!(domains.find(&[b'a'; 4000]), None);
+    }
+
+    #[test]
+    fn ports_can_be_ignored() {
+        let domains = domains(&["a", "[::1]"], true);
+        assert_eq!(domains.find(b"a:80"), Some(0));
+        assert_eq!(domains.find(b"[::1]:80"), Some(1));
+        assert_eq!(domains.find(b"[::1]"), Some(1));
+    }
+
+    #[test]
+    fn a_domain_belongs_to_one_host() {
+        let mut domains = domains(&["a", "*", "*.b", "c.*"], false);
+        for domain in ["A", "*", "*.b", "c.*"] {
+            assert_eq!(domains.add(domain, 9), Err(DuplicateDomain(domain.into())));
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Opaque bytes between a client and an upstream, both ways at once. Owns back-pressure, half-closing and the idle
+//! timeout; looks at no byte.
+
+use crate::{
+    conn::Conn,
+    error::Error,
+    lane::{ChainCell, Current, Lane, TcpChain},
+    limits::SEND_HIGH,
+    telemetry::{ClusterStat, TcpStat},
+    upstream::{Dialed, Pool},
+};
+use corelane_io::{Chunk, Instant, RecvHalf, SendHalf, Stream};
+use std::{
+    future::poll_fn,
+    io,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+
+/// Forwards one connection until both directions have ended, one has failed, or nothing moved for too long.
+///
+/// A FIN is passed on and leaves the other direction open. A reset, or anything else that went wrong, resets both sides:
+/// a stream that was cut short never looks complete.
+pub async fn forward(conn: Conn, cell: Rc<ChainCell>, lane: Rc<Lane>) {
+    let Current::Tcp(chain) = cell.current() else { return };
+    drop(cell);
+    chain.stats.inc(TcpStat::CxTotal);
+    let expires = chain.spec.config.max_downstream_connection_duration.map(|max| conn.meta.accepted + max);
+    let Conn { stream: client, meta: _, open: _open } = conn;
+    let Some(pool) = chain.target.pick(|| lane.io().random()).pool(&lane) else {
+        chain.stats.inc(TcpStat::CxNoRoute);
+        return; // dropped unfinished: the client sees a reset
+    };
+    let Ok((dialed, _active)) = connect(&pool, &chain).await else { return };
+    let Dialed { stream: upstream, slot: _slot } = dialed;
+    let both = Both { client, upstream, chain, pool, lane, expires };
+    // Its own box: most connections wait in here, and what connecting needed is gone by then.
+    Box::pin(both.run()).await;
+}
+
+async fn connect(
+    pool: &Rc<Pool>,
+    chain: &TcpChain,
+) -> Result<(Dialed, Option<crate::upstream::Active>), Error> {
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        match pool.dial_one().await {
+            Ok(dialed) => return Ok(dialed),
+            Err(e) if attempts >= chain.spec.config.max_connect_attempts => {
+                if attempts > 1 {
+                    pool.stats.inc(ClusterStat::CxConnectAttemptsExceeded);
+                }
+                return Err(e);
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// A client and its upstream.
+struct Both {
+    client: Stream,
+    upstream: Stream,
+    chain: Rc<TcpChain>,
+    pool: Rc<Pool>,
+    lane: Rc<Lane>,
+    expires: Option<Instant>,
+}
+
+impl Both {
+    async fn run(mut self) {
+        let Both { client, upstream, chain, pool, lane, expires } = &mut self;
+        let idle = chain.spec.config.idle_timeout;
+        let io = lane.io();
+        let limits = (chain.spec.buffer_limit, pool.buffer_limit());
+        let mut to_upstream = Direction::default();
+        let mut to_client = Direction::default();
+        let mut active = io.now();
+        let mut armed = None;
+        let _ = poll_fn(|cx| {
+            let now = io.now();
+            let moved = to_upstream.moved + to_client.moved;
+            to_upstream.poll(&mut client.recv, &mut upstream.send, limits.1, cx)?;
+            to_client.poll(&mut upstream.recv, &mut client.send, limits.0, cx)?;
+            if to_upstream.moved + to_client.moved > moved {
+                active = now;
+            }
+            if to_upstream.ended && to_client.ended {
+                return Poll::Ready(io::Result::Ok(()));
+            }
+            let by = idle.map(|idle| active + idle).into_iter().chain(*expires).min();
+            if by.is_some_and(|by| by <= now) {
+                let expired = expires.is_some_and(|at| at <= now);
+                chain.stats.inc(if expired { TcpStat::MaxDuration } else { TcpStat::IdleTimeout });
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            // The client's deadline wakes this task; a later one than armed is found when that has passed.
+            if let Some(by) = by
+                && armed.is_none_or(|armed| by < armed || armed <= now)
+            {
+                armed = Some(by);
+                client.recv.set_deadline(Some(by));
+            }
+            // A direction that waits for its recipient does not listen to its sender, who may be gone.
+            for recv in [&mut client.recv, &mut upstream.recv] {
+                if let Poll::Ready(e) = recv.poll_gone(cx) {
+                    return Poll::Ready(Err(e));
+                }
+            }
+            Poll::Pending
+        })
+        .await;
+        chain.stats.add(TcpStat::CxRxBytes, to_upstream.moved);
+        chain.stats.add(TcpStat::CxTxBytes, to_client.moved);
+        pool.stats.add(ClusterStat::CxTxBytes, to_upstream.moved);
+        pool.stats.add(ClusterStat::CxRxBytes, to_client.moved);
+    }
+}
+
+/// Bytes going one way.
+#[derive(Default)]
+struct Direction {
+    moved: u64,
+    /// FIN was received and is to be passed on after what is queued.
+    fin: bool,
+    /// FIN was passed on.
+    ended: bool,
+}
+
+impl Direction {
+    /// Moves what can be moved now.
+    fn poll(
+        &mut self,
+        from: &mut RecvHalf,
+        to: &mut SendHalf,
+        limit: usize,
+        cx: &mut Context<'_>,
+    ) -> io::Result<()> {
+        match self.poll_end(from, to, limit.min(SEND_HIGH), cx) {
+            Poll::Ready(result) => result,
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    fn poll_end(
+        &mut self,
+        from: &mut RecvHalf,
+        to: &mut SendHalf,
+        high: usize,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.ended {
+            return Poll::Ready(Ok(()));
+        }
+        while !self.fin {
+            let mark = if to.queued() > high { high / 4 } else { high };
+            ready!(to.poll_below(cx, mark))?;
+            match ready!(from.poll_recv(cx)) {
+                Ok(Some(buf)) => {
+                    self.moved += buf.len() as u64;
+                    to.push(Chunk::Buf(buf));
+                }
+                Ok(None) => self.fin = true,
+                // The deadline only wakes; whether it has passed is for the caller to see.
+                Err(e) if e.kind() == io::ErrorKind::TimedOut => {}
+                Err(e) => return Poll::Ready(Err(e)),
+            }
+        }
+        ready!(to.poll_finish(cx))?;
+        self.ended = true;
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests;

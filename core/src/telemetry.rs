@@ -1,0 +1,293 @@
+//! Statistics: counters and gauges that each have one writing lane and are summed when somebody reads. Owns their
+//! storage and their names, which are Envoy's; formats nothing on a lane.
+//!
+//! A [`Stats`] belongs to one resource (a cluster, a connection manager's prefix) and lives as long as somebody uses it.
+//! Each lane has its own cells, made when it first touches the resource, and writes them with a plain load and store:
+//! no lane ever waits for another's cache line.
+
+mod families;
+
+pub use families::{ClusterStat, HttpStat, ListenerStat, TcpStat};
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    marker::PhantomData,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+/// A closed set of statistics that come together: those of a cluster, say.
+pub trait Family: Copy + 'static {
+    /// What their full names begin with: `cluster`, `http`, `listener`, `tcp`.
+    const ROOT: &'static str;
+    /// The last part of each name, by index.
+    const NAMES: &'static [(&'static str, Kind)];
+    /// The place of this one in `NAMES`.
+    fn index(self) -> usize;
+}
+
+/// How a value behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+}
+
+/// The statistics of one resource, over all lanes.
+pub struct Stats<F> {
+    /// The middle part of the names.
+    name: String,
+    lanes: Box<[OnceLock<Arc<[AtomicU64]>>]>,
+    family: PhantomData<fn() -> F>,
+}
+
+impl<F: Family> Stats<F> {
+    fn new(name: &str, lanes: usize) -> Stats<F> {
+        Stats {
+            name: name.to_owned(),
+            lanes: (0..lanes).map(|_| OnceLock::new()).collect(),
+            family: PhantomData,
+        }
+    }
+
+    /// The cells of one lane. Only that lane may write through them, or counts are lost (never worse).
+    ///
+    /// # Panics
+    /// If there is no such lane.
+    pub fn cells(&self, lane: usize) -> Cells<F> {
+        let cells = self.lanes[lane].get_or_init(|| (0..F::NAMES.len()).map(|_| AtomicU64::new(0)).collect());
+        Cells { cells: cells.clone(), family: PhantomData }
+    }
+
+    /// The sum over all lanes. Lanes go on counting meanwhile, so two values read together may not fit each other.
+    pub fn read(&self, stat: F) -> u64 {
+        self.sum(stat.index())
+    }
+
+    fn sum(&self, index: usize) -> u64 {
+        // A gauge may have gone up on one lane and down on another: the sum wraps back.
+        self.lanes
+            .iter()
+            .filter_map(OnceLock::get)
+            .fold(0, |sum, cells| sum.wrapping_add(cells[index].load(Relaxed)))
+    }
+}
+
+/// One lane's view of a resource's statistics.
+pub struct Cells<F> {
+    cells: Arc<[AtomicU64]>,
+    family: PhantomData<fn() -> F>,
+}
+
+impl<F: Family> Cells<F> {
+    /// Adds to a counter or gauge.
+    #[inline]
+    pub fn add(&self, stat: F, n: u64) {
+        let cell = &self.cells[stat.index()];
+        // One writer: a load and a store cannot lose anything, and cost what a plain integer does.
+        cell.store(cell.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// Adds one.
+    #[inline]
+    pub fn inc(&self, stat: F) {
+        self.add(stat, 1);
+    }
+
+    /// Takes one from a gauge.
+    #[inline]
+    pub fn dec(&self, stat: F) {
+        self.add(stat, u64::MAX);
+    }
+}
+
+impl<F> Clone for Cells<F> {
+    fn clone(&self) -> Self {
+        Cells { cells: self.cells.clone(), family: PhantomData }
+    }
+}
+
+impl<F> fmt::Debug for Cells<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Cells({} values)", self.cells.len())
+    }
+}
+
+impl<F: Family> fmt::Debug for Stats<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Stats({}.{})", F::ROOT, self.name)
+    }
+}
+
+/// What a reader sees of any family.
+trait Readable: Send + Sync {
+    fn visit(&self, each: &mut dyn FnMut(Sample<'_>));
+}
+
+impl<F: Family> Readable for Stats<F> {
+    fn visit(&self, each: &mut dyn FnMut(Sample<'_>)) {
+        for (index, (stat, kind)) in F::NAMES.iter().enumerate() {
+            let name = StatName { root: F::ROOT, resource: &self.name, stat };
+            each(Sample { name, kind: *kind, value: self.sum(index) });
+        }
+    }
+}
+
+/// One value, as read.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample<'a> {
+    /// Its name.
+    pub name: StatName<'a>,
+    /// How it behaves.
+    pub kind: Kind,
+    /// The sum over all lanes.
+    pub value: u64,
+}
+
+/// The name of a statistic: displays as `cluster.web.upstream_rq_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatName<'a> {
+    /// The family: `cluster`.
+    pub root: &'static str,
+    /// The resource: `web`.
+    pub resource: &'a str,
+    /// The value: `upstream_rq_total`.
+    pub stat: &'static str,
+}
+
+impl fmt::Display for StatName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.root, self.resource, self.stat)
+    }
+}
+
+/// All statistics of a proxy, by family and resource. Used off-lane only: it locks.
+#[derive(Debug)]
+pub struct StatsStore {
+    lanes: usize,
+    families: Mutex<BTreeMap<&'static str, BTreeMap<String, Entry>>>,
+}
+
+struct Entry {
+    read: Weak<dyn Readable>,
+    /// The same object, to be handed out again as what it is.
+    typed: Weak<dyn std::any::Any + Send + Sync>,
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Entry({} users)", self.read.strong_count())
+    }
+}
+
+impl StatsStore {
+    /// For a proxy of so many lanes.
+    pub fn new(lanes: usize) -> StatsStore {
+        StatsStore { lanes, families: Mutex::default() }
+    }
+
+    /// The statistics of a resource. As long as anybody holds them, everybody who asks gets the same: two connection
+    /// managers with one prefix count together, as in Envoy, and a replaced cluster goes on counting.
+    pub fn of<F: Family>(&self, resource: &str) -> Arc<Stats<F>> {
+        let mut families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
+        let family = families.entry(F::ROOT).or_default();
+        let live = family.get(resource).and_then(|entry| entry.typed.upgrade());
+        if let Some(stats) = live.and_then(|stats| stats.downcast::<Stats<F>>().ok()) {
+            return stats;
+        }
+        let stats = Arc::new(Stats::<F>::new(resource, self.lanes));
+        let typed: Arc<dyn std::any::Any + Send + Sync> = stats.clone();
+        let read: Arc<dyn Readable> = stats.clone();
+        family.insert(
+            resource.to_owned(),
+            Entry { read: Arc::downgrade(&read), typed: Arc::downgrade(&typed) },
+        );
+        stats
+    }
+
+    /// Shows every value, sorted by family and resource, and forgets the resources that nobody uses any more.
+    pub fn visit(&self, mut each: impl FnMut(Sample<'_>)) {
+        // Read outside of the lock: a visitor may take its time.
+        let live: Vec<Arc<dyn Readable>> = {
+            let mut families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
+            for family in families.values_mut() {
+                family.retain(|_, entry| entry.read.strong_count() > 0);
+            }
+            families
+                .values()
+                .flat_map(|family| family.values())
+                .filter_map(|entry| entry.read.upgrade())
+                .collect()
+        };
+        live.iter().for_each(|stats| stats.visit(&mut each));
+    }
+
+    /// One value by its full name; for tests and scripts.
+    pub fn value(&self, name: &str) -> Option<u64> {
+        let mut found = None;
+        self.visit(|sample| {
+            if sample.name.to_string() == name {
+                found = Some(sample.value);
+            }
+        });
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_summed_over_lanes_and_named_as_envoy_does() {
+        let store = StatsStore::new(3);
+        let stats = store.of::<ClusterStat>("web");
+        let (one, two) = (stats.cells(0), stats.cells(2));
+        one.add(ClusterStat::RqTotal, 5);
+        two.inc(ClusterStat::RqTotal);
+        one.inc(ClusterStat::CxActive);
+        two.dec(ClusterStat::CxActive);
+        assert_eq!(store.value("cluster.web.upstream_rq_total"), Some(6));
+        assert_eq!(
+            store.value("cluster.web.upstream_cx_active"),
+            Some(0),
+            "a gauge may sink on another lane"
+        );
+        assert_eq!(store.value("cluster.web.upstream_nonsense"), None);
+    }
+
+    #[test]
+    fn a_resource_keeps_its_statistics_while_it_is_used() {
+        let store = StatsStore::new(1);
+        let first = store.of::<HttpStat>("ingress");
+        first.cells(0).inc(HttpStat::RqTotal);
+        let second = store.of::<HttpStat>("ingress");
+        assert!(Arc::ptr_eq(&first, &second));
+        drop((first, second));
+        assert_eq!(store.value("http.ingress.downstream_rq_total"), None);
+        assert_eq!(
+            store.of::<HttpStat>("ingress").read(HttpStat::RqTotal),
+            0,
+            "a new resource starts at zero"
+        );
+    }
+
+    #[test]
+    fn names_are_unique_in_their_family() {
+        fn check<F: Family>() {
+            let mut names: Vec<_> = F::NAMES.iter().map(|(name, _)| name).collect();
+            names.sort_unstable();
+            names.dedup();
+            assert_eq!(names.len(), F::NAMES.len(), "{}", F::ROOT);
+        }
+        check::<ClusterStat>();
+        check::<HttpStat>();
+        check::<ListenerStat>();
+        check::<TcpStat>();
+    }
+}

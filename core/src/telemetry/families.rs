@@ -1,0 +1,146 @@
+//! The names of all statistics, which are Envoy's where Envoy has one.
+
+use super::{Family, Kind};
+
+/// Declares a family: one list for identifiers, names and kinds, so that they cannot disagree.
+macro_rules! family {
+    ($(#[$doc:meta])* $family:ident in $root:literal { $($(#[$about:meta])* $stat:ident = $name:literal $kind:ident,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $family { $($(#[$about])* #[doc = concat!("`", $name, "`")] $stat,)* }
+
+        impl Family for $family {
+            const ROOT: &'static str = $root;
+            const NAMES: &'static [(&'static str, Kind)] = &[$(($name, Kind::$kind),)*];
+            #[inline]
+            fn index(self) -> usize {
+                self as usize
+            }
+        }
+    };
+}
+
+family! {
+    /// Of a cluster: `cluster.NAME.`.
+    ClusterStat in "cluster" {
+        CxTotal = "upstream_cx_total" Counter,
+        CxActive = "upstream_cx_active" Gauge,
+        CxHttp1Total = "upstream_cx_http1_total" Counter,
+        CxConnectFail = "upstream_cx_connect_fail" Counter,
+        CxConnectTimeout = "upstream_cx_connect_timeout" Counter,
+        CxConnectAttemptsExceeded = "upstream_cx_connect_attempts_exceeded" Counter,
+        CxOverflow = "upstream_cx_overflow" Counter,
+        CxIdleTimeout = "upstream_cx_idle_timeout" Counter,
+        CxMaxRequests = "upstream_cx_max_requests" Counter,
+        CxDestroy = "upstream_cx_destroy" Counter,
+        CxDestroyRemote = "upstream_cx_destroy_remote" Counter,
+        CxNoneHealthy = "upstream_cx_none_healthy" Counter,
+        CxProtocolError = "upstream_cx_protocol_error" Counter,
+        CxRxBytes = "upstream_cx_rx_bytes_total" Counter,
+        CxTxBytes = "upstream_cx_tx_bytes_total" Counter,
+        /// Idle connections closed because another lane needed their permit; not in Envoy, which has no exact limits.
+        CxYielded = "upstream_cx_yielded" Counter,
+        RqTotal = "upstream_rq_total" Counter,
+        RqActive = "upstream_rq_active" Gauge,
+        RqCompleted = "upstream_rq_completed" Counter,
+        RqCancelled = "upstream_rq_cancelled" Counter,
+        RqPendingTotal = "upstream_rq_pending_total" Counter,
+        RqPendingActive = "upstream_rq_pending_active" Gauge,
+        RqPendingOverflow = "upstream_rq_pending_overflow" Counter,
+        RqRetry = "upstream_rq_retry" Counter,
+        RqRetryOverflow = "upstream_rq_retry_overflow" Counter,
+        RqTimeout = "upstream_rq_timeout" Counter,
+        RqRxReset = "upstream_rq_rx_reset" Counter,
+        RqTxReset = "upstream_rq_tx_reset" Counter,
+        Rq1xx = "upstream_rq_1xx" Counter,
+        Rq2xx = "upstream_rq_2xx" Counter,
+        Rq3xx = "upstream_rq_3xx" Counter,
+        Rq4xx = "upstream_rq_4xx" Counter,
+        Rq5xx = "upstream_rq_5xx" Counter,
+    }
+}
+
+family! {
+    /// Of the connection managers with one prefix: `http.PREFIX.`.
+    HttpStat in "http" {
+        CxTotal = "downstream_cx_total" Counter,
+        CxActive = "downstream_cx_active" Gauge,
+        CxHttp1Total = "downstream_cx_http1_total" Counter,
+        CxHttp1Active = "downstream_cx_http1_active" Gauge,
+        CxDestroy = "downstream_cx_destroy" Counter,
+        CxDestroyActiveRq = "downstream_cx_destroy_active_rq" Counter,
+        CxDrainClose = "downstream_cx_drain_close" Counter,
+        CxIdleTimeout = "downstream_cx_idle_timeout" Counter,
+        CxMaxDurationReached = "downstream_cx_max_duration_reached" Counter,
+        CxMaxRequestsReached = "downstream_cx_max_requests_reached" Counter,
+        CxProtocolError = "downstream_cx_protocol_error" Counter,
+        /// Connections that began with the HTTP/2 preface, which is not served yet; not in Envoy.
+        CxHttp2Preface = "downstream_cx_http2_preface" Counter,
+        CxRxBytes = "downstream_cx_rx_bytes_total" Counter,
+        CxTxBytes = "downstream_cx_tx_bytes_total" Counter,
+        RqTotal = "downstream_rq_total" Counter,
+        RqHttp1Total = "downstream_rq_http1_total" Counter,
+        RqActive = "downstream_rq_active" Gauge,
+        RqCompleted = "downstream_rq_completed" Counter,
+        RqHeaderTimeout = "downstream_rq_header_timeout" Counter,
+        RqTimeout = "downstream_rq_timeout" Counter,
+        RqIdleTimeout = "downstream_rq_idle_timeout" Counter,
+        RqRxReset = "downstream_rq_rx_reset" Counter,
+        RqTxReset = "downstream_rq_tx_reset" Counter,
+        RqTooLarge = "downstream_rq_too_large" Counter,
+        Rq1xx = "downstream_rq_1xx" Counter,
+        Rq2xx = "downstream_rq_2xx" Counter,
+        Rq3xx = "downstream_rq_3xx" Counter,
+        Rq4xx = "downstream_rq_4xx" Counter,
+        Rq5xx = "downstream_rq_5xx" Counter,
+        NoRoute = "no_route" Counter,
+        NoCluster = "no_cluster" Counter,
+        RqDirectResponse = "rq_direct_response" Counter,
+        RouterRqTotal = "rq_total" Counter,
+    }
+}
+
+family! {
+    /// Of a listener: `listener.ADDRESS.`.
+    ListenerStat in "listener" {
+        CxTotal = "downstream_cx_total" Counter,
+        CxActive = "downstream_cx_active" Gauge,
+        CxDestroy = "downstream_cx_destroy" Counter,
+        /// Times accept(2) failed, for want of descriptors for example; not in Envoy.
+        AcceptError = "downstream_accept_error" Counter,
+    }
+}
+
+family! {
+    /// Of the TCP proxies with one prefix: `tcp.PREFIX.`.
+    TcpStat in "tcp" {
+        CxTotal = "downstream_cx_total" Counter,
+        CxNoRoute = "downstream_cx_no_route" Counter,
+        CxRxBytes = "downstream_cx_rx_bytes_total" Counter,
+        CxTxBytes = "downstream_cx_tx_bytes_total" Counter,
+        IdleTimeout = "idle_timeout" Counter,
+        MaxDuration = "max_downstream_connection_duration" Counter,
+    }
+}
+
+/// The counter of a status's class among five that follow each other.
+macro_rules! class {
+    ($family:ident) => {
+        impl $family {
+            /// The counter of a status by its class; codes past 599 count as 5xx.
+            #[inline]
+            pub(crate) fn class(status: corelane_wire::Status) -> $family {
+                match status.code() / 100 {
+                    1 => $family::Rq1xx,
+                    2 => $family::Rq2xx,
+                    3 => $family::Rq3xx,
+                    4 => $family::Rq4xx,
+                    _ => $family::Rq5xx,
+                }
+            }
+        }
+    };
+}
+
+class!(ClusterStat);
+class!(HttpStat);

@@ -1,0 +1,14 @@
+//! Upstreams on one lane: choosing an endpoint, checking a connection out, giving it back. Owns the lane's pools; what
+//! lanes share is in [`ClusterState`] and [`EndpointState`] only.
+
+mod balance;
+mod connection;
+mod pool;
+mod state;
+mod wait;
+
+pub(crate) use connection::Dialed;
+pub use connection::Lease;
+pub(crate) use pool::Pool;
+pub(crate) use state::Active;
+pub use state::{ClusterState, EndpointState, Limit, Permit};

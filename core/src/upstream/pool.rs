@@ -1,0 +1,395 @@
+//! One cluster on one lane: its endpoints with their idle connections, and how one is checked out. Owns idle connections;
+//! an exchange owns the others.
+
+use super::{
+    balance::Balancer,
+    connection::{Connection, Dialed, Lease, Slot},
+    state::{Active, ClusterState, EndpointState, Limit},
+    wait::{Waiters, Waiting},
+};
+use crate::{
+    compile,
+    error::{Error, Kind},
+    telemetry::{Cells, ClusterStat},
+};
+use corelane_io::{Io, Mailbox, Peer};
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    future::poll_fn,
+    rc::{Rc, Weak},
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+/// A cluster's connections on one lane, kept across snapshots.
+pub(crate) struct Pool {
+    pub(super) io: Io,
+    pub(super) lane: usize,
+    pub(super) peers: Arc<[Mailbox]>,
+    /// The cluster's name in this lane's mirror, by which other lanes find their pool of it; none for destinations that
+    /// were chosen in code, which have no limits to ask others about.
+    pub(super) name: Option<Arc<str>>,
+    pub(super) state: Arc<ClusterState>,
+    pub(crate) stats: Cells<ClusterStat>,
+    members: RefCell<Rc<Members>>,
+    pub(super) waiters: Waiters,
+}
+
+/// One generation of a cluster's endpoints.
+struct Members {
+    spec: Arc<compile::Cluster>,
+    hosts: Vec<Rc<Host>>,
+    balancer: RefCell<Balancer>,
+    counts_activity: bool,
+}
+
+/// One endpoint on one lane.
+pub(super) struct Host {
+    endpoint: Arc<EndpointState>,
+    /// The last one used is the first one taken, so that a pool shrinks when traffic does.
+    idle: RefCell<Vec<Rc<Connection>>>,
+    /// Of the task that watches the idle ones, once there is one.
+    reaper: RefCell<Option<Waker>>,
+    /// Not in the newest generation: connections are not kept any more.
+    retired: Cell<bool>,
+}
+
+impl Pool {
+    pub(crate) fn new(
+        io: &Io,
+        lane: usize,
+        peers: &Arc<[Mailbox]>,
+        name: Option<Arc<str>>,
+        spec: Arc<compile::Cluster>,
+    ) -> Rc<Pool> {
+        let state = spec.state().clone();
+        let stats = spec.stats().cells(lane);
+        let members = RefCell::new(Rc::new(Members::new(io, spec, &[])));
+        Rc::new(Pool {
+            io: io.clone(),
+            lane,
+            peers: peers.clone(),
+            name,
+            state,
+            stats,
+            members,
+            waiters: Waiters::default(),
+        })
+    }
+
+    pub(crate) fn state(&self) -> &Arc<ClusterState> {
+        &self.state
+    }
+
+    /// Whether this pool can go on with `spec`: the same cluster, not another one of its name.
+    pub(crate) fn serves(&self, spec: &compile::Cluster) -> bool {
+        Arc::ptr_eq(&self.state, spec.state())
+    }
+
+    /// The next generation. Endpoints that stay keep their connections.
+    pub(crate) fn update(&self, spec: Arc<compile::Cluster>) {
+        let old = self.members.borrow().clone();
+        let next = Rc::new(Members::new(&self.io, spec, &old.hosts));
+        let kept: BTreeSet<_> = next.hosts.iter().map(Rc::as_ptr).collect();
+        for host in old.hosts.iter().filter(|host| !kept.contains(&Rc::as_ptr(host))) {
+            host.retire();
+        }
+        *self.members.borrow_mut() = next;
+        self.waiters.wake_all();
+    }
+
+    /// The cluster is gone: idle connections close, others close when their exchange ends.
+    pub(crate) fn retire(&self) {
+        let members = self.members.borrow().clone();
+        members.hosts.iter().for_each(|host| host.retire());
+        self.waiters.wake_all();
+    }
+
+    /// Whether nothing is open: for pools of destinations that may be forgotten.
+    pub(crate) fn is_unused(self: &Rc<Self>) -> bool {
+        Rc::strong_count(self) == 1
+    }
+
+    /// A connection for one exchange. `fresh` asks for one that has not served yet.
+    ///
+    /// # Errors
+    /// Breakers open, no endpoint, or no connection.
+    pub(crate) async fn checkout(self: &Rc<Self>, fresh: bool) -> Result<Lease, Error> {
+        let Some(request) = self.state.permit(Limit::Requests) else {
+            self.stats.inc(ClusterStat::RqPendingOverflow);
+            return Err(Error::local(Kind::Overflow));
+        };
+        let (host, active) = self.choose()?;
+        self.stats.inc(ClusterStat::RqTotal);
+        if !fresh
+            && self.waiters.is_empty()
+            && let Some(connection) = host.take_idle()
+        {
+            return Ok(connection.lease(request, active));
+        }
+        let connection = self.connection(host, fresh).await?;
+        Ok(connection.lease(request, active))
+    }
+
+    /// A connection of its own for opaque bytes. Does not wait where the breaker is open.
+    ///
+    /// # Errors
+    /// As [`Pool::checkout`].
+    pub(crate) async fn dial_one(self: &Rc<Self>) -> Result<(Dialed, Option<Active>), Error> {
+        let (host, active) = self.choose()?;
+        loop {
+            if let Some(permit) = self.state.permit(Limit::Connections) {
+                let dialed = self.dial(&host, Slot::new(permit, self.clone())).await?;
+                return Ok((dialed, active));
+            }
+            if !self.close_one_idle() {
+                self.stats.inc(ClusterStat::CxOverflow);
+                return Err(Error::local(Kind::Overflow));
+            }
+        }
+    }
+
+    fn choose(&self) -> Result<(Rc<Host>, Option<Active>), Error> {
+        let members = self.members.borrow();
+        let hosts = &members.hosts;
+        let picked = members.balancer.borrow_mut().pick(
+            hosts.len(),
+            || self.io.random(),
+            |at| hosts[at].endpoint.active(),
+        );
+        let Some(at) = picked else {
+            self.stats.inc(ClusterStat::CxNoneHealthy);
+            return Err(Error::local(Kind::NoEndpoint));
+        };
+        let host = &hosts[at];
+        Ok((host.clone(), members.counts_activity.then(|| host.endpoint.begin())))
+    }
+
+    /// A connection to `host`: a new one, or one that becomes free while no more may be made.
+    async fn connection(self: &Rc<Self>, host: Rc<Host>, fresh: bool) -> Result<Rc<Connection>, Error> {
+        let Some(_pending) = self.state.permit(Limit::Pending) else {
+            self.stats.inc(ClusterStat::RqPendingOverflow);
+            return Err(Error::local(Kind::Overflow));
+        };
+        self.stats.inc(ClusterStat::RqPendingTotal);
+        let _active = Pending::new(&self.stats);
+        // Whoever comes while others wait queues behind them, here and on other lanes.
+        let mut turn = self.waiters.is_empty();
+        let mut waiting: Option<Waiting> = None;
+        loop {
+            if turn {
+                if !fresh && let Some(connection) = host.take_idle() {
+                    return Ok(connection);
+                }
+                let permitted = waiting.is_some() || !self.another_lane_waits();
+                if permitted && let Some(permit) = self.state.permit(Limit::Connections) {
+                    drop(waiting);
+                    let dialed = self.dial(&host, Slot::new(permit, self.clone())).await?;
+                    return Ok(Connection::new(dialed, host));
+                }
+                if self.close_one_idle() {
+                    continue;
+                }
+            }
+            if self.state.limit(Limit::Connections) == 0 {
+                self.stats.inc(ClusterStat::CxOverflow);
+                return Err(Error::local(Kind::Overflow));
+            }
+            let waiting = waiting.get_or_insert_with(|| {
+                self.stats.inc(ClusterStat::CxOverflow);
+                self.wait()
+            });
+            waiting.woken().await;
+            turn = true;
+        }
+    }
+
+    async fn dial(&self, host: &Host, slot: Slot) -> Result<Dialed, Error> {
+        let within = self.members.borrow().spec.config().connect_timeout;
+        match self.io.timeout(within, self.io.connect(host.addr())).await {
+            Ok(stream) => {
+                slot.opened();
+                Ok(Dialed { stream, slot })
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::TimedOut => {
+                self.stats.inc(ClusterStat::CxConnectTimeout);
+                self.stats.inc(ClusterStat::CxConnectFail);
+                Err(Error::upstream(Kind::ConnectTimeout))
+            }
+            Err(_) => {
+                self.stats.inc(ClusterStat::CxConnectFail);
+                Err(Error::upstream(Kind::Connect))
+            }
+        }
+    }
+
+    /// Takes a connection back whose exchange ended cleanly.
+    pub(super) fn put(&self, connection: &Rc<Connection>) {
+        if self.another_lane_waits() {
+            self.stats.inc(ClusterStat::CxYielded);
+            connection.close();
+            return;
+        }
+        let idle_timeout = self.members.borrow().spec.config().idle_timeout;
+        connection.set_idle_deadline(idle_timeout.map(|timeout| self.io.now() + timeout));
+        let host = &connection.host;
+        if host.keep(connection, &self.io) {
+            self.waiters.wake_one();
+        }
+    }
+
+    /// Closes an idle connection of this lane, if there is one, so that its permit can be used elsewhere.
+    pub(super) fn close_one_idle(&self) -> bool {
+        let members = self.members.borrow().clone();
+        // Not the last used, which is the likeliest to be used again.
+        let taken = members.hosts.iter().find_map(|host| {
+            let mut idle = host.idle.borrow_mut();
+            if idle.is_empty() { None } else { Some(idle.remove(0)) }
+        });
+        if let Some(connection) = &taken {
+            self.stats.inc(ClusterStat::CxYielded);
+            connection.close();
+        }
+        taken.is_some()
+    }
+
+    pub(super) fn max_requests(&self) -> Option<u32> {
+        self.members.borrow().spec.config().max_requests_per_connection
+    }
+
+    /// Bytes that may be queued to one connection before its sender is held back.
+    pub(crate) fn buffer_limit(&self) -> usize {
+        self.members.borrow().spec.config().per_connection_buffer_limit as usize
+    }
+}
+
+impl Members {
+    fn new(io: &Io, spec: Arc<compile::Cluster>, old: &[Rc<Host>]) -> Members {
+        let kept: BTreeMap<_, _> = old.iter().map(|host| (Arc::as_ptr(&host.endpoint), host)).collect();
+        let hosts: Vec<_> = spec
+            .endpoints()
+            .iter()
+            .map(|endpoint| match kept.get(&Arc::as_ptr(endpoint)) {
+                Some(host) => (*host).clone(),
+                None => Rc::new(Host::new(endpoint.clone())),
+            })
+            .collect();
+        let config = spec.config();
+        let weights: Vec<_> = config.endpoints.iter().map(|endpoint| endpoint.weight).collect();
+        let balancer = Balancer::new(config.balancer, &weights, io.random());
+        Members { counts_activity: balancer.counts_activity(), spec, hosts, balancer: RefCell::new(balancer) }
+    }
+}
+
+impl Host {
+    fn new(endpoint: Arc<EndpointState>) -> Host {
+        Host { endpoint, idle: RefCell::default(), reaper: RefCell::default(), retired: Cell::new(false) }
+    }
+
+    pub(super) fn addr(&self) -> &Peer {
+        self.endpoint.addr()
+    }
+
+    pub(super) fn is_retired(&self) -> bool {
+        self.retired.get()
+    }
+
+    /// The idle connection that was used last and is still good.
+    #[inline]
+    fn take_idle(&self) -> Option<Rc<Connection>> {
+        loop {
+            let connection = self.idle.borrow_mut().pop()?;
+            if !connection.idle_dead() {
+                return Some(connection);
+            }
+        }
+    }
+
+    /// Keeps an idle connection, watched; `false` if it turned out to have ended.
+    fn keep(self: &Rc<Self>, connection: &Rc<Connection>, io: &Io) -> bool {
+        let watched = match &*self.reaper.borrow() {
+            Some(waker) => {
+                if connection.poll_idle(&mut Context::from_waker(waker)).is_ready() {
+                    return false;
+                }
+                true
+            }
+            None => false,
+        };
+        self.idle.borrow_mut().push(connection.clone());
+        if !watched {
+            *self.reaper.borrow_mut() = Some(Waker::noop().clone());
+            io.spawn(reap(Rc::downgrade(self)));
+        }
+        true
+    }
+
+    fn retire(&self) {
+        self.retired.set(true);
+        // Dropping a connection reaches into the pool again: outside of the borrow.
+        let idle = self.idle.take();
+        idle.iter().for_each(|connection| connection.close());
+    }
+
+    /// Looks at every idle connection and closes those that ended, failed, spoke or stayed too long.
+    fn sweep(&self, cx: &mut Context<'_>) {
+        let mut ended = Vec::new();
+        self.idle.borrow_mut().retain(|connection| match connection.poll_idle(cx) {
+            Poll::Pending => true,
+            Poll::Ready(how) => {
+                ended.push((connection.clone(), how));
+                false
+            }
+        });
+        for (connection, how) in ended {
+            let timed_out = matches!(&how, Err(e) if e.kind() == std::io::ErrorKind::TimedOut);
+            let stat = if timed_out { ClusterStat::CxIdleTimeout } else { ClusterStat::CxDestroyRemote };
+            connection.slot.stats().inc(stat);
+            connection.close();
+        }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if let Some(reaper) = self.reaper.take() {
+            reaper.wake();
+        }
+    }
+}
+
+/// Watches the idle connections of one endpoint, so that a FIN on them is noticed when it comes and not at the next
+/// checkout. One task for all of them: an endpoint that restarts ends them together, in few turns.
+async fn reap(host: Weak<Host>) {
+    poll_fn(|cx| {
+        let Some(host) = host.upgrade() else { return Poll::Ready(()) };
+        *host.reaper.borrow_mut() = Some(cx.waker().clone());
+        host.sweep(cx);
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Counts a request as pending while it lives.
+struct Pending<'a>(&'a Cells<ClusterStat>);
+
+impl Pending<'_> {
+    fn new(stats: &Cells<ClusterStat>) -> Pending<'_> {
+        stats.inc(ClusterStat::RqPendingActive);
+        Pending(stats)
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.0.dec(ClusterStat::RqPendingActive);
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pool({:?}, {} endpoints)", self.name, self.members.borrow().hosts.len())
+    }
+}

@@ -1,0 +1,222 @@
+//! What all lanes share about a cluster and its endpoints: numbers, as atomics. Created off-lane, kept across snapshots
+//! by identity. Owns exact limits and who waits for them; holds no connection.
+
+use crate::config::Breakers;
+use corelane_io::Peer;
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering::SeqCst},
+    },
+};
+
+/// What a circuit breaker limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// Connections, idle ones included.
+    Connections,
+    /// Requests that wait for a connection.
+    Pending,
+    /// Requests in flight.
+    Requests,
+    /// Retries in flight.
+    Retries,
+}
+
+const LIMITS: usize = 4;
+
+/// Keeps a value away from its neighbours' cache lines: 128 bytes, because x86 fetches lines in pairs.
+#[repr(align(128))]
+#[derive(Default)]
+struct Apart<T>(T);
+
+/// What all lanes share about one cluster.
+#[derive(Default)]
+pub struct ClusterState {
+    /// Written by publishes only, so reading them shares a line without moving it.
+    limits: Apart<[AtomicU32; LIMITS]>,
+    counts: Apart<[AtomicU32; LIMITS]>,
+    /// A bit for each lane that waits for a connection permit.
+    waiting: Apart<[AtomicU64; crate::limits::LANES / 64]>,
+}
+
+impl ClusterState {
+    /// With these limits and nothing in flight.
+    pub fn new(breakers: &Breakers) -> ClusterState {
+        let state = ClusterState::default();
+        state.set_limits(breakers);
+        state
+    }
+
+    /// Changes the limits. What is in flight stays; permits given under no limit were not counted and never are.
+    pub fn set_limits(&self, breakers: &Breakers) {
+        let Breakers { max_connections, max_pending_requests, max_requests, max_retries } = *breakers;
+        let values = [max_connections, max_pending_requests, max_requests, max_retries];
+        for (limit, value) in self.limits.0.iter().zip(values) {
+            limit.store(value, SeqCst);
+        }
+    }
+
+    /// A slot under the breaker, or `None` when it is open. Exact over all lanes; without a limit it touches no shared
+    /// cache line.
+    pub fn permit(self: &Arc<Self>, kind: Limit) -> Option<Permit> {
+        let limit = self.limit(kind);
+        if limit == u32::MAX {
+            return Some(Permit { state: None, kind });
+        }
+        let count = &self.counts.0[kind as usize];
+        count.fetch_update(SeqCst, SeqCst, |n| (n < limit).then_some(n + 1)).ok()?;
+        Some(Permit { state: Some(self.clone()), kind })
+    }
+
+    /// The limit now; `u32::MAX` is none.
+    pub fn limit(&self, kind: Limit) -> u32 {
+        self.limits.0[kind as usize].load(SeqCst)
+    }
+
+    /// How many permits are out; only those under a limit are counted.
+    pub fn in_use(&self, kind: Limit) -> u32 {
+        self.counts.0[kind as usize].load(SeqCst)
+    }
+
+    /// Whether a connection permit could be had now.
+    pub(crate) fn connection_free(&self) -> bool {
+        self.in_use(Limit::Connections) < self.limit(Limit::Connections)
+    }
+
+    /// Notes that a lane waits for a connection permit, or no longer does.
+    pub(crate) fn set_waiting(&self, lane: usize, waits: bool) {
+        let (word, bit) = (&self.waiting.0[lane / 64], 1 << (lane % 64));
+        if waits {
+            word.fetch_or(bit, SeqCst);
+        } else {
+            word.fetch_and(!bit, SeqCst);
+        }
+    }
+
+    /// The next lane after `lane` that waits, going round and ending with `lane` itself: whose turn it is.
+    pub(crate) fn next_waiting(&self, lane: usize) -> Option<usize> {
+        let words = self.waiting.0.each_ref().map(|word| word.load(SeqCst));
+        if words.iter().all(|word| *word == 0) {
+            return None;
+        }
+        let waits = |at: &usize| words[at / 64] & (1 << (at % 64)) != 0;
+        (lane + 1..crate::limits::LANES).chain(0..=lane).find(waits)
+    }
+}
+
+impl fmt::Debug for ClusterState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ClusterState({} connections)", self.in_use(Limit::Connections))
+    }
+}
+
+/// A slot under a circuit breaker; dropping it gives it back.
+#[derive(Debug)]
+pub struct Permit {
+    /// `None` for a permit under no limit.
+    state: Option<Arc<ClusterState>>,
+    kind: Limit,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let Some(state) = &self.state {
+            state.counts.0[self.kind as usize].fetch_sub(1, SeqCst);
+        }
+    }
+}
+
+/// What all lanes share about one endpoint of a cluster.
+#[derive(Debug)]
+pub struct EndpointState {
+    addr: Peer,
+    /// Requests in flight; kept only where the balancer asks for it.
+    active: AtomicU32,
+}
+
+impl EndpointState {
+    /// An endpoint with nothing in flight.
+    pub fn new(addr: Peer) -> EndpointState {
+        EndpointState { addr, active: AtomicU32::new(0) }
+    }
+
+    /// Its address, which is its identity.
+    pub fn addr(&self) -> &Peer {
+        &self.addr
+    }
+
+    /// Requests in flight over all lanes; zero where the cluster's balancer does not count them.
+    pub fn active(&self) -> u32 {
+        self.active.load(SeqCst)
+    }
+
+    /// Counts a request until the guard is dropped.
+    pub(crate) fn begin(self: &Arc<Self>) -> Active {
+        self.active.fetch_add(1, SeqCst);
+        Active(self.clone())
+    }
+}
+
+/// A request in flight at an endpoint.
+#[derive(Debug)]
+pub(crate) struct Active(Arc<EndpointState>);
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_exact_over_threads() {
+        let state = Arc::new(ClusterState::new(&Breakers { max_requests: 3, ..Breakers::default() }));
+        let most = AtomicU32::new(0);
+        std::thread::scope(|threads| {
+            for _ in 0..4 {
+                threads.spawn(|| {
+                    for _ in 0..2000 {
+                        let permit = state.permit(Limit::Requests);
+                        most.fetch_max(state.in_use(Limit::Requests), SeqCst);
+                        drop(permit);
+                    }
+                });
+            }
+        });
+        assert!((1..=3).contains(&most.load(SeqCst)), "{most:?}");
+        assert_eq!(state.in_use(Limit::Requests), 0);
+    }
+
+    #[test]
+    fn no_limit_counts_nothing() {
+        let state =
+            Arc::new(ClusterState::new(&Breakers { max_connections: u32::MAX, ..Breakers::default() }));
+        let permit = state.permit(Limit::Connections);
+        assert!(permit.is_some() && state.in_use(Limit::Connections) == 0);
+        state.set_limits(&Breakers { max_connections: 1, ..Breakers::default() });
+        drop(permit);
+        assert_eq!(state.in_use(Limit::Connections), 0, "an uncounted permit is not given back");
+        let one = state.permit(Limit::Connections);
+        assert!(one.is_some() && state.permit(Limit::Connections).is_none());
+    }
+
+    #[test]
+    fn waiting_lanes_take_turns() {
+        let state = ClusterState::new(&Breakers::default());
+        assert_eq!(state.next_waiting(0), None);
+        for lane in [0, 1, 200] {
+            state.set_waiting(lane, true);
+        }
+        assert_eq!(state.next_waiting(0), Some(1));
+        assert_eq!(state.next_waiting(1), Some(200));
+        assert_eq!(state.next_waiting(200), Some(0));
+        state.set_waiting(1, false);
+        state.set_waiting(200, false);
+        assert_eq!(state.next_waiting(0), Some(0), "nobody else");
+    }
+}
