@@ -126,7 +126,7 @@ mod tests {
         let conn = ConnMeta {
             peer: Peer::Tcp(([127, 0, 0, 1], 1).into()),
             listener: Peer::Tcp(([127, 0, 0, 1], 2).into()),
-            accepted: World::new(1).lane(Config::default()).now(),
+            accepted: World::new(1).lane(&Config::default()).now(),
         };
         let mut head = RequestHead::new();
         head.set_path(path.as_bytes()).unwrap();

@@ -133,7 +133,7 @@ mod tests {
     }
 
     fn start() -> Instant {
-        World::new(1).lane(Config::default()).now()
+        World::new(1).lane(&Config::default()).now()
     }
 
     #[test]

@@ -1,0 +1,6 @@
+//! The rules of the core, each by what a client and an upstream see, on every driver. Names of modules are those of the
+//! drivers: `http::sim::…`, `http::epoll::…`, `http::uring::…`.
+#![forbid(unsafe_code)]
+
+mod http;
+mod lab;
