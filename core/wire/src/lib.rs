@@ -1,7 +1,7 @@
 //! Sans-io codecs of a proxy. Bytes come in as arguments and decisions go out as values.
 //!
 //! This crate owns how messages look on the wire: heads ([`RequestHead`], [`ResponseHead`], [`Headers`]), the HTTP/1
-//! codec ([`h1`]) and the PROXY protocol ([`proxy`]). It never reads a clock, a socket or configuration, and it needs no std.
+//! codec ([`h1`]), the PROXY protocol ([`proxy`]) and TLS hellos ([`client_hello`]). It never reads a clock, a socket or configuration, and it needs no std.
 //!
 //! # What a head guarantees
 //!
@@ -36,6 +36,7 @@ extern crate alloc;
 extern crate std;
 
 mod ascii;
+pub mod client_hello;
 pub mod h1;
 mod head;
 mod headers;

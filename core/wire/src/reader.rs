@@ -57,6 +57,15 @@ impl<'a> Reader<'a> {
         Some(part)
     }
 
+    /// What follows a length of one byte.
+    pub(crate) fn vec8(&mut self) -> Option<Reader<'a>> {
+        let mut ahead = *self;
+        let len = ahead.u8()?;
+        let part = ahead.part(usize::from(len))?;
+        *self = ahead;
+        Some(part)
+    }
+
     /// What follows a length of two bytes.
     pub(crate) fn vec16(&mut self) -> Option<Reader<'a>> {
         let mut ahead = *self;
@@ -73,10 +82,10 @@ mod tests {
 
     #[test]
     fn reads_are_in_order_and_parts_keep_their_place() {
-        let mut reader = Reader::new(&[1, 2, 3, 0, 0, 1, 0, 0, 2, 9, 8, 0, 2, 7]);
+        let mut reader = Reader::new(&[1, 2, 3, 0, 0, 1, 0, 2, 9, 8, 0, 2, 7]);
         assert_eq!((reader.u8(), reader.u16(), reader.u32()), (Some(1), Some(0x0203), Some(0x100)));
-        let part = reader.vec16().unwrap();
-        assert_eq!((part.position(), part.end(), part.rest()), (9, 11, [9, 8].as_slice()));
+        let part = reader.vec8().unwrap();
+        assert_eq!((part.position(), part.end(), part.rest()), (8, 10, [9, 8].as_slice()));
         assert!(reader.vec16().is_none() && reader.u32().is_none() && reader.part(4).is_none());
         assert_eq!(reader.rest(), [0, 2, 7], "what failed has read nothing");
         assert!(reader.part(usize::MAX).is_none());
