@@ -19,19 +19,33 @@ use std::{
 /// [`Listener::drain`] took it.
 pub struct Listener {
     sock: Rc<Sock>,
-    draining: bool,
+    drain: Drain,
+}
+
+/// How far [`Listener::drain`] has got: it may be cancelled and called again at any point.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Drain {
+    No,
+    /// The operations in flight were asked to end.
+    Begun,
+    /// They have ended, and accept(2) no longer waits.
+    Quiet,
 }
 
 impl Listener {
     pub(crate) fn new(sock: Rc<Sock>) -> Listener {
-        Listener { sock, draining: false }
+        Listener { sock, drain: Drain::No }
     }
 
     /// The next connection and where it comes from. Cancel-safe.
     ///
     /// # Errors
-    /// What accept(2) says; after `EMFILE` and its like the listener goes on: wait a little and call again.
+    /// What accept(2) says; after `EMFILE` and its like the listener goes on: wait a little and call again. `InvalidInput`
+    /// once [`Listener::drain`] was called.
     pub async fn accept(&mut self) -> io::Result<(Stream, Peer)> {
+        if self.drain != Drain::No {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the listener drains"));
+        }
         loop {
             let fd = poll_fn(|cx| self.poll_accept(cx)).await?;
             if let Some(accepted) = self.adopt(fd)? {
@@ -40,16 +54,19 @@ impl Listener {
         }
     }
 
-    /// Stops accepting, still yields what the kernel had queued for this socket, then ends: `Ok(None)`.
+    /// Stops accepting, still yields what the kernel had queued for this socket, then ends: `Ok(None)`. Cancel-safe.
     ///
     /// # Errors
     /// What accept(2) says; call again to go on.
     pub async fn drain(&mut self) -> io::Result<Option<(Stream, Peer)>> {
-        if !self.draining {
-            self.draining = true;
+        if self.drain == Drain::No {
+            self.drain = Drain::Begun;
             self.sock.start_export();
+        }
+        if self.drain == Drain::Begun {
             poll_fn(|cx| self.sock.poll_quiet(cx)).await;
             self.sock.core.kernel.set_nonblocking(self.sock.fd, true)?;
+            self.drain = Drain::Quiet;
         }
         loop {
             let queued = self.sock.state.borrow_mut().accepted.as_mut().and_then(|queue| queue.pop_front());

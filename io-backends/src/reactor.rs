@@ -192,10 +192,13 @@ impl Core {
     }
 
     /// Whether the running task may read once more in this poll.
-    pub(crate) fn spend_read(&self) -> bool {
-        let left = self.clock.reads.get();
-        self.clock.reads.set(left.saturating_sub(1));
-        left > 0
+    pub(crate) fn may_read(&self) -> bool {
+        self.clock.reads.get() > 0
+    }
+
+    /// The running task has read something. Only that counts: a task may wait for any number of sockets.
+    pub(crate) fn spend_read(&self) {
+        self.clock.reads.set(self.clock.reads.get().saturating_sub(1));
     }
 
     pub(crate) fn add_sock(self: &Rc<Core>, fd: RawFd, state: State, datagram: bool) -> Rc<Sock> {

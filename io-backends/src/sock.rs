@@ -240,14 +240,14 @@ impl Sock {
     }
 
     pub(crate) fn poll_recv(&self, cx: &Context<'_>) -> Poll<io::Result<Option<Buf>>> {
-        if self.core.spend_read() {
-            if let Poll::Ready(result) = self.try_recv() {
-                return Poll::Ready(result);
-            }
-        } else {
+        if !self.core.may_read() {
             // This task has read enough for one poll: the others come first.
             cx.waker().wake_by_ref();
             return Poll::Pending;
+        }
+        if let Poll::Ready(result) = self.try_recv() {
+            self.core.spend_read();
+            return Poll::Ready(result);
         }
         let recv = &mut self.state.borrow_mut().recv;
         if recv.deadline.passed {

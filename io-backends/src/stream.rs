@@ -185,14 +185,40 @@ impl Stream {
     pub async fn forward(from: &mut RecvHalf, to: &mut SendHalf, idle: Duration) -> io::Result<u64> {
         let io = Io(from.0.core.clone());
         let mut bytes = 0;
+        let from = Bounded(from);
         loop {
-            to.below(FORWARD_MARK).await?;
-            from.set_deadline(Some(io.now() + idle));
-            let received = from.recv().await?;
-            from.set_deadline(None);
-            let Some(buf) = received else { return Ok(bytes) };
+            room(&io, to, idle).await?;
+            from.0.set_deadline(Some(io.now() + idle));
+            let Some(buf) = from.0.recv().await? else { return Ok(bytes) };
             bytes += buf.len() as u64;
             to.push(Chunk::Buf(buf));
+        }
+    }
+}
+
+/// A receiving half that loses its deadline again, however the use of it ends.
+struct Bounded<'a>(&'a mut RecvHalf);
+
+impl Drop for Bounded<'_> {
+    fn drop(&mut self) {
+        self.0.set_deadline(None);
+    }
+}
+
+/// Waits until `to` may be given more; `TimedOut` when its peer takes not a byte for `idle`.
+async fn room(io: &Io, to: &mut SendHalf, idle: Duration) -> io::Result<()> {
+    loop {
+        let before = to.queued();
+        if before <= FORWARD_MARK {
+            return to.below(FORWARD_MARK).await;
+        }
+        match io.timeout(idle, to.below(FORWARD_MARK)).await {
+            // Our own timeout has no errno, unlike the kernel's ETIMEDOUT.
+            Err(e)
+                if e.kind() == io::ErrorKind::TimedOut
+                    && e.raw_os_error().is_none()
+                    && to.queued() < before => {}
+            result => return result,
         }
     }
 }

@@ -41,7 +41,7 @@ impl Udp {
     /// [`Udp::recv_from`] for those who poll several things at once.
     pub fn poll_recv_from(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Buf, SocketAddr)>> {
         let core = &self.sock.core;
-        if !core.spend_read() {
+        if !core.may_read() {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -50,7 +50,10 @@ impl Udp {
         let received =
             unsafe { core.kernel.recv_from(self.sock.fd, self.scratch.as_mut_ptr(), self.scratch.len()) };
         match received {
-            Ok((n, Peer::Tcp(from))) => Poll::Ready(Ok((Buf::copy_of(&self.scratch[..n]), from))),
+            Ok((n, Peer::Tcp(from))) => {
+                core.spend_read();
+                Poll::Ready(Ok((Buf::copy_of(&self.scratch[..n]), from)))
+            }
             Ok((_, Peer::Unix(_))) => Poll::Ready(Err(io::ErrorKind::AddrNotAvailable.into())),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                 let state = &mut *self.sock.state.borrow_mut();

@@ -74,6 +74,45 @@ cases! {
     PLAIN ends::a_reset_told_to_the_sender_is_no_fin_to_the_receiver;
     PLAIN ends::fin_alone_is_not_gone;
     PLAIN ends::idle_dead_tells_the_living;
+    PLAIN receiving::a_cancelled_recv_loses_nothing;
+    PLAIN receiving::bytes_given_back_come_first_and_in_order;
+    PLAIN receiving::a_received_buffer_given_back_is_kept;
+    PLAIN receiving::try_recv_never_waits;
+    CALM receiving::deadlines_can_be_moved;
+    CALM receiving::a_deadline_does_not_hide_bytes;
+    PLAIN receiving::one_task_waits_for_many_sockets;
+    PLAIN receiving::a_fast_sender_does_not_keep_the_lane;
+    PLAIN receiving::buffers_are_their_holders;
+    PLAIN receiving::a_reset_stream_says_so_to_everybody;
+    PLAIN sending::a_stopped_reader_stops_its_sender;
+    PLAIN sending::below_returns_at_its_mark;
+    PLAIN sending::a_cancelled_below_loses_nothing;
+    PLAIN sending::an_error_is_sticky;
+    PLAIN sending::nothing_follows_fin;
+    PLAIN sending::every_kind_of_chunk_in_one_turn;
+    PLAIN sending::only_empty_chunks_are_nothing;
+    PLAIN sending::a_thousand_small_pushes_keep_their_order;
+    PLAIN sending::both_directions_flow_at_once;
+    PLAIN sending::one_direction_flows_while_the_other_is_stalled;
+    PLAIN sending::forward_moves_everything_and_notices_idleness;
+    PLAIN listening::a_refused_connect_says_so;
+    CALM listening::a_cancelled_connect_leaves_nothing;
+    PLAIN listening::a_cancelled_accept_loses_nobody;
+    PLAIN listening::a_burst_of_connections_waits_for_its_acceptor;
+    PLAIN listening::drain_yields_what_waits_and_ends;
+    PLAIN listening::a_cancelled_drain_goes_on;
+    ALONE_CALM listening::running_out_of_descriptors_is_survived;
+    PLAIN listening::ipv6_works_like_ipv4;
+    PLAIN listening::an_address_is_taken_once;
+    PLAIN listening::lanes_share_an_address_by_reuse_port;
+    PLAIN listening::unix_sockets_by_path_and_by_name;
+    PLAIN listening::a_full_unix_backlog_is_waited_for;
+    PLAIN listening::a_wildcard_takes_both_families;
+    PLAIN datagrams::datagrams_go_both_ways;
+    PLAIN datagrams::a_waiting_receiver_is_woken;
+    PLAIN datagrams::the_largest_datagram_fits_and_more_does_not;
+    PLAIN datagrams::datagrams_keep_their_bounds;
+    PLAIN datagrams::nobody_hears_a_closed_socket;
 }
 
 /// The tests of each driver, asked of the test binary itself: a case that was commented out, ignored or compiled away on

@@ -25,6 +25,8 @@ use std::{
 const BEGINNING: u64 = 1_000_000_000;
 /// When a connect that nobody answers gives up: Linux's six SYN retries.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(127);
+/// The largest UDP payload over IPv4.
+const DATAGRAM_MAX: usize = 65_507;
 /// Descriptors begin here; nothing real is behind them.
 const FIRST_FD: RawFd = 1000;
 
@@ -191,6 +193,7 @@ impl Net {
         }
         let mut socket = SimSocketState::new(kind);
         socket.local = Some(addr);
+        socket.v6_only = bind.v6_only;
         socket.backlog = (kind == Kind::Stream).then(VecDeque::new);
         Ok(state.open(socket))
     }
@@ -250,6 +253,9 @@ impl Net {
     }
 
     pub(crate) fn send_to(&self, fd: RawFd, data: &[u8], to: &Peer) -> io::Result<usize> {
+        if data.len() > DATAGRAM_MAX {
+            return Err(failure(libc::EMSGSIZE));
+        }
         let state = &mut *self.state.borrow_mut();
         let from =
             state.sockets.get(&fd).and_then(|s| s.local.clone()).ok_or_else(|| failure(libc::EBADF))?;
@@ -461,23 +467,21 @@ impl State {
         }
     }
 
-    /// A socket bound to an address, by chance among several; a wildcard takes every IP address.
+    /// A socket bound to an address, by chance among several; a wildcard takes every address of its families.
     fn bound_at(&mut self, to: &Peer, kind: Kind) -> Option<RawFd> {
-        let matches = |local: &Peer| match (local, to) {
-            (Peer::Tcp(local), Peer::Tcp(to)) => {
-                local.port() == to.port() && (local.ip() == to.ip() || local.ip().is_unspecified())
+        let matches = |socket: &SimSocketState| match (&socket.local, to) {
+            (Some(Peer::Tcp(local)), Peer::Tcp(to)) => {
+                let family = local.is_ipv4() == to.is_ipv4() || (local.is_ipv6() && !socket.v6_only);
+                let ip = local.ip() == to.ip() || (local.ip().is_unspecified() && family);
+                local.port() == to.port() && ip
             }
-            (local, to) => local == to,
+            (local, to) => local.as_ref() == Some(to),
         };
         let open = |s: &SimSocketState| {
             s.kind == kind && !s.closed && (kind == Kind::Datagram || s.backlog.is_some())
         };
-        let found: Vec<RawFd> = self
-            .sockets
-            .iter()
-            .filter(|(_, s)| open(s) && s.local.as_ref().is_some_and(matches))
-            .map(|(fd, _)| *fd)
-            .collect();
+        let found: Vec<RawFd> =
+            self.sockets.iter().filter(|(_, s)| open(s) && matches(s)).map(|(fd, _)| *fd).collect();
         let i = self.below(found.len() as u64) as usize;
         found.get(i).copied()
     }
@@ -493,9 +497,17 @@ impl State {
             Peer::Tcp(addr) => Peer::Tcp(SocketAddr::new(addr.ip(), self.port())),
             Peer::Unix(_) => Peer::Unix(std::path::PathBuf::new()),
         };
+        // A socket of both families sees IPv4 addresses in their IPv6 form.
+        let listens = self.sockets.get(&listener).and_then(|s| s.local.as_ref().and_then(Peer::ip));
+        let seen = |peer: &Peer| match (listens, peer) {
+            (Some(SocketAddr::V6(_)), Peer::Tcp(SocketAddr::V4(v4))) => {
+                Peer::Tcp(SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port()))
+            }
+            (_, peer) => peer.clone(),
+        };
         let mut server = SimSocketState::new(Kind::Stream);
-        server.local = Some(to.clone());
-        server.remote = Some(client.clone());
+        server.local = Some(seen(to));
+        server.remote = Some(seen(&client));
         server.other = Some(from);
         server.inbox.doom = self.doom();
         let server = self.open(server);

@@ -48,6 +48,8 @@ pub(crate) struct Inbox {
 pub(crate) struct SimSocketState {
     pub(crate) kind: Kind,
     pub(crate) local: Option<Peer>,
+    /// IPV6_V6ONLY.
+    pub(crate) v6_only: bool,
     pub(crate) remote: Option<Peer>,
     /// The other end of a connection, while it has not vanished.
     pub(crate) other: Option<RawFd>,
@@ -72,6 +74,7 @@ impl SimSocketState {
         SimSocketState {
             kind,
             local: None,
+            v6_only: false,
             remote: None,
             other: None,
             inbox: Inbox::default(),

@@ -2,7 +2,9 @@
 
 use crate::{
     lab::Lab,
-    tools::{gone, join, millis, pair, pattern, poll_once, read_exactly, read_to_any_end, read_to_end, until},
+    tools::{
+        gone, join, millis, pair, pattern, poll_once, read_exactly, read_to_any_end, read_to_end, until,
+    },
 };
 use corelane_io::{Bind, Chunk, Io, Stream};
 use std::{io::ErrorKind, task::Poll};

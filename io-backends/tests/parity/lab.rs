@@ -231,6 +231,14 @@ impl Lab {
         }
     }
 
+    /// Lets others go on: for loops that look again and again. Time of a simulated world moves only when all lanes wait.
+    pub async fn breathe(&self) {
+        match self.driver {
+            Driver::Sim => self.io.sleep(Duration::from_micros(100)).await,
+            _ => self.io.yield_now().await,
+        }
+    }
+
     /// Another lane on a driver: a thread of its own, or one more lane of the same world.
     pub async fn lane(&self, driver: Driver) -> Lane {
         let (mail, mut mailbox) = channel();

@@ -30,8 +30,11 @@ pub async fn pair(io: &Io) -> (Stream, Stream) {
 }
 
 /// A port where nobody listens.
-pub fn silent_port(io: &Io) -> Peer {
-    io.listen(&Bind::tcp(local_v4())).expect("listens").local().expect("has an address")
+pub async fn silent_port(io: &Io) -> Peer {
+    let at = io.listen(&Bind::tcp(local_v4())).expect("listens").local().expect("has an address");
+    // The descriptor goes with the lane's turn.
+    io.sleep(millis(2)).await;
+    at
 }
 
 /// Both outcomes, the two polled side by side.
