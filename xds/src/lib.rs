@@ -6,9 +6,14 @@
 
 pub mod args;
 pub mod bootstrap;
+pub mod echo;
+pub mod info;
 pub mod load;
 mod logging;
 pub mod message;
 pub mod problem;
+pub mod profile;
+pub mod run;
+pub mod session;
 pub mod store;
 pub mod translate;

@@ -19,7 +19,7 @@ mod kind;
 mod sweep;
 mod table;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod timers;
 mod update;
 mod view;

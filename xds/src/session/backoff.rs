@@ -1,0 +1,150 @@
+//! When to try again and how often to ask. Owns the arithmetic; time and chance are arguments.
+
+use std::time::Duration;
+
+/// Exponential back-off with full jitter: the n-th wait is anything up to `base` times 2^n, and never more than `max`. A
+/// thousand proxies that lost the same control plane come back spread out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    base: Duration,
+    max: Duration,
+    attempts: u32,
+}
+
+impl Backoff {
+    /// A back-off between these (`retry_back_off.base_interval`, `max_interval`). Envoy's are [`Backoff::default`].
+    pub fn new(base: Duration, max: Duration) -> Self {
+        Self { base, max: max.max(base), attempts: 0 }
+    }
+
+    /// How long to wait before the next attempt.
+    pub(crate) fn next(&mut self, random: u64) -> Duration {
+        let doubled = 1u32.checked_shl(self.attempts).and_then(|times| self.base.checked_mul(times));
+        let ceiling = doubled.unwrap_or(self.max).min(self.max);
+        self.attempts = self.attempts.saturating_add(1);
+        let nanos = u64::try_from(ceiling.as_nanos()).unwrap_or(u64::MAX).max(1);
+        Duration::from_nanos(random % nanos)
+    }
+
+    /// The other side lives.
+    pub(crate) fn reset(&mut self) {
+        self.attempts = 0;
+    }
+}
+
+impl Default for Backoff {
+    /// 500 ms to 30 s.
+    fn default() -> Self {
+        Self::new(Duration::from_millis(500), Duration::from_secs(30))
+    }
+}
+
+/// At most `burst` requests at once and `per_second` in the long run (`RateLimitSettings`).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rate {
+    /// `max_tokens`.
+    pub burst: u32,
+    /// `fill_rate`, in requests per second.
+    pub per_second: f64,
+}
+
+impl Default for Rate {
+    /// Envoy's, for an empty `RateLimitSettings`: 100, and 10 per second.
+    fn default() -> Self {
+        Self { burst: 100, per_second: 10.0 }
+    }
+}
+
+/// A token bucket.
+pub(crate) struct Limiter {
+    /// Between two tokens.
+    interval: Duration,
+    burst: u32,
+    tokens: u32,
+    /// Up to when time has been turned into tokens.
+    filled: Duration,
+}
+
+impl Limiter {
+    pub(crate) fn new(rate: Rate) -> Self {
+        // A rate that makes no sense is one token a day, rather than a division that panics.
+        let day = Duration::from_secs(86_400);
+        let interval = Duration::try_from_secs_f64(1.0 / rate.per_second).unwrap_or(day);
+        let interval = interval.clamp(Duration::from_nanos(1), day);
+        let burst = rate.burst.max(1);
+        Self { interval, burst, tokens: burst, filled: Duration::ZERO }
+    }
+
+    pub(crate) fn has_token(&mut self, now: Duration) -> bool {
+        let due = now.saturating_sub(self.filled).as_nanos() / self.interval.as_nanos();
+        let due = u32::try_from(due).unwrap_or(u32::MAX);
+        self.tokens = self.tokens.saturating_add(due).min(self.burst);
+        // A full bucket gains nothing, so its time is spent whole; otherwise the remainder counts towards the next token.
+        self.filled = if self.tokens == self.burst {
+            now.max(self.filled)
+        } else {
+            self.interval.checked_mul(due).map_or(now, |spent| self.filled + spent)
+        };
+        self.tokens > 0
+    }
+
+    pub(crate) fn take(&mut self) {
+        self.tokens = self.tokens.saturating_sub(1);
+    }
+
+    /// When there is a token again, if there is none.
+    pub(crate) fn next_token(&self) -> Option<Duration> {
+        (self.tokens == 0).then(|| self.filled + self.interval)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_the_most_and_start_again() {
+        let mut backoff = Backoff::default();
+        // The largest remainder of each ceiling shows the ceiling itself.
+        let mut ceiling = || {
+            let before = backoff.clone();
+            let most = (0..64).map(|bit| before.clone().next(u64::MAX >> bit)).max();
+            backoff.next(0);
+            most.map(|most| most.as_millis())
+        };
+        let seen: Vec<u128> = (0..8).filter_map(|_| ceiling()).collect();
+        for (seen, expected) in seen.iter().zip([500, 1000, 2000, 4000, 8000, 16000, 30000, 30000]) {
+            assert!(*seen < expected && *seen >= expected / 4, "{seen} of {expected}");
+        }
+        assert_eq!(seen.len(), 8);
+        backoff.reset();
+        assert!(backoff.next(u64::MAX) < Duration::from_millis(500));
+    }
+
+    #[test]
+    fn no_number_of_attempts_overflows() {
+        let mut backoff = Backoff::new(Duration::from_secs(1 << 40), Duration::from_secs(1 << 41));
+        for _ in 0..100 {
+            assert!(backoff.next(u64::MAX) < Duration::from_secs(1 << 41));
+        }
+    }
+
+    #[test]
+    fn a_bucket_gives_its_burst_and_then_its_rate() {
+        let mut limiter = Limiter::new(Rate { burst: 3, per_second: 2.0 });
+        let mut sent_at = |ms: u64| {
+            let now = Duration::from_millis(ms);
+            let mut sent = 0;
+            while limiter.has_token(now) {
+                limiter.take();
+                sent += 1;
+            }
+            (sent, limiter.next_token().map(|at| at.as_millis()))
+        };
+        assert_eq!(sent_at(0), (3, Some(500)));
+        assert_eq!(sent_at(499), (0, Some(500)));
+        assert_eq!(sent_at(700), (1, Some(1000)));
+        assert_eq!(sent_at(1000), (1, Some(1500)));
+        assert_eq!(sent_at(100_000), (3, Some(100_500)));
+    }
+}
