@@ -41,5 +41,6 @@ pub use framing::{
     Expectation, Framing, declared_framing, expectation, request_framing, request_persists, request_upgrade,
     response_framing, response_persists, response_upgrade,
 };
+pub(crate) use parse::PREFACE;
 pub use parse::{Limits, ParseError, Progress, head_may_end, parse_request, parse_response};
 pub use write::{Persist, write_request, write_response};

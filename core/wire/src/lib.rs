@@ -1,7 +1,8 @@
 //! Sans-io codecs of a proxy. Bytes come in as arguments and decisions go out as values.
 //!
 //! This crate owns how messages look on the wire: heads ([`RequestHead`], [`ResponseHead`], [`Headers`]), the HTTP/1
-//! codec ([`h1`]), the PROXY protocol ([`proxy`]) and TLS hellos ([`client_hello`]). It never reads a clock, a socket or configuration, and it needs no std.
+//! codec ([`h1`]), and what a connection begins with: the PROXY protocol ([`proxy`]), TLS hellos ([`client_hello`]) and
+//! the first line of HTTP ([`sniff`]). It never reads a clock, a socket or configuration, and it needs no std.
 //!
 //! # What a head guarantees
 //!
@@ -44,6 +45,7 @@ mod known;
 pub mod proxy;
 mod reader;
 mod scan;
+pub mod sniff;
 mod status;
 #[cfg(test)]
 mod testing;

@@ -184,7 +184,8 @@ pub fn head_may_end(buf: &[u8], seen: usize) -> bool {
 
 /// Offsets in a head are 32 bits; a limit above this counts as this.
 const HEAD_MAX: usize = 1 << 24;
-const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// What a client says first that knows the server speaks HTTP/2 (RFC 9113 section 3.4).
+pub(crate) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// The bytes that a head within the limits can occupy. Parsing only these makes the answer the same whether the bytes
 /// came at once or one by one.
