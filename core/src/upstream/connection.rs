@@ -73,6 +73,8 @@ pub(crate) struct Connection {
     /// Exchanges so far, the one that has it included.
     served: Cell<u32>,
     request_sent: Cell<bool>,
+    /// The final response's head has come, so the decoder is that of its body.
+    answered: Cell<bool>,
     /// The upstream lets the connection carry another exchange.
     persists: Cell<bool>,
 }
@@ -95,6 +97,7 @@ impl Connection {
             in_flight: RefCell::new(None),
             served: Cell::new(0),
             request_sent: Cell::new(false),
+            answered: Cell::new(false),
             persists: Cell::new(false),
         })
     }
@@ -103,6 +106,7 @@ impl Connection {
     pub(super) fn lease(self: Rc<Self>, request: Permit, active: Option<Active>) -> Lease {
         self.served.set(self.served.get() + 1);
         self.request_sent.set(false);
+        self.answered.set(false);
         self.persists.set(false);
         self.recv.borrow_mut().set_deadline(None);
         *self.in_flight.borrow_mut() = Some(InFlight { _request: request, _active: active });
@@ -136,7 +140,7 @@ impl Connection {
         pool.stats.dec(ClusterStat::RqActive);
         let in_flight = self.in_flight.take();
         drop(in_flight);
-        if !(self.request_sent.get() && self.decoder.borrow().is_done()) {
+        if !(self.request_sent.get() && self.answered.get() && self.decoder.borrow().is_done()) {
             return; // reset by the drop: the message on it is cut short
         }
         let limit = pool.max_requests();
@@ -207,6 +211,7 @@ impl Lease {
     /// The response's head has come: how its body is framed, and whether the connection may be kept after it.
     pub(crate) fn response_head(&self, framing: Framing, persists: bool) {
         *self.0.decoder.borrow_mut() = BodyDecoder::new(framing, BodyLimits::default());
+        self.0.answered.set(true);
         self.0.persists.set(persists);
     }
 

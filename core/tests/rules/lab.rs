@@ -11,7 +11,7 @@ use corelane::{
     io::{Backend, Bind, Chunk, Config as Driver, Io, Peer, Reactor, Stream, sim::World},
 };
 use std::{
-    cell::{Cell, RefCell},
+    cell::Cell,
     future::Future,
     io,
     net::SocketAddr,
@@ -21,19 +21,19 @@ use std::{
 
 /// What a test gets.
 #[derive(Clone)]
-pub struct Lab {
+pub(crate) struct Lab {
     /// The lane of what is outside of the proxy.
-    pub io: Io,
+    pub(crate) io: Io,
     /// The proxy.
-    pub handle: Handle,
-    pub driver: &'static str,
+    pub(crate) handle: Handle,
+    pub(crate) driver: &'static str,
     next_port: Rc<Cell<u16>>,
 }
 
 /// How a test wants its proxy.
-pub struct Setup {
-    pub lanes: usize,
-    pub build: fn(Builder) -> Builder,
+pub(crate) struct Setup {
+    pub(crate) lanes: usize,
+    pub(crate) build: fn(Builder) -> Builder,
 }
 
 impl Default for Setup {
@@ -45,7 +45,7 @@ impl Default for Setup {
 /// No test takes longer, in its own world's time.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-pub fn on_sim<F: Future<Output = ()> + 'static>(setup: Setup, test: impl FnOnce(Lab) -> F) {
+pub(crate) fn on_sim<F: Future<Output = ()> + 'static>(setup: Setup, test: impl FnOnce(Lab) -> F) {
     let world = World::new(seed());
     let lanes: Vec<Io> = (0..setup.lanes).map(|_| world.lane(&Driver::default())).collect();
     let io = world.lane(&Driver::default());
@@ -60,11 +60,11 @@ fn seed() -> u64 {
     std::env::var("CORELANE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1)
 }
 
-pub fn on_epoll<F: Future<Output = ()> + 'static>(setup: Setup, test: impl FnOnce(Lab) -> F) {
+pub(crate) fn on_epoll<F: Future<Output = ()> + 'static>(setup: Setup, test: impl FnOnce(Lab) -> F) {
     on_real(Backend::Epoll, "epoll", setup, test);
 }
 
-pub fn on_uring<F: Future<Output = ()> + 'static>(setup: Setup, test: impl FnOnce(Lab) -> F) {
+pub(crate) fn on_uring<F: Future<Output = ()> + 'static>(setup: Setup, test: impl FnOnce(Lab) -> F) {
     let probe = Driver { backend: Backend::Uring, ..Driver::default() };
     if let Err(e) = Reactor::new(&probe) {
         eprintln!("skipped: no io_uring here: {e}");
@@ -104,9 +104,18 @@ async fn bounded(io: Io, test: impl Future<Output = ()>) {
 /// Runs the tests of a module on every driver: `rules! { name, name(setup) }`.
 macro_rules! rules {
     ($($name:ident $(($setup:expr))?),* $(,)?) => {
-        mod sim { $(#[test] fn $name() { crate::lab::on_sim(crate::lab::rules!(@ $($setup)?), super::$name) })* }
-        mod epoll { $(#[test] fn $name() { crate::lab::on_epoll(crate::lab::rules!(@ $($setup)?), super::$name) })* }
-        mod uring { $(#[test] fn $name() { crate::lab::on_uring(crate::lab::rules!(@ $($setup)?), super::$name) })* }
+        mod sim {
+            #[allow(unused_imports, reason = "a setup may name what its module imports")]
+            use super::*;
+            $(#[test] fn $name() { crate::lab::on_sim(crate::lab::rules!(@ $($setup)?), super::$name) })* }
+        mod epoll {
+            #[allow(unused_imports, reason = "a setup may name what its module imports")]
+            use super::*;
+            $(#[test] fn $name() { crate::lab::on_epoll(crate::lab::rules!(@ $($setup)?), super::$name) })* }
+        mod uring {
+            #[allow(unused_imports, reason = "a setup may name what its module imports")]
+            use super::*;
+            $(#[test] fn $name() { crate::lab::on_uring(crate::lab::rules!(@ $($setup)?), super::$name) })* }
     };
     (@ $setup:expr) => { $setup };
     (@) => { crate::lab::Setup::default() };
@@ -115,7 +124,7 @@ pub(crate) use rules;
 
 impl Lab {
     /// An address that nobody uses.
-    pub fn free(&self) -> SocketAddr {
+    pub(crate) fn free(&self) -> SocketAddr {
         match self.next_port.get() {
             0 => ([127, 0, 0, 1], 0).into(),
             port => {
@@ -126,17 +135,17 @@ impl Lab {
     }
 
     /// Publishes a configuration, which has to be good.
-    pub async fn publish(&self, config: &Config) {
+    pub(crate) async fn publish(&self, config: &Config) {
         let snapshot = self.handle.compile(config).unwrap_or_else(|e| panic!("{e}"));
         self.handle.publish(snapshot).await.unwrap_or_else(|e| panic!("{e}"));
     }
 
     /// An HTTP listener `web` with one route `/` to cluster `up` at these addresses.
-    pub async fn http(&self, upstreams: &[Peer]) -> Config {
+    pub(crate) async fn http(&self, upstreams: &[Peer]) -> Config {
         self.http_with(upstreams, |_, _| {}).await
     }
 
-    pub async fn http_with(
+    pub(crate) async fn http_with(
         &self,
         upstreams: &[Peer],
         change: impl FnOnce(&mut HttpConnectionManager, &mut Cluster),
@@ -151,7 +160,7 @@ impl Lab {
     }
 
     /// A TCP listener `web` to cluster `up`.
-    pub async fn tcp_with(&self, upstreams: &[Peer], change: impl FnOnce(&mut TcpProxy, &mut Cluster)) -> Config {
+    pub(crate) async fn tcp_with(&self, upstreams: &[Peer], change: impl FnOnce(&mut TcpProxy, &mut Cluster)) -> Config {
         let mut tcp = TcpProxy::new("test", "up");
         let mut cluster = Cluster::new("up", upstreams.iter().cloned());
         change(&mut tcp, &mut cluster);
@@ -162,21 +171,21 @@ impl Lab {
     }
 
     /// A connection to the listener `web`.
-    pub async fn client(&self) -> Wire {
+    pub(crate) async fn client(&self) -> Wire {
         let addr = self.handle.listening().into_iter().find(|(name, _)| name == "web").unwrap().1;
         self.dial(&addr).await
     }
 
-    pub async fn dial(&self, addr: &Peer) -> Wire {
+    pub(crate) async fn dial(&self, addr: &Peer) -> Wire {
         Wire::new(&self.io, self.io.connect(addr).await.unwrap())
     }
 
     /// An upstream whose connections each run `script`.
-    pub fn upstream<F: Future<Output = ()> + 'static>(&self, script: impl Fn(Wire) -> F + 'static) -> Upstream {
+    pub(crate) fn upstream<F: Future<Output = ()> + 'static>(&self, script: impl Fn(Wire) -> F + 'static) -> Upstream {
         self.upstream_at(&Bind::tcp(self.free()), script)
     }
 
-    pub fn upstream_at<F: Future<Output = ()> + 'static>(
+    pub(crate) fn upstream_at<F: Future<Output = ()> + 'static>(
         &self,
         bind: &Bind,
         script: impl Fn(Wire) -> F + 'static,
@@ -195,7 +204,7 @@ impl Lab {
     }
 
     /// An upstream that answers every request on a connection with 200 and its request line as the body.
-    pub fn echo(&self) -> Upstream {
+    pub(crate) fn echo(&self) -> Upstream {
         self.upstream(|mut wire| async move {
             while let Some(head) = wire.try_head().await {
                 let line = head.lines().next().unwrap_or_default().to_owned();
@@ -205,17 +214,17 @@ impl Lab {
     }
 
     /// An address that refuses connections.
-    pub fn refusing(&self) -> Peer {
+    pub(crate) fn refusing(&self) -> Peer {
         let listener = self.io.listen(&Bind::tcp(self.free())).unwrap();
         listener.local().unwrap()
     }
 
-    pub fn stat(&self, name: &str) -> u64 {
+    pub(crate) fn stat(&self, name: &str) -> u64 {
         self.handle.stats().value(name).unwrap_or_else(|| panic!("no statistic {name}"))
     }
 
     /// Waits until a statistic has a value; the proxy runs on its own threads.
-    pub async fn until_stat(&self, name: &str, value: u64) {
+    pub(crate) async fn until_stat(&self, name: &str, value: u64) {
         for _ in 0..2000 {
             if self.handle.stats().value(name) == Some(value) {
                 return;
@@ -226,22 +235,22 @@ impl Lab {
     }
 }
 
-pub struct Upstream {
-    pub addr: Peer,
-    pub accepted: Rc<Cell<u32>>,
+pub(crate) struct Upstream {
+    pub(crate) addr: Peer,
+    pub(crate) accepted: Rc<Cell<u32>>,
 }
 
 /// A route table that sends everything to one cluster.
-pub fn to_cluster(name: &str) -> RouteConfiguration {
+pub(crate) fn to_cluster(name: &str) -> RouteConfiguration {
     table(vec![route("/", name)])
 }
 
-pub fn table(routes: Vec<Route>) -> RouteConfiguration {
+pub(crate) fn table(routes: Vec<Route>) -> RouteConfiguration {
     let host = VirtualHost { name: "all".into(), domains: vec!["*".into()], routes, ..VirtualHost::default() };
     RouteConfiguration { name: "table".into(), virtual_hosts: vec![host], ..RouteConfiguration::default() }
 }
 
-pub fn route(prefix: &str, cluster: &str) -> Route {
+pub(crate) fn route(prefix: &str, cluster: &str) -> Route {
     Route {
         name: String::new(),
         matches: PathMatcher::prefix(prefix),
@@ -251,43 +260,43 @@ pub fn route(prefix: &str, cluster: &str) -> Route {
 }
 
 /// A response with a body.
-pub fn response(status: u16, body: &str) -> String {
+pub(crate) fn response(status: u16, body: &str) -> String {
     format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
-pub fn get(path: &str) -> String {
+pub(crate) fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nhost: a.test\r\n\r\n")
 }
 
 /// One end of a connection, outside of the proxy.
-pub struct Wire {
-    pub stream: Stream,
-    pub io: Io,
+pub(crate) struct Wire {
+    pub(crate) stream: Stream,
+    pub(crate) io: Io,
     received: Vec<u8>,
 }
 
 /// A message as it came.
 #[derive(Debug)]
-pub struct Message {
-    pub head: String,
-    pub body: Vec<u8>,
+pub(crate) struct Message {
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Message {
-    pub fn status(&self) -> u16 {
+    pub(crate) fn status(&self) -> u16 {
         self.head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0)
     }
 
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         str::from_utf8(&self.body).unwrap()
     }
 
-    pub fn field(&self, name: &str) -> Option<&str> {
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
         field(&self.head, name)
     }
 }
 
-pub fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+pub(crate) fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     head.lines().skip(1).find_map(|line| {
         let (found, value) = line.split_once(':')?;
         found.eq_ignore_ascii_case(name).then_some(value.trim())
@@ -295,12 +304,12 @@ pub fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
 }
 
 impl Wire {
-    pub fn new(io: &Io, stream: Stream) -> Wire {
+    pub(crate) fn new(io: &Io, stream: Stream) -> Wire {
         Wire { stream, io: io.clone(), received: Vec::new() }
     }
 
     /// Sends and waits until the kernel has it.
-    pub async fn send(&mut self, bytes: impl Into<Vec<u8>>) {
+    pub(crate) async fn send(&mut self, bytes: impl Into<Vec<u8>>) {
         self.stream.send.push(Chunk::Vec(bytes.into()));
         let _ = self.stream.send.below(0).await;
     }
@@ -317,7 +326,7 @@ impl Wire {
     }
 
     /// A head, without its last empty line; `None` if the connection ended before it.
-    pub async fn try_head(&mut self) -> Option<String> {
+    pub(crate) async fn try_head(&mut self) -> Option<String> {
         loop {
             if let Some(at) = self.received.windows(4).position(|w| w == b"\r\n\r\n") {
                 let rest = self.received.split_off(at + 4);
@@ -330,11 +339,11 @@ impl Wire {
         }
     }
 
-    pub async fn head(&mut self) -> String {
+    pub(crate) async fn head(&mut self) -> String {
         self.try_head().await.expect("a head")
     }
 
-    pub async fn bytes(&mut self, n: usize) -> io::Result<Vec<u8>> {
+    pub(crate) async fn bytes(&mut self, n: usize) -> io::Result<Vec<u8>> {
         while self.received.len() < n {
             if !self.more().await? {
                 return Err(io::ErrorKind::UnexpectedEof.into());
@@ -345,12 +354,12 @@ impl Wire {
     }
 
     /// A message with its body, as its head frames it (none for `bodyless` ones).
-    pub async fn message(&mut self) -> Message {
+    pub(crate) async fn message(&mut self) -> Message {
         let head = self.head().await;
         self.body_of(head).await.expect("a body")
     }
 
-    pub async fn body_of(&mut self, head: String) -> io::Result<Message> {
+    pub(crate) async fn body_of(&mut self, head: String) -> io::Result<Message> {
         let body = if let Some(length) = field(&head, "content-length") {
             self.bytes(length.parse().unwrap()).await?
         } else if field(&head, "transfer-encoding").is_some() {
@@ -362,7 +371,7 @@ impl Wire {
     }
 
     /// A chunked body and its trailer section.
-    pub async fn chunks(&mut self) -> io::Result<(Vec<u8>, String)> {
+    pub(crate) async fn chunks(&mut self) -> io::Result<(Vec<u8>, String)> {
         let mut body = Vec::new();
         loop {
             let line = self.line().await?;
@@ -397,7 +406,7 @@ impl Wire {
     }
 
     /// Everything up to the end, and how that was: `Ok` is FIN.
-    pub async fn to_end(&mut self) -> (Vec<u8>, io::Result<()>) {
+    pub(crate) async fn to_end(&mut self) -> (Vec<u8>, io::Result<()>) {
         loop {
             match self.more().await {
                 Ok(true) => {}
@@ -408,26 +417,23 @@ impl Wire {
     }
 
     /// Whether nothing comes for a while.
-    pub async fn is_silent(&mut self) -> bool {
+    pub(crate) async fn is_silent(&mut self) -> bool {
         let io = self.io.clone();
         let more = io.timeout(Duration::from_millis(30), self.more()).await;
         matches!(&more, Err(e) if e.kind() == io::ErrorKind::TimedOut)
     }
 
-    pub async fn ask(&mut self, request: &str) -> Message {
+    pub(crate) async fn ask(&mut self, request: &str) -> Message {
         self.send(request).await;
         self.message().await
     }
 
-    pub async fn finish(&mut self) {
+    pub(crate) async fn finish(&mut self) {
         let _ = self.stream.send.finish().await;
     }
 
     /// RST.
-    pub fn abort(self) {
+    pub(crate) fn abort(self) {
         self.stream.abort();
     }
 }
-
-/// Counts and notes of a script, for its test.
-pub type Notes = Rc<RefCell<Vec<String>>>;
