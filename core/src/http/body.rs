@@ -154,6 +154,8 @@ pub(crate) fn poll_frame(
                 Ok(()) => return Poll::Ready(Ok(None)),
                 Err(_) => return Poll::Ready(Err(fail(Kind::Reset))),
             },
+            // A deadline only wakes: which one it is, and whether it has passed, is the exchange's to see.
+            Err(e) if e.kind() == io::ErrorKind::TimedOut => continue,
             Err(e) => return Poll::Ready(Err(fail(failure(&e)))),
         };
         match decoder.decode(buf.bytes()).map_err(|e| fail(Kind::Body(e)))? {

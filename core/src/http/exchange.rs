@@ -73,7 +73,11 @@ async fn run(downstream: &Rc<Downstream>, first: Buf) -> Result<After, Error> {
     let Response { mut head, mut body } = match response {
         Ok(response) => response,
         Err(e) if e.closed() => return Err(aborted(e, &chain)),
-        Err(e) => reply::to_error(e, &cx),
+        Err(e) => {
+            // What the router had begun ends with it: a body that still flows has nowhere to go.
+            drop(exchange.pump.take());
+            reply::to_error(e, &cx)
+        }
     };
     // 4. The response's head.
     let (framing, close) = finish_head(&mut head, &body, &exchange, &asked, number)?;
@@ -269,7 +273,10 @@ fn finish_head(
     let declared = h1::declared_framing(head).map_err(|_| broken)?;
     let bodyless = asked.method == Method::Head || matches!(head.status().code(), 204 | 304);
     let framing = match declared {
-        Framing::None if bodyless => Framing::None,
+        Framing::None if asked.method == Method::Head => {
+            body.known_length().map_or(declared, Framing::Length)
+        }
+        Framing::None if bodyless => declared,
         Framing::None => body.known_length().map_or(Framing::UntilClose, Framing::Length),
         declared => declared,
     };

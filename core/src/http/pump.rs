@@ -23,8 +23,8 @@ use std::{
 pub(crate) enum Encoder {
     /// This many bytes have to follow.
     Length(u64),
-    /// In chunks; whether one went already.
-    Chunked { begun: bool },
+    /// In chunks.
+    Chunked,
     /// Ended by the connection's end.
     UntilClose,
 }
@@ -34,7 +34,7 @@ impl Encoder {
         match framing {
             Framing::None => Encoder::Length(0),
             Framing::Length(length) => Encoder::Length(length),
-            Framing::Chunked => Encoder::Chunked { begun: false },
+            Framing::Chunked => Encoder::Chunked,
             Framing::UntilClose => Encoder::UntilClose,
         }
     }
@@ -47,20 +47,17 @@ impl Encoder {
                 to.push(chunk);
             }
             (Frame::Data(chunk), Encoder::UntilClose) => to.push(chunk),
-            (Frame::Data(chunk), Encoder::Chunked { .. }) if chunk.is_empty() => {} // it would end the body
-            (Frame::Data(chunk), Encoder::Chunked { begun }) => {
-                let head = if *begun { ChunkHead::next(chunk.len()) } else { ChunkHead::first(chunk.len()) };
-                *begun = true;
+            (Frame::Data(chunk), Encoder::Chunked) if chunk.is_empty() => {} // it would end the body
+            (Frame::Data(chunk), Encoder::Chunked) => {
                 let mut out = io.vec();
-                out.extend_from_slice(head.bytes());
+                out.extend_from_slice(ChunkHead::first(chunk.len()).bytes());
                 to.push(Chunk::Vec(out));
                 to.push(chunk);
+                // At once and not with the next chunk: who reads whole chunks would wait for it.
+                to.push(Chunk::Static(CRLF));
             }
-            (Frame::Trailers(trailers), Encoder::Chunked { begun }) => {
+            (Frame::Trailers(trailers), Encoder::Chunked) => {
                 let mut out = io.vec();
-                if *begun {
-                    out.extend_from_slice(CRLF);
-                }
                 write_trailers(&mut out, &trailers);
                 to.push(Chunk::Vec(out));
                 // Nothing may follow.
@@ -77,13 +74,8 @@ impl Encoder {
         match self {
             Encoder::Length(0) | Encoder::UntilClose => Ok(()),
             Encoder::Length(_) => Err(Kind::Length),
-            Encoder::Chunked { begun: false } => {
+            Encoder::Chunked => {
                 to.push(Chunk::Static(LAST_CHUNK));
-                Ok(())
-            }
-            Encoder::Chunked { begun: true } => {
-                const END: &[u8] = b"\r\n0\r\n\r\n";
-                to.push(Chunk::Static(END));
                 Ok(())
             }
         }

@@ -1,10 +1,7 @@
 //! HTTP/1 forwarding: framing, order, keep-alive, interim responses, and how exchanges end.
 
 use crate::lab::{Lab, Setup, Wire, field, get, response, rules};
-use corelane::{
-    config::HttpConnectionManager,
-    io::Peer,
-};
+use corelane::{config::HttpConnectionManager, io::Peer};
 use std::{cell::Cell, rc::Rc, time::Duration};
 
 rules! {
@@ -81,8 +78,13 @@ fn mirror(lab: &Lab) -> Peer {
             let body = String::from_utf8(body).unwrap();
             if chunked.is_some() {
                 let (one, two) = body.split_at(body.len() / 2);
-                let chunks = [one, two].map(|c| if c.is_empty() { String::new() } else { format!("{:x}\r\n{c}\r\n", c.len()) });
-                wire.send(format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{}{}0\r\n\r\n", chunks[0], chunks[1])).await;
+                let chunks = [one, two]
+                    .map(|c| if c.is_empty() { String::new() } else { format!("{:x}\r\n{c}\r\n", c.len()) });
+                wire.send(format!(
+                    "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{}{}0\r\n\r\n",
+                    chunks[0], chunks[1]
+                ))
+                .await;
             } else {
                 assert!(length.is_some());
                 wire.send(response(200, &body)).await;
@@ -102,10 +104,17 @@ async fn bodies_are_framed_as_they_came_both_ways(lab: Lab) {
         let answer = client.ask(&(head + &body)).await;
         assert_eq!(answer.field("content-length"), Some(&*size.to_string()));
         assert!(answer.text() == body);
-        let chunks: String = body.as_bytes().chunks(9_999).map(|c| format!("{:x};ext=1\r\n{}\r\n", c.len(), str::from_utf8(c).unwrap())).collect();
+        let chunks: String = body
+            .as_bytes()
+            .chunks(9_999)
+            .map(|c| format!("{:x};ext=1\r\n{}\r\n", c.len(), str::from_utf8(c).unwrap()))
+            .collect();
         let head = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
         let answer = client.ask(&format!("{head}{chunks}0\r\n\r\n")).await;
-        assert_eq!((answer.field("transfer-encoding"), answer.field("content-length")), (Some("chunked"), None));
+        assert_eq!(
+            (answer.field("transfer-encoding"), answer.field("content-length")),
+            (Some("chunked"), None)
+        );
         assert!(answer.text() == body);
     }
     assert_eq!(lab.stat("cluster.up.upstream_cx_total"), 1);
@@ -117,7 +126,8 @@ async fn trailers_travel_both_ways(lab: Lab) {
         assert_eq!(field(&head, "trailer"), Some("x-sum"), "{head}");
         let (body, trailers) = wire.chunks().await.unwrap();
         assert_eq!((body.as_slice(), trailers.as_str()), (&b"data"[..], "x-sum: 7\n"));
-        wire.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx-back: 8\r\n\r\n").await;
+        wire.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx-back: 8\r\n\r\n")
+            .await;
         let _ = wire.to_end().await;
     });
     lab.http(&[upstream.addr]).await;
@@ -160,9 +170,13 @@ async fn responses_without_body_have_none(lab: Lab) {
     });
     lab.http(&[upstream.addr.clone()]).await;
     let mut client = lab.client().await;
-    for (method, path, length) in
-        [("GET", "/204", None), ("GET", "/304", Some("77")), ("HEAD", "/length", Some("99")), ("HEAD", "/chunked", None), ("GET", "/", Some("0"))]
-    {
+    for (method, path, length) in [
+        ("GET", "/204", None),
+        ("GET", "/304", Some("77")),
+        ("HEAD", "/length", Some("99")),
+        ("HEAD", "/chunked", None),
+        ("GET", "/", Some("0")),
+    ] {
         client.send(format!("{method} {path} HTTP/1.1\r\nhost: a\r\n\r\n")).await;
         let head = client.head().await;
         assert_eq!(field(&head, "content-length"), length, "{head}");
@@ -287,7 +301,10 @@ async fn an_early_response_ends_the_connection(lab: Lab) {
     let mut client = lab.client().await;
     client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\nsome").await;
     let answer = client.message().await;
-    assert_eq!((answer.status(), answer.field("connection"), answer.text()), (413, Some("close"), "too much"));
+    assert_eq!(
+        (answer.status(), answer.field("connection"), answer.text()),
+        (413, Some("close"), "too much")
+    );
     assert!(client.to_end().await.1.is_ok());
     lab.until_stat("cluster.up.upstream_cx_active", 0).await;
 }
@@ -309,7 +326,9 @@ async fn a_client_that_resets_resets_its_upstream(lab: Lab) {
     client.abort();
     lab.until_stat("http.test.downstream_rq_rx_reset", 1).await;
     lab.until_stat("cluster.up.upstream_cx_active", 0).await;
-    lab.io.sleep(Duration::from_millis(20)).await;
+    while ended.get().is_none() {
+        lab.io.sleep(Duration::from_millis(5)).await;
+    }
     assert_eq!(ended.get(), Some(true), "a reset, not a FIN");
     assert_eq!(lab.stat("http.test.downstream_rq_active"), 0);
 }
@@ -369,7 +388,10 @@ async fn a_response_that_is_too_short_never_looks_complete(lab: Lab) {
 async fn bytes_behind_a_response_are_not_the_next_one(lab: Lab) {
     let upstream = lab.upstream(|mut wire| async move {
         wire.head().await;
-        wire.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nokHTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil").await;
+        wire.send(
+            "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nokHTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil",
+        )
+        .await;
         let _ = wire.to_end().await;
     });
     lab.http(&[upstream.addr.clone()]).await;

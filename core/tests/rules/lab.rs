@@ -4,20 +4,13 @@
 use corelane::{
     Builder, Proxy,
     config::{
-        Action, Cluster, Config, Forward, HttpConnectionManager, Listener, PathMatcher, Route, RouteConfiguration,
-        TcpProxy, Terminal, VirtualHost,
+        Action, Cluster, Config, Forward, HttpConnectionManager, Listener, PathMatcher, Route,
+        RouteConfiguration, TcpProxy, Terminal, VirtualHost,
     },
     control::Handle,
     io::{Backend, Bind, Chunk, Config as Driver, Io, Peer, Reactor, Stream, sim::World},
 };
-use std::{
-    cell::Cell,
-    future::Future,
-    io,
-    net::SocketAddr,
-    rc::Rc,
-    time::Duration,
-};
+use std::{cell::Cell, future::Future, io, net::SocketAddr, rc::Rc, time::Duration};
 
 /// What a test gets.
 #[derive(Clone)]
@@ -50,7 +43,8 @@ pub(crate) fn on_sim<F: Future<Output = ()> + 'static>(setup: Setup, test: impl 
     let lanes: Vec<Io> = (0..setup.lanes).map(|_| world.lane(&Driver::default())).collect();
     let io = world.lane(&Driver::default());
     let handle = (setup.build)(Proxy::builder()).on(&lanes);
-    let lab = Lab { io: io.clone(), handle: handle.clone(), driver: "sim", next_port: Rc::new(Cell::new(2000)) };
+    let lab =
+        Lab { io: io.clone(), handle: handle.clone(), driver: "sim", next_port: Rc::new(Cell::new(2000)) };
     world.run(&io, bounded(lab.io.clone(), test(lab)));
     world.run(&io, async move { handle.stop().await.unwrap() });
 }
@@ -160,7 +154,11 @@ impl Lab {
     }
 
     /// A TCP listener `web` to cluster `up`.
-    pub(crate) async fn tcp_with(&self, upstreams: &[Peer], change: impl FnOnce(&mut TcpProxy, &mut Cluster)) -> Config {
+    pub(crate) async fn tcp_with(
+        &self,
+        upstreams: &[Peer],
+        change: impl FnOnce(&mut TcpProxy, &mut Cluster),
+    ) -> Config {
         let mut tcp = TcpProxy::new("test", "up");
         let mut cluster = Cluster::new("up", upstreams.iter().cloned());
         change(&mut tcp, &mut cluster);
@@ -181,7 +179,10 @@ impl Lab {
     }
 
     /// An upstream whose connections each run `script`.
-    pub(crate) fn upstream<F: Future<Output = ()> + 'static>(&self, script: impl Fn(Wire) -> F + 'static) -> Upstream {
+    pub(crate) fn upstream<F: Future<Output = ()> + 'static>(
+        &self,
+        script: impl Fn(Wire) -> F + 'static,
+    ) -> Upstream {
         self.upstream_at(&Bind::tcp(self.free()), script)
     }
 
@@ -246,7 +247,8 @@ pub(crate) fn to_cluster(name: &str) -> RouteConfiguration {
 }
 
 pub(crate) fn table(routes: Vec<Route>) -> RouteConfiguration {
-    let host = VirtualHost { name: "all".into(), domains: vec!["*".into()], routes, ..VirtualHost::default() };
+    let host =
+        VirtualHost { name: "all".into(), domains: vec!["*".into()], routes, ..VirtualHost::default() };
     RouteConfiguration { name: "table".into(), virtual_hosts: vec![host], ..RouteConfiguration::default() }
 }
 

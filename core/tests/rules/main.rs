@@ -2,5 +2,11 @@
 //! drivers: `http::sim::…`, `http::epoll::…`, `http::uring::…`.
 #![forbid(unsafe_code)]
 
+mod breakers;
+mod failures;
+mod filters;
+mod flow;
 mod http;
 mod lab;
+mod publish;
+mod tcp;
