@@ -83,12 +83,13 @@ impl Mailbox {
 
     /// From here on a letter wakes the lane again. Must come before the queue is read, or a wake could be lost.
     pub(crate) fn looked(&self) {
-        // A letter that is posted between the two finds the flag down and sets the event, which comes next turn.
-        if self.0.woken.load(SeqCst)
-            && self.0.woken.swap(false, SeqCst)
-            && let Some(event) = &self.0.event
-        {
-            sys::event_clear(event.as_raw_fd());
+        if self.0.woken.load(SeqCst) {
+            // The event before the flag: the other way round, a letter between the two would set an event that is cleared
+            // at once, and leave the flag up, so that no later letter wakes the lane.
+            if let Some(event) = &self.0.event {
+                sys::event_clear(event.as_raw_fd());
+            }
+            self.0.woken.store(false, SeqCst);
         }
     }
 
@@ -129,4 +130,58 @@ pub(crate) fn unregister(id: u8) {
 pub(crate) fn lane(id: u8) -> Option<Mailbox> {
     let lanes = LANES.read().unwrap_or_else(|poisoned| poisoned.into_inner());
     lanes[usize::from(id)].clone()
+}
+
+#[cfg(test)]
+#[cfg(not(miri))]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicU32;
+
+    /// Whether the event is set; resets it.
+    fn event_is_set(mailbox: &Mailbox) -> bool {
+        let mut count = 0_u64;
+        let fd = mailbox.event().expect("made with one");
+        // SAFETY: eight bytes behind the pointer; the descriptor does not block.
+        unsafe { libc::read(fd, (&raw mut count).cast(), 8) == 8 }
+    }
+
+    #[test]
+    fn a_raised_flag_means_a_set_event() {
+        // Letters arrive while the lane looks. Whenever all is quiet, a flag that is up without the event behind it would
+        // keep every later letter from waking the lane.
+        const ROUNDS: u32 = if cfg!(debug_assertions) { 50_000 } else { 200_000 };
+        let mailbox = Mailbox::new(Some(sys::eventfd().expect("descriptors are left")));
+        let (to, rounds) = (mailbox.clone(), Arc::new([AtomicU32::new(0), AtomicU32::new(0)]));
+        let [begun, ended] = [rounds.clone(), rounds.clone()];
+        let wait = |rounds: &[AtomicU32; 2], i: usize, n: u32| {
+            while rounds[i].load(SeqCst) < n {
+                std::thread::yield_now();
+            }
+        };
+        let poster = std::thread::spawn(move || {
+            for n in 1..=ROUNDS {
+                wait(&begun, 0, n);
+                for _ in 0..3 {
+                    to.send(Letter::Wake(0));
+                }
+                begun[1].store(n, SeqCst);
+            }
+        });
+        for n in 1..=ROUNDS {
+            rounds[0].store(n, SeqCst);
+            let mut taken = 0;
+            while taken < 3 {
+                mailbox.looked();
+                while mailbox.take().is_some() {
+                    taken += 1;
+                }
+            }
+            wait(&ended, 1, n);
+            let raised = mailbox.0.woken.swap(false, SeqCst);
+            let set = event_is_set(&mailbox);
+            assert!(set || !raised, "round {n}: no later letter would wake the lane");
+        }
+        poster.join().expect("no panic");
+    }
 }

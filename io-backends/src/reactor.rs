@@ -154,6 +154,8 @@ pub(crate) struct Core {
     clock: Clock,
     local: RefCell<Option<Rc<dyn Any>>>,
     report: Report,
+    /// The reactor is gone or going; handles may live on.
+    ended: Cell<bool>,
 }
 
 /// What a lane knows of time and chance, renewed once a turn.
@@ -241,6 +243,14 @@ impl Core {
         }
     }
 
+    /// Refuses what a lane that has ended could never serve.
+    fn serves(&self) -> io::Result<()> {
+        if self.ended.get() {
+            return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the lane has ended"));
+        }
+        Ok(())
+    }
+
     fn random(&self) -> u64 {
         // SplitMix64: small, fast, and good enough to spread load; never for secrets.
         let state = self.clock.random.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -298,8 +308,10 @@ impl Io {
     /// Starts to listen.
     ///
     /// # Errors
-    /// What socket(2), bind(2) and listen(2) say, for example `AddrInUse` or `PermissionDenied`.
+    /// What socket(2), bind(2) and listen(2) say, for example `AddrInUse` or `PermissionDenied`; `BrokenPipe` when the lane
+    /// has ended.
     pub fn listen(&self, at: &Bind) -> io::Result<Listener> {
+        self.0.serves()?;
         let fd = self.0.kernel.bound(at, Kind::Stream)?;
         let state = State { accepted: Some(Box::default()), ..State::default() };
         Ok(Listener::new(self.0.watched_sock(fd, state, false)?))
@@ -308,8 +320,9 @@ impl Io {
     /// A UDP socket bound to an address (port 0: any).
     ///
     /// # Errors
-    /// What socket(2) and bind(2) say.
+    /// What socket(2) and bind(2) say; `BrokenPipe` when the lane has ended.
     pub fn udp(&self, at: &Bind) -> io::Result<Udp> {
+        self.0.serves()?;
         let fd = self.0.kernel.bound(at, Kind::Datagram)?;
         Ok(Udp::new(self.0.watched_sock(fd, State::default(), true)?))
     }
@@ -317,8 +330,9 @@ impl Io {
     /// Connects. Waits as long as the kernel does: bound it with a [`timeout`](Io::timeout). Dropping the future aborts.
     ///
     /// # Errors
-    /// What connect(2) says, for example `ConnectionRefused`.
+    /// What connect(2) says, for example `ConnectionRefused`; `BrokenPipe` when the lane has ended.
     pub async fn connect(&self, to: &Peer) -> io::Result<Stream> {
+        self.0.serves()?;
         Stream::connect(self, to).await
     }
 
@@ -326,14 +340,17 @@ impl Io {
     /// direction. Receiving is armed on demand only.
     ///
     /// # Errors
-    /// What fcntl(2) or epoll_ctl(2) says; the socket is closed then.
+    /// What fcntl(2) or epoll_ctl(2) says, `BrokenPipe` when the lane has ended; the socket is reset then.
     pub fn import(&self, from: Exported) -> io::Result<Stream> {
+        self.0.serves()?;
         Stream::import(self, from)
     }
 
-    /// Runs a task on this lane, from the next turn on.
+    /// Runs a task on this lane, from the next turn on. A lane that has ended drops it.
     pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
-        self.0.tasks.spawn(Box::pin(task));
+        if !self.0.ended.get() {
+            self.0.tasks.spawn(Box::pin(task));
+        }
     }
 
     /// Resolves after `d`, at most two milliseconds late when the lane is not busy. Dropping it costs nothing later.
@@ -507,6 +524,7 @@ impl Reactor {
             clock: Clock { now: Cell::new(now), random: Cell::new(seed), reads: Cell::new(READS_PER_POLL) },
             local: RefCell::new(None),
             report,
+            ended: Cell::new(false),
         });
         let reactor = Reactor { io: Io(core), stuck: Cell::new(false) };
         match (&reactor.io.0.driver, reactor.io.0.mailbox.event()) {
@@ -614,6 +632,7 @@ impl Reactor {
     fn wind_down(&self) {
         let core = &self.io.0;
         let _entered = task::enter(core);
+        core.ended.set(true);
         core.mailbox.close();
         let local = core.local.take();
         drop(local);
@@ -639,6 +658,12 @@ impl Reactor {
             if turned.is_err() {
                 break;
             }
+            // Nobody else moves this time, and a simulated cancel may take some.
+            if let Kernel::Sim(net) = &core.kernel
+                && let Some(at) = net.next_event()
+            {
+                net.advance(at);
+            }
         }
         self.stuck.set(core.socks.borrow().live() > 0);
     }
@@ -654,7 +679,7 @@ impl Drop for Reactor {
         }
         core.pools.home.close();
         match &core.driver {
-            Driver::Ring(ring) => ring.borrow_mut().free_blocks(),
+            Driver::Ring(ring) => ring.borrow_mut().end(),
             Driver::Epoll(epoll) => epoll.borrow_mut().free_blocks(),
         }
     }

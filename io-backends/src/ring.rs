@@ -103,6 +103,8 @@ pub(crate) struct Cqe {
 pub(crate) enum Kernel {
     Uring(Uring),
     Sim(SimRing),
+    /// The lane has ended, and with it the ring; its handle may live on.
+    Ended,
 }
 
 /// A submission queue, a completion queue and a ring of blocks that the kernel fills.
@@ -133,6 +135,7 @@ impl Ring {
         match &mut self.kernel {
             Kernel::Uring(uring) => uring.push(sqe, user_data),
             Kernel::Sim(sim) => sim.push(sqe, user_data),
+            Kernel::Ended => {}
         }
     }
 
@@ -163,6 +166,7 @@ impl Ring {
             match &mut self.kernel {
                 Kernel::Uring(uring) => uring.post(id, at, room),
                 Kernel::Sim(sim) => sim.post(id, at, room),
+                Kernel::Ended => {}
             }
             self.posted += 1;
         }
@@ -185,8 +189,9 @@ impl Ring {
         buf
     }
 
-    /// Takes every block back from the kernel. Only after the ring's kernel side is gone and the home is closed.
-    pub(crate) fn free_blocks(&mut self) {
+    /// Ends the kernel's side, which may fill no block from then on, and takes every block back. The home is closed.
+    pub(crate) fn end(&mut self) {
+        self.kernel = Kernel::Ended;
         self.posted = 0;
         for (block, posted) in std::mem::take(&mut self.blocks) {
             if posted {
@@ -213,6 +218,7 @@ pub(crate) fn turn(
         match &mut ring.kernel {
             Kernel::Uring(uring) => uring.enter(wait, &mut completions)?,
             Kernel::Sim(sim) => sim.enter(&mut completions),
+            Kernel::Ended => {}
         }
         completions
     };

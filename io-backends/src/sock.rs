@@ -921,6 +921,7 @@ impl Sock {
             }
             state.recv.ended = Ended::Failed(libc::ECONNABORTED);
             state.send.error = libc::ECONNABORTED;
+            state.send.queued = 0;
             self.close(state);
         }
     }

@@ -113,6 +113,20 @@ cases! {
     PLAIN datagrams::the_largest_datagram_fits_and_more_does_not;
     PLAIN datagrams::datagrams_keep_their_bounds;
     PLAIN datagrams::nobody_hears_a_closed_socket;
+    CALM lane::a_letter_wakes_a_sleeping_lane;
+    PLAIN lane::letters_keep_their_order;
+    PLAIN lane::no_wake_is_lost;
+    PLAIN lane::a_closed_mailbox_drops_its_letters;
+    PLAIN lane::a_waker_works_from_any_thread;
+    CALM lane::sleeps_are_never_early_and_soon_over;
+    PLAIN lane::sleeps_end_in_their_order;
+    PLAIN lane::a_dropped_sleep_costs_nothing;
+    PLAIN lane::a_timeout_drops_what_is_late;
+    PLAIN lane::tasks_may_be_spawned_by_a_drop;
+    PLAIN lane::a_lane_ends_while_others_hold_its_streams;
+    PLAIN lane::buffers_outlive_their_lane;
+    PLAIN lane::yielding_lets_others_run;
+    CALM lane::a_task_that_never_waits_leaves_the_kernel_its_turn;
 }
 
 /// The tests of each driver, asked of the test binary itself: a case that was commented out, ignored or compiled away on
