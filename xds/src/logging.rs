@@ -9,7 +9,7 @@ use std::{
 use log::{LevelFilter, Log, Metadata, Record};
 
 /// Sends every record up to `level` to standard error. Once per process; a later call only sets the level.
-pub fn start(level: LevelFilter) {
+pub(crate) fn start(level: LevelFilter) {
     // An embedding program's own logger stays.
     let _ = log::set_logger(&Stderr);
     log::set_max_level(level);

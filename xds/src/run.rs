@@ -1,0 +1,215 @@
+//! From a command line to a proxy that serves, and back to an exit status. Owns the order of starting and stopping, and the
+//! signals; everything it starts is somebody else's.
+//!
+//! SIGHUP reads the configuration again. SIGTERM and SIGINT drain for up to `--drain-time-s`; a second one exits at once.
+
+use std::{
+    ffi::OsString,
+    io::{self, Write as _},
+    process::ExitCode,
+    sync::Arc,
+    thread,
+    time::{Duration, SystemTime},
+};
+
+use corelane::{
+    Proxy, admin::Admin, compile::Compiler, config::Problems, control::Snapshot, filter::Registry,
+    telemetry::StatsStore,
+};
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGTERM},
+    iterator::Signals,
+};
+
+use crate::{
+    args::{Args, Command, HELP, Mode},
+    info::{self, Server},
+    load::Source,
+    logging,
+    problem::Problem,
+    profile::Profile,
+    translate::Translated,
+};
+
+/// Runs the program that `profile` describes with the arguments behind its name. Returns when it has ended.
+pub fn run(profile: &Profile, args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    match Command::parse(args) {
+        Ok(Command::Help) => {
+            print(&format!("{}\n\nUsage: {} [OPTIONS]\n\n{HELP}", profile.about, profile.name))
+        }
+        Ok(Command::Version) => print(&format!("{} {}\n", profile.name, info::VERSION)),
+        Ok(Command::Run(args)) => {
+            logging::start(args.log_level);
+            let source = source(profile, &args);
+            let outcome = match args.mode {
+                Mode::Validate => validate(profile, &source),
+                Mode::Serve => serve(profile, args, &source),
+            };
+            outcome.unwrap_or_else(|problems| report(&source, &problems))
+        }
+        Err(what) => {
+            eprintln!("{}: {what}\nTry --help.", profile.name);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn source(profile: &Profile, args: &Args) -> Source {
+    Source {
+        path: args.config_path.clone(),
+        yaml: args.config_yaml.clone(),
+        default: profile.default_bootstrap,
+    }
+}
+
+/// Says what is wrong, on standard error and whatever the log level: it is the answer to the command.
+fn report(source: &Source, problems: &[Problem]) -> ExitCode {
+    for problem in problems {
+        eprintln!("{}: {problem}", source.name());
+    }
+    ExitCode::FAILURE
+}
+
+fn validate(profile: &Profile, source: &Source) -> Result<ExitCode, Vec<Problem>> {
+    let translated = source.load()?;
+    let registry = (profile.filters)(Registry::new());
+    let compiler = Compiler::new(Arc::new(registry), Arc::new(StatsStore::new(1)));
+    compiler
+        .compile(&Snapshot::default(), &translated.config)
+        .map_err(|problems| in_words_of_the_file(&translated, &problems))?;
+    Ok(print(&format!("configuration '{}' OK\n", source.name())))
+}
+
+/// Everything from the first thread to the last signal.
+fn serve(profile: &Profile, args: Args, source: &Source) -> Result<ExitCode, Vec<Problem>> {
+    let first = source.load()?;
+    // Before any thread starts, so that no signal finds its default action, and none is lost.
+    let signals = Signals::new([SIGHUP, SIGTERM, SIGINT]).map_err(|error| trouble("signals", &error))?;
+    let drain_time = args.drain_time;
+    let running = start(profile, args, &first)?;
+    announce(profile, source, &running);
+    obey(signals, drain_time, source, &running, &first)?;
+    running.proxy.join();
+    log::info!("drained");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What lives as long as the process serves.
+struct Running {
+    proxy: Proxy,
+    server: Arc<Server>,
+    admin: Option<Admin>,
+}
+
+fn start(profile: &Profile, args: Args, first: &Translated) -> Result<Running, Vec<Problem>> {
+    let started = SystemTime::now();
+    let mut builder = Proxy::builder().backend(args.backend).filters(profile.filters);
+    if let Some(lanes) = args.concurrency {
+        builder = builder.lanes(lanes.get());
+    }
+    let proxy = builder.start().map_err(|error| trouble("the lanes do not start", &error))?;
+    let handle = proxy.handle().clone();
+    let server = Arc::new(Server::new(args, handle.clone(), started, first.node.clone()));
+    let admin = match &first.admin {
+        Some(at) => {
+            let admin = Admin::start(at, info::pages(&server));
+            Some(admin.map_err(|error| trouble(&format!("the admin at {at}"), &error))?)
+        }
+        None => None,
+    };
+    handle.configure(&first.config).map_err(|problems| in_words_of_the_file(first, &problems))?;
+    Ok(Running { proxy, server, admin })
+}
+
+/// Does what signals say until the proxy has drained.
+fn obey(
+    mut signals: Signals,
+    drain_time: Duration,
+    source: &Source,
+    running: &Running,
+    first: &Translated,
+) -> Result<(), Vec<Problem>> {
+    let end = signals.handle();
+    let mut draining = false;
+    for signal in &mut signals {
+        match signal {
+            SIGHUP if draining => log::warn!("SIGHUP changes nothing while draining"),
+            SIGHUP => reload(source, running, first),
+            _ if draining => {
+                log::warn!("a second signal: exiting at once");
+                // Past everything that would wait for connections, which is what was asked for.
+                std::process::exit(1);
+            }
+            _ => {
+                draining = true;
+                log::info!("draining for up to {} s", drain_time.as_secs());
+                let (drained, end) = (running.proxy.handle().drain(drain_time), end.clone());
+                // Waits beside the signals, and then ends their loop.
+                let waiter = thread::Builder::new().name("drain".into()).spawn(move || {
+                    // The only error is a proxy that has ended already.
+                    let _ = drained.wait();
+                    end.close();
+                });
+                waiter.map_err(|error| trouble("the drain", &error))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads the configuration again. A bad one changes nothing.
+fn reload(source: &Source, running: &Running, first: &Translated) {
+    let outcome = source.load().and_then(|next| {
+        if next.admin != first.admin {
+            let what = "cannot be changed without a restart";
+            return Err(vec![Problem::new("admin.address", what)]);
+        }
+        let published = running.proxy.handle().configure(&next.config);
+        published.map_err(|problems| in_words_of_the_file(&next, &problems))?;
+        running.server.set_node(next.node);
+        Ok(())
+    });
+    match outcome {
+        Ok(()) => log::info!("{} was read again and is in force", source.name()),
+        Err(problems) => {
+            for problem in &problems {
+                log::error!("{}: {problem}", source.name());
+            }
+            log::error!("the old configuration stays: {} problems in the new one", problems.len());
+        }
+    }
+}
+
+/// What an operator wants to know first: where, how, and how many.
+fn announce(profile: &Profile, source: &Source, running: &Running) {
+    let handle = running.proxy.handle();
+    log::info!("{} {} serves {}", profile.name, info::VERSION, source.name());
+    for (name, at) in handle.listening() {
+        log::info!("listener {name:?} listens on {at}");
+    }
+    if let Some(report) = handle.reports().first() {
+        log::info!("{} lanes, each on {report}", handle.reports().len());
+    }
+    match &running.admin {
+        Some(admin) => log::info!("the admin listens on {}", admin.local()),
+        None => log::info!("no admin: the configuration gives it no address"),
+    }
+    if source.is_default() {
+        print(&format!("{}\n", profile.default_hint));
+    }
+}
+
+fn in_words_of_the_file(translated: &Translated, problems: &Problems) -> Vec<Problem> {
+    problems.0.iter().map(|problem| translated.origins.problem(problem)).collect()
+}
+
+fn trouble(what: &str, error: &io::Error) -> Vec<Problem> {
+    vec![Problem::new("", format!("{what}: {error}"))]
+}
+
+/// Writes to standard output, which may be closed: that is no reason to fail.
+fn print(text: &str) -> ExitCode {
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    ExitCode::SUCCESS
+}

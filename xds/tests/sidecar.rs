@@ -1,0 +1,287 @@
+//! The binary as an operator meets it: files, signals, pages, exit statuses. What it forwards, and how well, is tested in
+//! `corelane` and in `interop`.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+/// The embedded example, on ports that are free now.
+fn example() -> String {
+    // Held until all are chosen, so that they differ.
+    let held: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let port = |at: usize| held[at].local_addr().unwrap().port().to_string();
+    include_str!("../src/default.yaml")
+        .replace("10000", &port(0))
+        .replace("10001", &port(1))
+        .replace("9901", &port(2))
+}
+
+/// A file and a log of their own, removed at the end.
+struct Files {
+    config: PathBuf,
+    log: PathBuf,
+}
+
+impl Files {
+    fn new(text: &str) -> Files {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let stem = format!("corelane-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let at = |extension: &str| std::env::temp_dir().join(&stem).with_extension(extension);
+        let files = Files { config: at("yaml"), log: at("log") };
+        fs::write(&files.config, text).unwrap();
+        files
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_corelane-sidecar"));
+        command.arg("-c").arg(&self.config).args(["--concurrency", "1"]);
+        command
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        for file in [&self.config, &self.log] {
+            let _ = fs::remove_file(file);
+        }
+    }
+}
+
+/// A running sidecar, killed if a test leaves it.
+struct Sidecar {
+    child: Child,
+    files: Files,
+}
+
+impl Sidecar {
+    /// Starts it and waits until it serves.
+    fn start(text: &str) -> Sidecar {
+        let files = Files::new(text);
+        let log = fs::File::create(&files.log).unwrap();
+        let child = files.command().stderr(log).stdout(Stdio::null()).spawn().unwrap();
+        let sidecar = Sidecar { child, files };
+        sidecar.wait_for_log("the admin listens on");
+        sidecar
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(&self.files.log).unwrap()
+    }
+
+    fn wait_for_log(&self, text: &str) {
+        until(&format!("{text:?} in the log"), || self.log().contains(text).then_some(()));
+    }
+
+    /// Where the log says that something listens.
+    fn at(&self, what: &str) -> SocketAddr {
+        let log = self.log();
+        let line =
+            log.lines().find(|line| line.contains(what)).unwrap_or_else(|| panic!("no {what} in {log}"));
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
+        assert!(sent.unwrap().success());
+    }
+
+    fn exit(&mut self) -> Option<i32> {
+        until("the exit", || self.child.try_wait().unwrap()).code()
+    }
+}
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Polls for what must come within ten seconds.
+fn until<T>(what: &str, mut poll: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + Duration::from_secs(10);
+    loop {
+        if let Some(found) = poll() {
+            return found;
+        }
+        assert!(Instant::now() < end, "waited in vain for {what}");
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+}
+
+/// One connection that stays open.
+struct Client(TcpStream);
+
+impl Client {
+    fn connect(at: SocketAddr) -> Client {
+        let stream = TcpStream::connect(at).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        Client(stream)
+    }
+
+    /// The status and the body of an answer that says its length.
+    fn request(&mut self, head: &str, body: &str) -> (u16, String) {
+        let length = body.len();
+        let request = format!("{head} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}");
+        self.0.write_all(request.as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        let end = loop {
+            if let Some(end) = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+                break end + 4;
+            }
+            self.more(&mut answer);
+        };
+        let head = String::from_utf8(answer[..end].to_vec()).unwrap().to_ascii_lowercase();
+        let length: usize = head
+            .split("content-length: ")
+            .nth(1)
+            .map_or(0, |rest| rest.split("\r\n").next().unwrap().parse().unwrap());
+        while answer.len() < end + length {
+            self.more(&mut answer);
+        }
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, String::from_utf8(answer[end..].to_vec()).unwrap())
+    }
+
+    fn more(&mut self, into: &mut Vec<u8>) {
+        let mut piece = [0; 4096];
+        let count = self.0.read(&mut piece).unwrap();
+        assert!(count > 0, "closed after {:?}", String::from_utf8_lossy(into));
+        into.extend_from_slice(&piece[..count]);
+    }
+}
+
+#[test]
+fn the_example_echoes_and_the_admin_tells_of_it() {
+    let mut sidecar = Sidecar::start(&example());
+    let (status, body) =
+        Client::connect(sidecar.at("listener \"ingress\"")).request("POST /some/path", "hello");
+    assert_eq!(status, 200);
+    assert!(body.starts_with("POST /some/path\n") && body.ends_with("\n5 bytes of body\n"), "{body}");
+    assert!(body.contains("\nx-forwarded-for: 127.0.0.1\n"), "{body}");
+    let mut admin = Client::connect(sidecar.at("the admin listens on"));
+    assert_eq!(admin.request("GET /ready", ""), (200, "LIVE\n".into()));
+    let (_, stats) = admin.request("GET /stats?filter=^cluster.*rq_total", "");
+    assert_eq!(stats, "cluster.echo.upstream_rq_total: 1\n");
+    let info: serde_json::Value = serde_json::from_str(&admin.request("GET /server_info", "").1).unwrap();
+    assert_eq!((&info["state"], &info["node"]["id"]), (&"LIVE".into(), &"example".into()));
+    assert_eq!(info["command_line_options"]["concurrency"], 1);
+    assert!(info["lanes"][0]["driver"].is_string() && info["lanes"][0]["why"].is_string(), "{info}");
+    assert_eq!(admin.request("POST /quitquitquit", ""), (200, "OK\n".into()));
+    drop(admin);
+    assert_eq!(sidecar.exit(), Some(0));
+}
+
+#[test]
+fn sighup_changes_routes_under_an_open_connection_and_a_bad_file_changes_nothing() {
+    let text = example();
+    let mut sidecar = Sidecar::start(&text);
+    let mut client = Client::connect(sidecar.at("listener \"ingress\""));
+    assert!(client.request("GET /", "").1.starts_with("GET /\n"));
+    let next = text.replace(
+        "route: { cluster: echo }",
+        "direct_response: { status: 203, body: { inline_string: new } }",
+    );
+    fs::write(&sidecar.files.config, &next).unwrap();
+    sidecar.signal("HUP");
+    sidecar.wait_for_log("was read again");
+    assert_eq!(client.request("GET /", ""), (203, "new".into()));
+    fs::write(&sidecar.files.config, next.replace("status: 203", "status: 204, no_such: 1")).unwrap();
+    sidecar.signal("HUP");
+    sidecar.wait_for_log("direct_response.no_such");
+    sidecar.wait_for_log("the old configuration stays");
+    assert_eq!(client.request("GET /", ""), (203, "new".into()));
+    drop(client);
+    sidecar.signal("TERM");
+    assert_eq!(sidecar.exit(), Some(0));
+}
+
+#[test]
+fn the_admin_does_not_move_without_a_restart() {
+    let text = example();
+    let sidecar = Sidecar::start(&text);
+    let admin = sidecar.at("the admin listens on");
+    fs::write(&sidecar.files.config, text.replace(&admin.port().to_string(), "1")).unwrap();
+    sidecar.signal("HUP");
+    sidecar.wait_for_log("admin.address: cannot be changed without a restart");
+    assert_eq!(Client::connect(admin).request("GET /ready", "").0, 200);
+}
+
+/// A request whose body never ends keeps the drain waiting; the second signal does not wait.
+#[test]
+fn sigterm_drains_and_a_second_one_does_not_wait() {
+    let mut sidecar = Sidecar::start(&example());
+    let ingress = sidecar.at("listener \"ingress\"");
+    let mut client = Client::connect(ingress);
+    client.0.write_all(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nhalf").unwrap();
+    let mut admin = Client::connect(sidecar.at("the admin listens on"));
+    let active = "http.ingress.downstream_rq_active: 1\n";
+    until("the request", || {
+        (admin.request("GET /stats?filter=ingress.downstream_rq_active", "").1 == active).then_some(())
+    });
+    sidecar.signal("TERM");
+    until("503 from /ready", || {
+        (admin.request("GET /ready", "") == (503, "DRAINING\n".into())).then_some(())
+    });
+    until("a closed listener", || TcpStream::connect(ingress).is_err().then_some(()));
+    assert!(sidecar.child.try_wait().unwrap().is_none(), "a request is still under way");
+    sidecar.signal("TERM");
+    assert_eq!(sidecar.exit(), Some(1));
+    assert!(sidecar.log().contains("exiting at once"));
+}
+
+#[test]
+fn validate_names_every_problem_with_its_path() {
+    let text = example();
+    let validate = |text: &str| {
+        let done = Files::new(text).command().args(["--mode", "validate"]).output().unwrap();
+        (done.status.code(), String::from_utf8([done.stdout, done.stderr].concat()).unwrap())
+    };
+    let (code, said) = validate(&text);
+    assert!(code == Some(0) && said.ends_with("' OK\n"), "{said}");
+    let bad = text.replace("stat_prefix: ingress", "foo: 1").replace("type: STATIC", "tipe: STATIC");
+    let (code, said) = validate(&bad);
+    let hcm = "static_resources.listeners[0].filter_chains[0].filters[0].typed_config";
+    assert_eq!((code, said.lines().count()), (Some(1), 2), "{said}");
+    assert!(
+        said.contains(&format!("{hcm}.foo (line ")) && said.contains("static_resources.clusters[0].tipe"),
+        "{said}"
+    );
+    // What only the core can know is told in the same words.
+    let router = "\n          - name: envoy.filters.http.router
+            typed_config:
+              \"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
+    assert_eq!(text.matches(router).count(), 2);
+    let (code, said) = validate(&text.replacen(&format!("\n          http_filters:{router}"), "", 1));
+    assert!(code == Some(1) && said.contains(&format!("{hcm}.http_filters: ")), "{said}");
+}
+
+#[test]
+fn a_port_in_use_is_told_with_the_listener() {
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = holder.local_addr().unwrap().port().to_string();
+    let text = example();
+    let own = text.split("port_value: ").nth(2).unwrap().split(' ').next().unwrap();
+    let done = Files::new(&text.replace(own, &taken)).command().output().unwrap();
+    let said = String::from_utf8(done.stderr).unwrap();
+    assert_eq!(done.status.code(), Some(1));
+    assert!(said.contains("static_resources.listeners[0]") && said.contains("ddress"), "{said}");
+}
+
+#[test]
+fn wrong_arguments_are_told_in_a_sentence() {
+    let run =
+        |args: &[&str]| Command::new(env!("CARGO_BIN_EXE_corelane-sidecar")).args(args).output().unwrap();
+    let wrong = run(&["--colour"]);
+    assert_eq!(wrong.status.code(), Some(1));
+    assert!(String::from_utf8(wrong.stderr).unwrap().contains("'--colour'"));
+    let help = String::from_utf8(run(&["--help"]).stdout).unwrap();
+    assert!(help.contains("Usage: corelane-sidecar [OPTIONS]") && help.contains("--drain-time-s"), "{help}");
+    assert!(String::from_utf8(run(&["--version"]).stdout).unwrap().starts_with("corelane-sidecar "));
+}
