@@ -116,10 +116,11 @@ impl Kernel {
         }
     }
 
-    pub(crate) fn linger_reset(&self, fd: RawFd) {
+    /// Makes the last close a reset, or takes that back.
+    pub(crate) fn linger_reset(&self, fd: RawFd, on: bool) {
         match self {
-            Kernel::Linux { .. } => sys::linger_reset(fd),
-            Kernel::Sim(net) => net.linger_reset(fd),
+            Kernel::Linux { .. } => sys::linger_reset(fd, on),
+            Kernel::Sim(net) => net.linger_reset(fd, on),
         }
     }
 

@@ -203,7 +203,7 @@ impl fmt::Debug for World {
     }
 }
 
-/// A socket of a world on its way between two of its lanes. Dropping it resets the connection.
+/// A socket of a world on its way between two of its lanes. Dropping it closes it, like a descriptor.
 #[derive(Debug)]
 pub struct SimSocket {
     world: u64,
@@ -228,7 +228,6 @@ impl Drop for SimSocket {
             worlds.iter().find(|(id, _)| *id == self.world).and_then(|(_, net)| net.upgrade())
         });
         if let Some(net) = net {
-            net.linger_reset(self.fd);
             net.close(self.fd);
         }
     }

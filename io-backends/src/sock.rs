@@ -780,7 +780,7 @@ impl Sock {
         let abort = unfinished && state.accepted.is_none() && !self.datagram;
         if abort {
             // An error can never look like a clean end.
-            self.core.kernel.linger_reset(self.fd);
+            self.core.kernel.linger_reset(self.fd, true);
             if !state.life.recv_gone {
                 state.recv.ended = Ended::Failed(libc::ECONNABORTED);
                 notify(&mut state.recv.waker);
@@ -834,7 +834,7 @@ impl Sock {
 
     /// Resets a connection that the kernel accepted and nobody took, as the kernel does with those in its own queue.
     fn refuse(&self, fd: RawFd) {
-        self.core.kernel.linger_reset(fd);
+        self.core.kernel.linger_reset(fd, true);
         self.core.kernel.close(fd);
     }
 
@@ -917,7 +917,7 @@ impl Sock {
     pub(crate) fn abandon(self: &Rc<Self>, state: &mut State) {
         if !state.life.closed {
             if state.send.finish != Finish::Done && state.accepted.is_none() && !self.datagram {
-                self.core.kernel.linger_reset(self.fd);
+                self.core.kernel.linger_reset(self.fd, true);
             }
             state.recv.ended = Ended::Failed(libc::ECONNABORTED);
             state.send.error = libc::ECONNABORTED;

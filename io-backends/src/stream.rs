@@ -39,7 +39,8 @@ pub struct RecvHalf(Rc<Sock>);
 /// The sending half of a [`Stream`]. Dropping it without [`SendHalf::finish`] **is** abort: the peer sees RST.
 pub struct SendHalf(Rc<Sock>);
 
-/// A stream between two lanes: `Send`, with everything that was received and not consumed, queued and not sent.
+/// A stream between two lanes: `Send`, with everything that was received and not consumed, queued and not sent. Dropping
+/// it is abort, as with any stream, unless FIN was sent.
 #[derive(Debug)]
 pub struct Exported {
     /// The socket itself.
@@ -138,6 +139,9 @@ impl Stream {
         .await?;
         let (unread, unsent, received, fin_wanted) = collect(&sock);
         let fd = sock.take_fd();
+        // Whoever loses it on the way aborts: the descriptor knows that by itself, in any process.
+        let finished = fin_wanted && unsent.is_empty();
+        sock.core.kernel.linger_reset(fd, !finished);
         let transport = match sock.core.kernel.exported(fd) {
             Some(sim) => Transport::Sim(sim),
             // SAFETY: `take_fd` gave the number up; nothing else closes it.
@@ -157,6 +161,7 @@ impl Stream {
             }
             Transport::Sim(socket) => socket.into_fd(),
         };
+        core.kernel.linger_reset(fd, false);
         let mut state = State::default();
         match received {
             End::Open => {}

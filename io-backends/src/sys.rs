@@ -221,9 +221,9 @@ pub(crate) fn nodelay(fd: RawFd) {
     let _ = set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1);
 }
 
-/// Makes the next close send RST and drop what is queued.
-pub(crate) fn linger_reset(fd: RawFd) {
-    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+/// Makes the last close send RST and drop what is queued, or takes that back.
+pub(crate) fn linger_reset(fd: RawFd, on: bool) {
+    let linger = libc::linger { l_onoff: on.into(), l_linger: 0 };
     let len = mem::size_of::<libc::linger>() as libc::socklen_t;
     // SAFETY: the kernel reads one `linger` behind the pointer during the call. Failure leaves an ordinary close.
     unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, (&raw const linger).cast(), len) };

@@ -127,6 +127,15 @@ cases! {
     PLAIN lane::buffers_outlive_their_lane;
     PLAIN lane::yielding_lets_others_run;
     CALM lane::a_task_that_never_waits_leaves_the_kernel_its_turn;
+    PLAIN moving::a_stream_hops_between_lanes;
+    PLAIN moving::a_stream_hops_between_drivers;
+    PLAIN moving::an_import_receives_on_demand_only;
+    PLAIN moving::a_parked_send_is_exported;
+    PLAIN moving::fin_travels;
+    PLAIN moving::a_reset_travels;
+    PLAIN moving::a_timeout_is_no_end;
+    PLAIN moving::who_drops_an_export_aborts;
+    PLAIN moving::a_failed_sender_is_not_exported;
 }
 
 /// The tests of each driver, asked of the test binary itself: a case that was commented out, ignored or compiled away on

@@ -215,9 +215,9 @@ impl Net {
         state.sockets.get(&fd).and_then(|s| s.local.clone()).ok_or_else(|| failure(libc::EBADF))
     }
 
-    pub(crate) fn linger_reset(&self, fd: RawFd) {
+    pub(crate) fn linger_reset(&self, fd: RawFd, on: bool) {
         if let Some(socket) = self.state.borrow_mut().sockets.get_mut(&fd) {
-            socket.linger_reset = true;
+            socket.linger_reset = on;
         }
     }
 
