@@ -77,7 +77,8 @@ fn rounds(arguments: &Arguments, subjects: &mut [Subject; 3]) -> Result<()> {
 /// Nanoseconds of CPU per request of one load.
 fn cost(subject: &Subject, arguments: &Arguments) -> Result<f64> {
     let path = if arguments.body.is_some() { "files/body" } else { "bench" };
-    let headers: Vec<String> = HEADERS.iter().map(|(n, v)| format!("-H{n}: {v}")).collect();
+    let headers: Vec<String> =
+        HEADERS.iter().take(arguments.headers).map(|(n, v)| format!("-H{n}: {v}")).collect();
     let more: Vec<&str> = headers.iter().map(String::as_str).collect();
     let before = cpu_time(subject.id)?;
     let url = format!("http://127.0.0.1:{}/{path}", subject.port);

@@ -1,4 +1,4 @@
-//! `corelane-benches`: what one request costs, measured from outside on the built sidecar.
+//! `corelane-benches`: what one request costs, measured from outside on a running proxy.
 //!
 //! * `instructions`: user instructions per HTTP/1 request, by callgrind. Repeats to within a few instructions.
 //! * `haproxy`: CPU time per request beside HAProxy's, in paired rounds. Needs two cores that are otherwise idle.
@@ -9,13 +9,14 @@
 
 mod haproxy;
 mod instructions;
+mod lane;
 mod stats;
 
 use anyhow::{Context, Result, bail, ensure};
 use std::{path::PathBuf, process::ExitCode};
 
 const USAGE: &str = "corelane-benches instructions|haproxy [--sidecar PATH] [--at-most X] \
-                     [--rounds N] [--seconds N] [--body BYTES] [--seed N]";
+                     [--top N] [--rounds N] [--seconds N] [--body BYTES] [--headers N] [--seed N]";
 
 /// What both measurements are told.
 struct Arguments {
@@ -24,7 +25,9 @@ struct Arguments {
     rounds: usize,
     seconds: u64,
     body: Option<u64>,
+    headers: usize,
     seed: u64,
+    top: usize,
 }
 
 fn main() -> ExitCode {
@@ -40,6 +43,9 @@ fn main() -> ExitCode {
 fn run() -> Result<()> {
     let mut words = std::env::args().skip(1);
     let what = words.next().context(USAGE)?;
+    if what == "lane" {
+        return lane::serve(words);
+    }
     let arguments = Arguments::parse(words)?;
     let (figure, unit) = match what.as_str() {
         "instructions" => {
@@ -58,7 +64,16 @@ fn run() -> Result<()> {
 impl Arguments {
     fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments> {
         let sidecar = std::env::current_exe()?.with_file_name("corelane-sidecar");
-        let mut arguments = Arguments { sidecar, at_most: None, rounds: 20, seconds: 2, body: None, seed: 1 };
+        let mut arguments = Arguments {
+            sidecar,
+            at_most: None,
+            rounds: 20,
+            seconds: 2,
+            body: None,
+            headers: HEADERS.len(),
+            seed: 1,
+            top: 0,
+        };
         while let Some(word) = words.next() {
             let value = words.next().with_context(|| format!("{word} needs a value"))?;
             let number = || value.parse().with_context(|| format!("{word} {value}: not a number"));
@@ -68,6 +83,8 @@ impl Arguments {
                 "--rounds" => arguments.rounds = usize::try_from(number()?)?,
                 "--seconds" => arguments.seconds = number()?,
                 "--body" => arguments.body = Some(number()?),
+                "--headers" => arguments.headers = usize::try_from(number()?)?.min(HEADERS.len()),
+                "--top" => arguments.top = usize::try_from(number()?)?,
                 "--seed" => arguments.seed = number()?,
                 _ => bail!(USAGE),
             }

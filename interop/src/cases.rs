@@ -230,7 +230,7 @@ fn admin_answers(world: &mut World<'_>) -> Result<()> {
     let sidecar = world.sidecar()?;
     curl(&[&url(sidecar.bootstrap.http, "/")])?;
     ensure!(sidecar.admin("/ready")?.trim() == "LIVE", "/ready");
-    ensure!(sidecar.stat("cluster.origin.upstream_rq_200")? == 1, "{}", sidecar.admin("/stats")?);
+    ensure!(sidecar.stat("cluster.origin.upstream_rq_2xx")? == 1, "{}", sidecar.admin("/stats")?);
     ensure!(sidecar.stat("http.web.downstream_rq_2xx")? == 1, "{}", sidecar.admin("/stats")?);
     let info = sidecar.admin("/server_info")?;
     ensure!(info.contains("\"state\"") && info.contains("LIVE"), "{info}");
