@@ -247,6 +247,15 @@ fn binary_headers_are_refused() {
         (v2(0x21, 0x22, &[0xff; 36]), NotUnicast),
     ] {
         refused(&bytes, why);
+        let known_at = match why {
+            Version | Command => 13,
+            Family => 14,
+            Length => 16,
+            NotUnicast => bytes.len(),
+            _ => continue,
+        };
+        assert_eq!(parse(&bytes[..known_at - 1], &ACCEPT), Ok(Progress::Partial));
+        assert_eq!(parse(&bytes[..known_at], &ACCEPT), Err(why), "nothing more is waited for");
     }
 }
 
@@ -331,6 +340,20 @@ fn broken_records_are_refused() {
         (b"\x03\0\x04\0\0\0\0", Checksum),
     ] {
         refused(&with(tlvs), why);
+    }
+}
+
+#[test]
+fn only_records_that_nobody_registered_may_repeat() {
+    for kind in 0..=0xffu8 {
+        let twice = with(&[kind, 0, 0, 0xe0, 0, 0, kind, 0, 0]);
+        let expected = match kind {
+            // Neither can be empty.
+            0x03 | 0x20 => Err(ProxyError::Tlv),
+            0x01 | 0x02 | 0x05 | 0x21..=0x28 | 0x30 => Err(ProxyError::RepeatedTlv),
+            _ => Ok(()),
+        };
+        assert_eq!(parse(&twice, &ACCEPT).map(|_| ()), expected, "{kind:#x}");
     }
 }
 
