@@ -59,6 +59,8 @@ pub enum Kind {
     Overflow,
     /// Refused by policy with this status.
     Denied(Status),
+    /// Refused by a local rate limit with this status.
+    RateLimited(Status),
     /// A filter broke a rule, such as setting contradicting framing fields.
     Filter,
 }
@@ -110,7 +112,7 @@ impl Error {
     /// What the client is answered, if it still can be.
     pub const fn status(&self) -> Status {
         match (self.kind, self.side) {
-            (Kind::Denied(status), _) => status,
+            (Kind::Denied(status) | Kind::RateLimited(status), _) => status,
             (Kind::Head(error), Side::Downstream) => error.status(),
             (Kind::Timeout(Timeout::Response | Timeout::ResponseIdle), _) => Status::GATEWAY_TIMEOUT,
             (Kind::Timeout(_), _) => Status::REQUEST_TIMEOUT,
@@ -140,6 +142,7 @@ impl Error {
             (Kind::NoCluster, _) => "NC",
             (Kind::NoEndpoint, _) => "UH",
             (Kind::Overflow, _) => "UO",
+            (Kind::RateLimited(_), _) => "RL",
             (Kind::Denied(_) | Kind::Filter, _) => "LR",
         }
     }
@@ -167,6 +170,7 @@ impl Error {
             (Kind::Timeout(Timeout::Headers), _) => "request header timeout",
             (Kind::Timeout(Timeout::Request), _) => "request timeout",
             (Kind::NoEndpoint, _) => "no healthy upstream",
+            (Kind::RateLimited(_), _) => "local_rate_limited",
             (Kind::Head(_) | Kind::Body(_) | Kind::Length | Kind::Filter, _) => self.status().reason(),
             _ => "",
         }
@@ -198,6 +202,7 @@ impl fmt::Display for Error {
             Kind::NoEndpoint => "no healthy upstream",
             Kind::Overflow => "circuit breaker open",
             Kind::Denied(_) => "denied",
+            Kind::RateLimited(_) => "rate limited",
             Kind::Filter => "filter broke a rule",
         };
         write!(f, "{side}: {what}")
@@ -217,6 +222,7 @@ mod tests {
             (Error::upstream(Kind::Connect), 503, "UF"),
             (Error::upstream(Kind::ConnectTimeout), 503, "UF"),
             (Error::local(Kind::Overflow), 503, "UO"),
+            (Error::local(Kind::RateLimited(Status::TOO_MANY_REQUESTS)), 429, "RL"),
             (Error::local(Kind::NoEndpoint), 503, "UH"),
             (Error::local(Kind::NoCluster), 503, "NC"),
             (Error::local(Kind::NoRoute), 404, "NR"),

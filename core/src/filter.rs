@@ -19,7 +19,7 @@ mod cx;
 mod registry;
 
 pub use cx::{Cx, Destination};
-pub(crate) use cx::{Exchange, Pump};
+pub(crate) use cx::{Exchange, Extensions, Pump};
 pub use registry::{FilterFactory, Registry, Scope};
 pub(crate) use registry::{Made, Parsed};
 

@@ -6,24 +6,26 @@ mod chain;
 mod clusters;
 mod date;
 mod heads;
+mod life;
 
 pub(crate) use apply::{Ack, Barrier, Change};
 pub use chain::ChainCell;
 pub(crate) use chain::{Current, HttpChain, Membership, Route, TcpChain};
 pub(crate) use clusters::ClusterSlot;
+pub(crate) use life::tracked;
 
 use crate::{compile, listener::ListenerSlot, telemetry::StatsStore, upstream::Pool};
 use clusters::Clusters;
 use corelane_io::{Io, Listener, Mailbox, Peer};
 use date::Date;
 use heads::Heads;
+use life::Life;
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     collections::{BTreeMap, VecDeque},
     fmt,
     rc::Rc,
     sync::Arc,
-    task::Waker,
 };
 
 /// A lane of the proxy.
@@ -40,15 +42,6 @@ pub struct Lane {
     pub(crate) prepared: RefCell<BTreeMap<Arc<str>, Listener>>,
     changes: RefCell<VecDeque<(Arc<Change>, Ack)>>,
     pub(crate) life: Life,
-}
-
-/// How many connections a lane serves, and who wants to know when there are none.
-#[derive(Default)]
-pub(crate) struct Life {
-    connections: Cell<usize>,
-    watcher: RefCell<Option<Waker>>,
-    stopped: Cell<bool>,
-    stop_waker: RefCell<Option<Waker>>,
 }
 
 impl Lane {
@@ -124,65 +117,9 @@ impl Lane {
     pub(crate) fn shut(&self) {
         self.listeners.take().values().for_each(|slot| slot.stop());
         self.prepared.take();
+        self.life.end_connections();
         self.clusters.shut();
         self.io.set_local(Rc::new(()));
-    }
-}
-
-impl Life {
-    /// A connection begins; it ends when the guard is dropped.
-    pub(crate) fn connection(lane: &Rc<Lane>) -> ConnectionGuard {
-        let count = &lane.life.connections;
-        count.set(count.get() + 1);
-        ConnectionGuard(lane.clone())
-    }
-
-    /// Resolves when no connection is left.
-    pub(crate) async fn idle(&self) {
-        std::future::poll_fn(|cx| {
-            if self.connections.get() == 0 {
-                return std::task::Poll::Ready(());
-            }
-            *self.watcher.borrow_mut() = Some(cx.waker().clone());
-            std::task::Poll::Pending
-        })
-        .await;
-    }
-
-    /// Ends the lane.
-    pub(crate) fn stop(&self) {
-        self.stopped.set(true);
-        if let Some(waker) = self.stop_waker.take() {
-            waker.wake();
-        }
-    }
-
-    /// Resolves when the lane is to end.
-    pub(crate) async fn stopped(&self) {
-        std::future::poll_fn(|cx| {
-            if self.stopped.get() {
-                return std::task::Poll::Ready(());
-            }
-            *self.stop_waker.borrow_mut() = Some(cx.waker().clone());
-            std::task::Poll::Pending
-        })
-        .await;
-    }
-}
-
-/// Counts a connection of a lane while it lives.
-#[derive(Debug)]
-pub(crate) struct ConnectionGuard(Rc<Lane>);
-
-impl Drop for ConnectionGuard {
-    fn drop(&mut self) {
-        let life = &self.0.life;
-        life.connections.set(life.connections.get() - 1);
-        if life.connections.get() == 0
-            && let Some(waker) = life.watcher.take()
-        {
-            waker.wake();
-        }
     }
 }
 

@@ -9,6 +9,7 @@
 //! system call to [`io`].
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod compile;
 pub mod config;
 pub mod conn;

@@ -5,7 +5,7 @@ use crate::{
     compile,
     conn::{Conn, ConnMeta},
     http,
-    lane::{ChainCell, ConnectionGuard, Current, Lane, Life},
+    lane::{ChainCell, Current, Lane, tracked},
     limits::ACCEPT_PAUSE,
     tcp,
     telemetry::{Cells, ListenerStat},
@@ -140,10 +140,10 @@ impl ListenerSlot {
             listener: self.spec.borrow().config().address.clone(),
             accepted: lane.io().now(),
         };
-        let conn = Conn { stream, meta, open: Some(Open::new(lane, &self.stats)) };
+        let conn = Conn { stream, meta, open: Some(Open::new(&self.stats)) };
         match cell.current() {
-            Current::Http(_) => lane.io().spawn(http::serve(conn, cell, lane.clone())),
-            Current::Tcp(_) => lane.io().spawn(tcp::forward(conn, cell, lane.clone())),
+            Current::Http(_) => lane.io().spawn(tracked(lane, http::serve(conn, cell, lane.clone()))),
+            Current::Tcp(_) => lane.io().spawn(tracked(lane, tcp::forward(conn, cell, lane.clone()))),
         }
     }
 }
@@ -203,14 +203,13 @@ fn adopt(io: &Io, name: &Arc<str>, exported: Exported, peer: Peer) {
 #[derive(Debug)]
 pub(crate) struct Open {
     stats: Cells<ListenerStat>,
-    _guard: ConnectionGuard,
 }
 
 impl Open {
-    fn new(lane: &Rc<Lane>, stats: &Cells<ListenerStat>) -> Open {
+    fn new(stats: &Cells<ListenerStat>) -> Open {
         stats.inc(ListenerStat::CxTotal);
         stats.inc(ListenerStat::CxActive);
-        Open { stats: stats.clone(), _guard: Life::connection(lane) }
+        Open { stats: stats.clone() }
     }
 }
 

@@ -39,18 +39,38 @@ pub(crate) struct RouteSpec {
     pub(crate) name: String,
     pub(crate) matches: PathMatcher,
     pub(crate) action: Action,
-    /// What the route, its host and its table say about filters, the closest of them for each filter.
+    /// What the route, its host and its table say about filters.
     pub(crate) overrides: Arc<[Override]>,
     /// The route's timeout in milliseconds, as `x-envoy-expected-rq-timeout-ms` tells it to the upstream.
     pub(crate) expected_timeout: Option<String>,
 }
 
-/// What a route says about the filter of this name.
+/// What a route, its host and its table say about the filter of this name.
 #[derive(Clone, Debug)]
 pub(crate) struct Override {
     pub(crate) filter: String,
-    pub(crate) config: Option<Parsed>,
+    /// One of each level that has one, the closest first.
+    pub(crate) configs: Vec<Parsed>,
+    /// `None` leaves it as it is in its chain.
     pub(crate) disabled: Option<bool>,
+}
+
+impl Override {
+    /// What one level says, on top of what the levels around it say. A level that only turns a filter on or off leaves
+    /// the configuration as it is; one that only configures a filter turns it on.
+    pub(crate) fn within(
+        filter: &str,
+        config: Option<Parsed>,
+        disabled: Option<bool>,
+        outer: Option<&Override>,
+    ) -> Override {
+        let disabled = disabled.or(config.as_ref().map(|_| false));
+        Override {
+            filter: filter.to_owned(),
+            disabled: disabled.or(outer.and_then(|outer| outer.disabled)),
+            configs: config.into_iter().chain(outer.into_iter().flat_map(|o| o.configs.clone())).collect(),
+        }
+    }
 }
 
 impl RouteTable {

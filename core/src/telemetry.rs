@@ -7,7 +7,7 @@
 
 mod families;
 
-pub use families::{ClusterStat, HttpStat, ListenerStat, TcpStat};
+pub use families::{ClusterStat, HttpStat, ListenerStat, LocalRateLimitStat, TcpStat};
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +21,7 @@ use std::{
 
 /// A closed set of statistics that come together: those of a cluster, say.
 pub trait Family: Copy + 'static {
-    /// What their full names begin with: `cluster`, `http`, `listener`, `tcp`.
+    /// What their full names begin with: `cluster`, `http`, `listener`, `tcp`. Empty where they begin with the resource.
     const ROOT: &'static str;
     /// The last part of each name, by index.
     const NAMES: &'static [(&'static str, Kind)];
@@ -152,7 +152,7 @@ pub struct Sample<'a> {
 /// The name of a statistic: displays as `cluster.web.upstream_rq_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StatName<'a> {
-    /// The family: `cluster`.
+    /// The family: `cluster`; may be empty.
     pub root: &'static str,
     /// The resource: `web`.
     pub resource: &'a str,
@@ -162,7 +162,8 @@ pub struct StatName<'a> {
 
 impl fmt::Display for StatName<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}.{}", self.root, self.resource, self.stat)
+        let dot = if self.root.is_empty() { "" } else { "." };
+        write!(f, "{}{dot}{}.{}", self.root, self.resource, self.stat)
     }
 }
 
@@ -259,6 +260,9 @@ mod tests {
             "a gauge may sink on another lane"
         );
         assert_eq!(store.value("cluster.web.upstream_nonsense"), None);
+        let limits = store.of::<LocalRateLimitStat>("api");
+        limits.cells(1).inc(LocalRateLimitStat::Ok);
+        assert_eq!(store.value("api.http_local_rate_limit.ok"), Some(1));
     }
 
     #[test]
@@ -288,6 +292,7 @@ mod tests {
         check::<ClusterStat>();
         check::<HttpStat>();
         check::<ListenerStat>();
+        check::<LocalRateLimitStat>();
         check::<TcpStat>();
     }
 }

@@ -81,7 +81,8 @@ impl Pages {
     }
 
     fn help(&self) -> String {
-        let mut lines: Vec<String> = self.0.iter().map(|page| line(page.path, page.help, page.acts)).collect();
+        let mut lines: Vec<String> =
+            self.0.iter().map(|page| line(page.path, page.help, page.acts)).collect();
         lines.push(line("/help", "print this list", false));
         lines.sort();
         lines.concat()
@@ -155,7 +156,11 @@ impl Reply {
 
     /// 200 with JSON, indented for reading.
     pub fn json(value: &serde_json::Value) -> Reply {
-        Reply { status: Status::OK, content_type: "application/json", body: format!("{value:#}\n").into_bytes() }
+        Reply {
+            status: Status::OK,
+            content_type: "application/json",
+            body: format!("{value:#}\n").into_bytes(),
+        }
     }
 }
 

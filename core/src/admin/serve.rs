@@ -171,12 +171,14 @@ impl Connection {
     async fn write(&mut self, method: Method, reply: Reply, persist: Persist) -> io::Result<()> {
         let mut head = ResponseHead::default();
         head.set_status(reply.status);
-        let fields: [(Known, &[u8]); 2] = [(Known::ContentType, reply.content_type.as_bytes()), (Known::Server, b"corelane")];
+        let fields: [(Known, &[u8]); 2] =
+            [(Known::ContentType, reply.content_type.as_bytes()), (Known::Server, b"corelane")];
         for (name, value) in fields {
             // Constants, all of them valid values.
             let _ = head.headers_mut().set(name, value);
         }
-        for (name, value) in [("cache-control", "no-cache, max-age=0"), ("x-content-type-options", "nosniff")] {
+        for (name, value) in [("cache-control", "no-cache, max-age=0"), ("x-content-type-options", "nosniff")]
+        {
             let _ = head.headers_mut().append(name, value.as_bytes());
         }
         let mut out = Vec::new();

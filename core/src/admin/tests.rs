@@ -9,9 +9,11 @@ use std::{
 };
 
 fn start() -> (Admin, SocketAddr) {
-    let pages = Pages::new()
-        .read("/ready", "is it", |_| Reply::text(Status::OK, "LIVE\n"))
-        .act("/stop", "stop it", |_| Reply::text(Status::OK, "OK\n"));
+    let pages = Pages::new().read("/ready", "is it", |_| Reply::text(Status::OK, "LIVE\n")).act(
+        "/stop",
+        "stop it",
+        |_| Reply::text(Status::OK, "OK\n"),
+    );
     let admin = Admin::start(&Peer::Tcp("127.0.0.1:0".parse().unwrap()), pages).unwrap();
     let at = admin.local().ip().unwrap();
     (admin, at)
@@ -69,7 +71,9 @@ fn foreign_hosts_and_foreign_pages_are_turned_away() {
 fn a_body_too_large_is_refused_in_words() {
     let (_admin, at) = start();
     let body = vec![b'x'; 200 << 10];
-    let mut request = format!("POST /stop HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();
+    let mut request =
+        format!("POST /stop HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", body.len())
+            .into_bytes();
     request.extend_from_slice(&body);
     assert!(talk(at, &request).starts_with("HTTP/1.1 413 "));
 }

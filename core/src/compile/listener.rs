@@ -200,8 +200,8 @@ impl HttpChain {
         stats: &StatsStore,
     ) -> Result<HttpChain, Problems> {
         let mut problems = Vec::new();
-        let (filters, router) = compile_filters(config, old, registry, &mut problems);
-        let table = Routes { registry, problems: &mut problems }.table(&config.routes);
+        let (filters, router) = compile_filters(config, old, registry, stats, &mut problems);
+        let table = Routes { registry, stats, problems: &mut problems }.table(&config.routes);
         for (field, value) in [("server_name", &config.server_name)]
             .into_iter()
             .chain(config.default_host_for_http_10.iter().map(|host| ("default_host_for_http_10", host)))
@@ -229,6 +229,7 @@ fn compile_filters(
     config: &config::HttpConnectionManager,
     old: Option<&HttpChain>,
     registry: &Registry,
+    stats: &StatsStore,
     problems: &mut Vec<ConfigError>,
 ) -> (Vec<FilterSpec>, Option<RouterConfig>) {
     let (mut filters, mut router, mut names) = (Vec::new(), None, BTreeSet::new());
@@ -251,7 +252,7 @@ fn compile_filters(
             problems.push(ConfigError::new(&*at, "the last filter must be the router"));
         }
         let kept = old.and_then(|old| old.kept(filter));
-        match kept.map_or_else(|| registry.parse(&filter.config, Scope::Listener), Ok) {
+        match kept.map_or_else(|| registry.parse(&filter.config, Scope::Listener, stats), Ok) {
             Ok(parsed) => {
                 filters.push(FilterSpec { name: filter.name.clone(), parsed, disabled: filter.disabled });
             }
@@ -283,6 +284,7 @@ impl HttpChain {
 /// Compiles route tables.
 struct Routes<'a> {
     registry: &'a Registry,
+    stats: &'a StatsStore,
     problems: &'a mut Vec<ConfigError>,
 }
 
@@ -343,7 +345,7 @@ impl Routes<'_> {
         })
     }
 
-    /// What a level says about filters, on top of what the level around it says.
+    /// What a level says about filters, on top of what the levels around it say.
     fn overrides(
         &mut self,
         at: &str,
@@ -356,10 +358,11 @@ impl Routes<'_> {
         let mut merged: Vec<_> =
             inherited.iter().filter(|old| !own.contains_key(&old.filter)).cloned().collect();
         for (filter, FilterOverride { config, disabled }) in own {
-            let parsed = config.as_ref().map(|raw| self.registry.parse(raw, Scope::Route)).transpose();
-            match parsed {
+            let parsed = config.as_ref().map(|raw| self.registry.parse(raw, Scope::Route, self.stats));
+            match parsed.transpose() {
                 Ok(config) => {
-                    merged.push(Override { filter: filter.clone(), config, disabled: *disabled });
+                    let outer = inherited.iter().find(|outer| outer.filter == *filter);
+                    merged.push(Override::within(filter, config, *disabled, outer));
                 }
                 Err(error) => {
                     self.problems.push(error.within(&format!("{at}.typed_per_filter_config[{filter:?}]")));

@@ -14,6 +14,7 @@ use std::{
     any::{Any, TypeId},
     cell::{Cell, RefCell},
     fmt,
+    net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::Arc,
 };
@@ -35,6 +36,8 @@ pub(crate) struct Exchange {
     pub(crate) clock: Clock,
     /// The client's.
     pub(crate) version: Version,
+    /// The client's address, where trusted proxies told it.
+    pub(crate) client: Option<IpAddr>,
     pub(crate) route: RefCell<Option<Rc<Route>>>,
     pub(crate) route_cleared: Cell<bool>,
     pub(crate) destination: RefCell<Option<Destination>>,
@@ -42,7 +45,7 @@ pub(crate) struct Exchange {
     pub(crate) pool: RefCell<Option<Rc<Pool>>>,
     /// Installed by the router, polled by the exchange beside everything else.
     pub(crate) pump: RefCell<Option<Pump>>,
-    extensions: RefCell<Vec<(TypeId, Rc<dyn Any>)>>,
+    extensions: Extensions,
     pub(crate) interim: RefCell<Vec<Box<dyn FnMut(&ResponseHead)>>>,
     pub(crate) interims: Cell<u32>,
     /// Why the client got a local reply, if it did.
@@ -55,6 +58,7 @@ impl Exchange {
         chain: Rc<HttpChain>,
         clock: Clock,
         version: Version,
+        client: Option<IpAddr>,
         route: Option<Rc<Route>>,
     ) -> Rc<Exchange> {
         Rc::new(Exchange {
@@ -62,16 +66,44 @@ impl Exchange {
             chain,
             clock,
             version,
+            client,
             route: RefCell::new(route),
             route_cleared: Cell::new(false),
             destination: RefCell::default(),
             pool: RefCell::default(),
             pump: RefCell::default(),
-            extensions: RefCell::default(),
+            extensions: Extensions::default(),
             interim: RefCell::default(),
             interims: Cell::new(0),
             failure: Cell::new(None),
         })
+    }
+}
+
+/// Values by their type, as filters leave them for themselves and for each other.
+#[derive(Default)]
+pub(crate) struct Extensions(RefCell<Vec<(TypeId, Rc<dyn Any>)>>);
+
+impl Extensions {
+    fn insert<T: 'static>(&self, value: T) {
+        let (id, value) = (TypeId::of::<T>(), Rc::new(value) as Rc<dyn Any>);
+        let mut values = self.0.borrow_mut();
+        let before = match values.iter_mut().find(|(of, _)| *of == id) {
+            Some((_, slot)) => Some(std::mem::replace(slot, value)),
+            None => {
+                values.push((id, value));
+                None
+            }
+        };
+        // Its drop may look in here again.
+        drop(values);
+        drop(before);
+    }
+
+    fn get<T: 'static>(&self) -> Option<Rc<T>> {
+        let values = self.0.borrow();
+        let (_, value) = values.iter().find(|(of, _)| *of == TypeId::of::<T>())?;
+        value.clone().downcast().ok()
     }
 }
 
@@ -106,8 +138,16 @@ impl Cx {
     /// What the request's route says about this filter, if anything: the closest of route, virtual host and route table.
     pub fn route_config<F: FilterFactory>(&self) -> Option<Arc<F::Config>> {
         let route = self.exchange.route.borrow();
-        let config = route.as_ref()?.filter_config(self.position)?;
+        let config = route.as_ref()?.filter_configs(self.position).first()?;
         config.clone().downcast().ok()
+    }
+
+    /// What the request's route, its virtual host and its route table say about this filter, the closest first: for
+    /// filters to which all of them count.
+    pub fn route_configs<F: FilterFactory>(&self) -> Vec<Arc<F::Config>> {
+        let route = self.exchange.route.borrow();
+        let levels = route.iter().flat_map(|route| route.filter_configs(self.position));
+        levels.filter_map(|config| config.clone().downcast().ok()).collect()
     }
 
     /// Has the request routed again, on the same table, before an upstream is chosen: for filters that changed what
@@ -128,25 +168,41 @@ impl Cx {
 
     /// Keeps a value for the rest of the exchange; one of the same type is replaced.
     pub fn insert<T: 'static>(&self, value: T) {
-        let (id, value) = (TypeId::of::<T>(), Rc::new(value) as Rc<dyn Any>);
-        let mut extensions = self.exchange.extensions.borrow_mut();
-        let before = match extensions.iter_mut().find(|(of, _)| *of == id) {
-            Some((_, slot)) => Some(std::mem::replace(slot, value)),
-            None => {
-                extensions.push((id, value));
-                None
-            }
-        };
-        // Its drop may look into the exchange again.
-        drop(extensions);
-        drop(before);
+        self.exchange.extensions.insert(value);
     }
 
     /// The value of this type, if one was kept.
     pub fn get<T: 'static>(&self) -> Option<Rc<T>> {
-        let extensions = self.exchange.extensions.borrow();
-        let (_, value) = extensions.iter().find(|(of, _)| *of == TypeId::of::<T>())?;
-        value.clone().downcast().ok()
+        self.exchange.extensions.get()
+    }
+
+    /// Keeps a value for the rest of the client's connection; one of the same type is replaced.
+    pub fn insert_on_conn<T: 'static>(&self, value: T) {
+        self.exchange.downstream.extensions().insert(value);
+    }
+
+    /// The value of this type, if one was kept on the client's connection.
+    pub fn on_conn<T: 'static>(&self) -> Option<Rc<T>> {
+        self.exchange.downstream.extensions().get()
+    }
+
+    /// Which version of HTTP the client speaks.
+    pub fn version(&self) -> Version {
+        self.exchange.version
+    }
+
+    /// The client's address: of whoever is connected, or what the proxies say that the connection manager trusts; the port
+    /// is 0 then.
+    pub fn client(&self) -> Peer {
+        match self.exchange.client {
+            Some(ip) => SocketAddr::new(ip, 0).into(),
+            None => self.conn().peer.clone(),
+        }
+    }
+
+    /// The address that the client connected to. Asks the kernel; `None` once the connection is gone.
+    pub fn local(&self) -> Option<Peer> {
+        self.exchange.downstream.local()
     }
 
     /// The client's connection.

@@ -5,6 +5,7 @@ use super::{Filter, HeadFilter, HttpFilter};
 use crate::{
     config::{ConfigError, ConfigValue},
     lane::Lane,
+    telemetry::StatsStore,
 };
 use std::{any::Any, collections::BTreeMap, fmt, marker::PhantomData, rc::Rc, sync::Arc};
 
@@ -25,6 +26,11 @@ pub trait FilterFactory: 'static {
     /// # Errors
     /// What is wrong, with the path inside `raw`: the resource is refused then.
     fn parse(raw: &ConfigValue, scope: Scope) -> Result<Self::Config, ConfigError>;
+
+    /// Makes the statistics that the filters of this configuration count in, and keeps them in it. Runs off-lane, once,
+    /// after `parse`: making a statistic takes a lock, which a lane may not.
+    #[allow(unused_variables, reason = "most filters count nothing")]
+    fn statistics(config: &mut Self::Config, store: &StatsStore) {}
 
     /// Builds the filter on a lane. It cannot fail: a configuration is applied by all lanes or was refused before any saw
     /// it. `old` is the filter of the same name that it replaces.
@@ -50,7 +56,12 @@ pub(crate) struct Made {
 /// A factory without its types.
 trait AnyFactory: Send + Sync {
     fn name(&self) -> &'static str;
-    fn parse(&self, raw: &ConfigValue, scope: Scope) -> Result<Arc<dyn Any + Send + Sync>, ConfigError>;
+    fn parse(
+        &self,
+        raw: &ConfigValue,
+        scope: Scope,
+        store: &StatsStore,
+    ) -> Result<Arc<dyn Any + Send + Sync>, ConfigError>;
     fn build(&self, config: &Arc<dyn Any + Send + Sync>, lane: &Lane, old: Option<Rc<dyn Any>>) -> Made;
 }
 
@@ -65,8 +76,15 @@ impl<F: FilterFactory> AnyFactory for Typed<F> {
         F::NAME
     }
 
-    fn parse(&self, raw: &ConfigValue, scope: Scope) -> Result<Arc<dyn Any + Send + Sync>, ConfigError> {
-        F::parse(raw, scope).map(|config| Arc::new(config) as Arc<dyn Any + Send + Sync>)
+    fn parse(
+        &self,
+        raw: &ConfigValue,
+        scope: Scope,
+        store: &StatsStore,
+    ) -> Result<Arc<dyn Any + Send + Sync>, ConfigError> {
+        let mut config = F::parse(raw, scope)?;
+        F::statistics(&mut config, store);
+        Ok(Arc::new(config))
     }
 
     fn build(&self, config: &Arc<dyn Any + Send + Sync>, lane: &Lane, old: Option<Rc<dyn Any>>) -> Made {
@@ -141,11 +159,16 @@ impl Registry {
     }
 
     /// Parses a configuration by its type.
-    pub(crate) fn parse(&self, raw: &ConfigValue, scope: Scope) -> Result<Parsed, ConfigError> {
+    pub(crate) fn parse(
+        &self,
+        raw: &ConfigValue,
+        scope: Scope,
+        store: &StatsStore,
+    ) -> Result<Parsed, ConfigError> {
         let Some(factory) = self.types.get(raw.type_name()) else {
             return Err(ConfigError::new("", format!("no filter is configured by {:?}", raw.type_name())));
         };
-        Ok(Parsed { factory: factory.clone(), config: factory.parse(raw, scope)? })
+        Ok(Parsed { factory: factory.clone(), config: factory.parse(raw, scope, store)? })
     }
 }
 

@@ -8,14 +8,15 @@ use super::{
 use crate::{
     conn::{Conn, ConnMeta},
     error::{Error, Kind, Side},
+    filter::Extensions,
     lane::{ChainCell, Current, HttpChain, Lane, Membership},
     listener::Open,
     telemetry::{Cells, HttpStat},
 };
-use corelane_io::{Buf, Chunk, Instant, RecvHalf, SendHalf, Stream};
+use corelane_io::{Buf, Chunk, Instant, Peer, Stream};
 use corelane_wire::h1::{BodyDecoder, BodyLimits, Framing};
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     fmt,
     future::poll_fn,
     io, mem,
@@ -31,16 +32,13 @@ pub(crate) struct Downstream {
     /// Counted at the chain the connection was accepted on, whatever its name becomes.
     pub(crate) stats: Cells<HttpStat>,
     /// `None` once the connection was aborted, for bodies that outlive it in a filter's hands.
-    halves: RefCell<Option<Halves>>,
+    halves: RefCell<Option<Stream>>,
     decoder: RefCell<BodyDecoder>,
     /// Which exchange the decoder works for.
     exchange: Cell<u64>,
+    /// What filters keep on the connection; most keep nothing.
+    extensions: OnceCell<Box<Extensions>>,
     _open: Option<Open>,
-}
-
-struct Halves {
-    recv: RecvHalf,
-    send: SendHalf,
 }
 
 /// How waiting for a request ended.
@@ -53,7 +51,7 @@ pub(crate) enum Idle {
 
 impl Downstream {
     pub(crate) fn new(conn: Conn, cell: &Rc<ChainCell>, lane: Rc<Lane>, chain: &HttpChain) -> Rc<Downstream> {
-        let Conn { stream: Stream { recv, send }, meta, open } = conn;
+        let Conn { stream, meta, open } = conn;
         let stats = chain.stats.clone();
         for stat in [HttpStat::CxTotal, HttpStat::CxActive, HttpStat::CxHttp1Total, HttpStat::CxHttp1Active] {
             stats.inc(stat);
@@ -63,9 +61,10 @@ impl Downstream {
             meta,
             membership: cell.enter(),
             stats,
-            halves: RefCell::new(Some(Halves { recv, send })),
+            halves: RefCell::new(Some(stream)),
             decoder: RefCell::new(BodyDecoder::new(Framing::None, BodyLimits::default())),
             exchange: Cell::new(0),
+            extensions: OnceCell::new(),
             _open: open,
         })
     }
@@ -81,6 +80,15 @@ impl Downstream {
 
     pub(crate) fn is_draining(&self) -> bool {
         self.membership.cell().is_draining()
+    }
+
+    pub(crate) fn extensions(&self) -> &Extensions {
+        self.extensions.get_or_init(Default::default)
+    }
+
+    /// The address that the client connected to, if the connection is still there.
+    pub(crate) fn local(&self) -> Option<Peer> {
+        self.halves.borrow().as_ref()?.local().ok()
     }
 
     /// By when the connection may not carry further requests.

@@ -22,6 +22,7 @@ use corelane_wire::{
 };
 use std::{
     future::{Future, poll_fn},
+    net::IpAddr,
     pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll},
@@ -103,6 +104,8 @@ struct Asked {
     version: Version,
     framing: Framing,
     persists: bool,
+    /// Whom trusted proxies name as the client.
+    client: Option<IpAddr>,
     /// To be told in the response.
     request_id: Option<Box<[u8]>>,
 }
@@ -140,11 +143,11 @@ fn admit(downstream: &Downstream, chain: &HttpChain, head: &mut RequestHead) -> 
         }
         Expectation::Unknown => return Err(Error::local(Kind::Denied(Status::EXPECTATION_FAILED))),
     }
-    forwarded::request(head, downstream, config)
+    let client = forwarded::request(head, downstream, config)
         .map_err(|_| Error::downstream(Kind::Head(ParseError::HeadTooLarge)))?;
     let told = config.always_set_request_id_in_response;
     let request_id = if told { head.headers().get(Known::XRequestId).map(Into::into) } else { None };
-    Ok(Asked { method: head.method(), version, framing, persists, request_id })
+    Ok(Asked { method: head.method(), version, framing, persists, client, request_id })
 }
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -170,7 +173,7 @@ fn begin(
     let route = chain.resolve(&head, &downstream.meta, &downstream.lane);
     // What the connection's deadline was for is over; the exchange's own comes when it first waits.
     downstream.set_deadline(None);
-    let exchange = Exchange::new(downstream.clone(), chain.clone(), clock, asked.version, route);
+    let exchange = Exchange::new(downstream.clone(), chain.clone(), clock, asked.version, asked.client, route);
     let cx = Cx::new(exchange);
     (cx.clone(), Request { head, body, cx })
 }

@@ -37,7 +37,7 @@ const PREFIX: &[u8] = b"x-envoy-";
 const IS_INTERNAL: StaticField = StaticField::new("x-envoy-internal", "true");
 const HTTP: StaticField = StaticField::new("x-forwarded-proto", "http");
 
-/// Sets what the proxy knows about a request's origin.
+/// Sets what the proxy knows about a request's origin. Gives the client's address where trusted proxies told it.
 ///
 /// # Errors
 /// The fields got too large.
@@ -45,13 +45,13 @@ pub(crate) fn request(
     head: &mut RequestHead,
     from: &Downstream,
     config: &HttpConnectionManager,
-) -> Result<(), BadHeader> {
+) -> Result<Option<IpAddr>, BadHeader> {
     let peer = match &from.meta.peer {
         Peer::Tcp(addr) => Some(addr.ip().to_canonical()),
         Peer::Unix(_) => None,
     };
     let headers = head.headers_mut();
-    let (client, alone) = if config.use_remote_address {
+    let (told, client, alone) = if config.use_remote_address {
         let alone = !headers.contains(Known::XForwardedFor);
         let hops = config.xff_num_trusted_hops;
         // What trusted proxies say, if they said it; else whoever is connected.
@@ -62,10 +62,11 @@ pub(crate) fn request(
         if hops == 0 {
             headers.remove(Known::XForwardedProto);
         }
-        (told.or(peer), alone)
+        (told, told.or(peer), alone)
     } else {
         let one = headers.get(Known::XForwardedFor).is_some_and(|value| !value.contains(&b','));
-        (forwarded_for(headers, config.xff_num_trusted_hops), one)
+        let told = forwarded_for(headers, config.xff_num_trusted_hops);
+        (told, told, one)
     };
     if !headers.contains(Known::XForwardedProto) {
         headers.append_static(HTTP);
@@ -82,7 +83,7 @@ pub(crate) fn request(
             headers.set(Known::XRequestId, &request_id(from.lane.io()))?;
         }
     }
-    Ok(())
+    Ok(told)
 }
 
 /// Sets what the proxy says about itself. `request_id` is the request's, where it is to be told.

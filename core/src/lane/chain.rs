@@ -193,7 +193,7 @@ impl HttpChain {
     fn route(&self, at: usize, lane: &Lane) -> Route {
         let spec = self.spec.table.routes()[at].clone();
         let about = |name: &str| spec.overrides.iter().find(|o| o.filter == name);
-        let disabled = |o: &Override| o.disabled.or(o.config.as_ref().map(|_| false));
+        let disabled = |o: &Override| o.disabled;
         let changes = self
             .spec
             .filters
@@ -203,11 +203,12 @@ impl HttpChain {
             true => self.entries(|name| about(name).and_then(disabled)),
             false => self.enabled.clone(),
         };
-        let config =
-            |name: &str| about(name).and_then(|o| o.config.as_ref()).map(|parsed| parsed.config().clone());
+        let levels = |name: &str| {
+            about(name).into_iter().flat_map(|o| &o.configs).map(|parsed| parsed.config().clone()).collect()
+        };
         let configs = match spec.overrides.is_empty() {
             true => Box::default(),
-            false => self.spec.filters.iter().map(|filter| config(&filter.name)).collect(),
+            false => self.spec.filters.iter().map(|filter| levels(&filter.name)).collect(),
         };
         let target = match &spec.action {
             Action::Forward(Forward { upstream, .. }) => Some(Target::new(upstream, lane)),
@@ -227,8 +228,8 @@ pub(crate) struct Route {
     /// `None` for a direct response.
     pub(crate) target: Option<Target>,
     pub(crate) filters: Rc<[Entry]>,
-    /// By the position of the filter; empty if the route says nothing about any.
-    configs: Box<[Option<Arc<dyn Any + Send + Sync>>]>,
+    /// By the position of the filter, then by level, the closest first; empty if the route says nothing about any.
+    configs: Box<[Box<[Arc<dyn Any + Send + Sync>]>]>,
 }
 
 impl Route {
@@ -236,8 +237,9 @@ impl Route {
         &self.spec.name
     }
 
-    pub(crate) fn filter_config(&self, position: u16) -> Option<&Arc<dyn Any + Send + Sync>> {
-        self.configs.get(usize::from(position))?.as_ref()
+    /// What the route, its host and its table say about the filter at this position, the closest first.
+    pub(crate) fn filter_configs(&self, position: u16) -> &[Arc<dyn Any + Send + Sync>] {
+        self.configs.get(usize::from(position)).map_or(&[], |levels| levels)
     }
 }
 

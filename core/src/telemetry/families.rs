@@ -123,6 +123,20 @@ family! {
     }
 }
 
+family! {
+    /// Of the local rate limits with one prefix: `PREFIX.http_local_rate_limit.`.
+    LocalRateLimitStat in "" {
+        /// Requests that the limit looked at.
+        Enabled = "http_local_rate_limit.enabled" Counter,
+        /// Requests that found a token.
+        Ok = "http_local_rate_limit.ok" Counter,
+        /// Requests that found none, whatever became of them.
+        RateLimited = "http_local_rate_limit.rate_limited" Counter,
+        /// Requests that were refused.
+        Enforced = "http_local_rate_limit.enforced" Counter,
+    }
+}
+
 /// The counter of a status's class among five that follow each other.
 macro_rules! class {
     ($family:ident) => {

@@ -310,19 +310,22 @@ async fn an_early_response_ends_the_connection(lab: Lab) {
 }
 
 async fn a_client_that_resets_resets_its_upstream(lab: Lab) {
-    let ended = Rc::new(Cell::new(None));
-    let note = ended.clone();
+    let (asked, ended) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(None)));
+    let notes = (asked.clone(), ended.clone());
     let upstream = lab.upstream(move |mut wire| {
-        let note = note.clone();
+        let (asked, note) = notes.clone();
         async move {
             wire.head().await;
+            asked.set(true);
             note.set(Some(wire.to_end().await.1.is_err()));
         }
     });
     lab.http(&[upstream.addr]).await;
     let mut client = lab.client().await;
     client.send(get("/")).await;
-    lab.until_stat("cluster.up.upstream_rq_active", 1).await;
+    while !asked.get() {
+        lab.io.sleep(Duration::from_millis(5)).await;
+    }
     client.abort();
     lab.until_stat("http.test.downstream_rq_rx_reset", 1).await;
     lab.until_stat("cluster.up.upstream_cx_active", 0).await;

@@ -46,7 +46,9 @@ pub(crate) fn on_sim<F: Future<Output = ()> + 'static>(setup: Setup, test: impl 
     let lab =
         Lab { io: io.clone(), handle: handle.clone(), driver: "sim", next_port: Rc::new(Cell::new(2000)) };
     world.run(&io, bounded(lab.io.clone(), test(lab)));
-    world.run(&io, async move { handle.stop().await.unwrap() });
+    world.run(&io, async move {
+        let _ = handle.stop().await; // a test may have ended it
+    });
 }
 
 /// `CORELANE_SEED` repeats a run.
@@ -83,7 +85,7 @@ fn on_real<F: Future<Output = ()> + 'static>(
         next_port: Rc::new(Cell::new(0)),
     };
     outside.run(bounded(lab.io.clone(), test(lab)));
-    proxy.handle().stop().wait().unwrap();
+    let _ = proxy.handle().stop().wait(); // a test may have ended it
     proxy.join();
 }
 
@@ -172,6 +174,15 @@ impl Lab {
     pub(crate) async fn client(&self) -> Wire {
         let addr = self.handle.listening().into_iter().find(|(name, _)| name == "web").unwrap().1;
         self.dial(&addr).await
+    }
+
+    /// Whether a connection to `web` is reset, in its making or after it.
+    pub(crate) async fn is_reset(&self) -> bool {
+        let addr = self.handle.listening()[0].1.clone();
+        match self.io.connect(&addr).await {
+            Ok(stream) => Wire::new(&self.io, stream).to_end().await.1.is_err(),
+            Err(_) => true,
+        }
     }
 
     pub(crate) async fn dial(&self, addr: &Peer) -> Wire {

@@ -187,13 +187,15 @@ impl Net {
         };
         let same =
             |s: &SimSocketState| s.kind == kind && !s.closed && s.other.is_none() && s.remote.is_none();
-        let taken = state.sockets.values().any(|s| same(s) && s.local.as_ref() == Some(&addr));
-        if taken && !bind.reuse_port {
+        let shared = |s: &SimSocketState| bind.reuse_port && s.reuse_port;
+        let taken = |s: &SimSocketState| same(s) && s.local.as_ref() == Some(&addr) && !shared(s);
+        if state.sockets.values().any(taken) {
             return Err(failure(libc::EADDRINUSE));
         }
         let mut socket = SimSocketState::new(kind);
         socket.local = Some(addr);
         socket.v6_only = bind.v6_only;
+        socket.reuse_port = bind.reuse_port;
         socket.backlog = (kind == Kind::Stream).then(VecDeque::new);
         Ok(state.open(socket))
     }
@@ -431,10 +433,13 @@ impl State {
         }
     }
 
-    /// A cancel takes effect at once or a little later, so that operations can win the race.
+    /// A cancel takes effect at once, or after all else that is due now, so that operations can win the race.
     fn cancel(&mut self, ring: usize, target: u64) {
-        let at = self.now + if self.below(2) == 0 { 0 } else { self.delay() };
-        self.schedule(at, Event::Cancel { ring, target });
+        if self.below(2) == 0 {
+            self.cancelled(ring, target);
+        } else {
+            self.schedule(self.now, Event::Cancel { ring, target });
+        }
     }
 
     fn cancelled(&mut self, ring: usize, target: u64) {

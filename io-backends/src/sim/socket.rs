@@ -50,6 +50,8 @@ pub(crate) struct SimSocketState {
     pub(crate) local: Option<Peer>,
     /// IPV6_V6ONLY.
     pub(crate) v6_only: bool,
+    /// SO_REUSEPORT: others that have it too may share the address.
+    pub(crate) reuse_port: bool,
     pub(crate) remote: Option<Peer>,
     /// The other end of a connection, while it has not vanished.
     pub(crate) other: Option<RawFd>,
@@ -75,6 +77,7 @@ impl SimSocketState {
             kind,
             local: None,
             v6_only: false,
+            reuse_port: false,
             remote: None,
             other: None,
             inbox: Inbox::default(),
