@@ -285,3 +285,14 @@ fn wrong_arguments_are_told_in_a_sentence() {
     assert!(help.contains("Usage: corelane-sidecar [OPTIONS]") && help.contains("--drain-time-s"), "{help}");
     assert!(String::from_utf8(run(&["--version"]).stdout).unwrap().starts_with("corelane-sidecar "));
 }
+
+/// The descriptors that reading needs take more than 15 MB; a proxy beside every workload must not keep them.
+#[cfg(target_env = "gnu")]
+#[test]
+fn memory_for_reading_is_given_back() {
+    let sidecar = Sidecar::start(&example());
+    let status = fs::read_to_string(format!("/proc/{}/status", sidecar.child.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(kib < 8 << 10, "{kib} KiB");
+}
