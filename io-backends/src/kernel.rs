@@ -3,12 +3,13 @@
 use crate::{
     addr::{Bind, Peer},
     sim::{Net, SimSocket},
+    stream::Transport,
     sys::{self, RawAddr},
     time::Instant,
 };
 use std::{
     io,
-    os::fd::{IntoRawFd, RawFd},
+    os::fd::{AsRawFd, IntoRawFd, RawFd},
     rc::Rc,
     time::SystemTime,
 };
@@ -66,6 +67,19 @@ impl Kernel {
         match self {
             Kernel::Linux { .. } => None,
             Kernel::Sim(net) => Some(net.exported(fd)),
+        }
+    }
+
+    /// The descriptor of an exported socket, in this driver's mode. A real socket cannot move into a world, nor out of its
+    /// own.
+    pub(crate) fn imported(&self, transport: Transport) -> io::Result<RawFd> {
+        match (self, transport) {
+            (Kernel::Linux { nonblocking }, Transport::Fd(fd)) => {
+                sys::nonblocking(fd.as_raw_fd(), *nonblocking)?;
+                Ok(fd.into_raw_fd())
+            }
+            (Kernel::Sim(net), Transport::Sim(socket)) if socket.world() == net.id() => Ok(socket.into_fd()),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "a socket of another kernel")),
         }
     }
 
@@ -159,11 +173,6 @@ impl Kernel {
             Kernel::Linux { .. } => sys::nonblocking(fd, on),
             Kernel::Sim(_) => Ok(()),
         }
-    }
-
-    /// The mode that the driver wants for its stream sockets.
-    pub(crate) fn wants_nonblocking(&self) -> bool {
-        matches!(self, Kernel::Linux { nonblocking: true })
     }
 
     /// One datagram, without waiting.

@@ -215,6 +215,10 @@ impl SimSocket {
         SimSocket { world, fd }
     }
 
+    pub(crate) fn world(&self) -> u64 {
+        self.world
+    }
+
     pub(crate) fn into_fd(self) -> RawFd {
         let fd = self.fd;
         std::mem::forget(self);

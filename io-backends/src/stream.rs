@@ -12,7 +12,7 @@ use crate::{
 use std::{
     future::poll_fn,
     io, mem,
-    os::fd::{FromRawFd, IntoRawFd, OwnedFd},
+    os::fd::{FromRawFd, OwnedFd},
     rc::Rc,
     task::{Context, Poll},
     time::Duration,
@@ -153,14 +153,7 @@ impl Stream {
     pub(crate) fn import(io: &Io, from: Exported) -> io::Result<Stream> {
         let Exported { transport, unread, unsent, received, fin_wanted } = from;
         let core = &io.0;
-        let fd = match transport {
-            Transport::Fd(fd) => {
-                let wanted = core.kernel.wants_nonblocking();
-                crate::sys::nonblocking(std::os::fd::AsRawFd::as_raw_fd(&fd), wanted)?;
-                fd.into_raw_fd()
-            }
-            Transport::Sim(socket) => socket.into_fd(),
-        };
+        let fd = core.kernel.imported(transport)?;
         core.kernel.linger_reset(fd, false);
         let mut state = State::default();
         match received {

@@ -136,6 +136,10 @@ cases! {
     PLAIN moving::a_timeout_is_no_end;
     PLAIN moving::who_drops_an_export_aborts;
     PLAIN moving::a_failed_sender_is_not_exported;
+    TINY memory::stopped_readers_and_consumers_harm_nobody;
+    TINY memory::a_stopped_consumer_resumes;
+    TINY memory::starving_sockets_take_turns;
+    ALONE memory::ten_thousand_connections_leave_nothing;
 }
 
 /// The tests of each driver, asked of the test binary itself: a case that was commented out, ignored or compiled away on

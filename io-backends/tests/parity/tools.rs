@@ -8,7 +8,10 @@ use std::{
     io,
     net::SocketAddr,
     pin::{Pin, pin},
-    sync::{Arc, LazyLock, Mutex, MutexGuard},
+    sync::{
+        Arc, LazyLock, Mutex, MutexGuard,
+        atomic::{AtomicU32, Ordering},
+    },
     task::{Poll, Waker},
     time::Duration,
 };
@@ -17,8 +20,12 @@ pub const fn millis(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
+/// A loopback address of its own each time, any port: tests run side by side, and a port that one has given up must not be
+/// another's a moment later.
 pub fn local_v4() -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], 0))
+    static HOSTS: AtomicU32 = AtomicU32::new(0);
+    let [_, a, b, c] = HOSTS.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    SocketAddr::from(([127, 1 + a % 100, b, c], 0))
 }
 
 /// A connected pair over TCP: client, server.
