@@ -5,6 +5,8 @@ mod cluster;
 mod listener;
 
 pub use cluster::Cluster;
+#[cfg(test)]
+pub(crate) use cluster::comparisons;
 pub(crate) use listener::Terminal;
 pub use listener::{HttpChain, Listener, TcpChain};
 

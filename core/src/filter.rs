@@ -127,59 +127,62 @@ impl Next {
     ///
     /// # Errors
     /// What kept the request from being answered: see [`Error::status`] for what the client would get.
-    pub async fn run(self, mut req: Request) -> Result<Response, Error> {
-        let Next { filters, at: first } = self;
-        let (mut at, mut stopped) = (first, None);
+    pub async fn run(mut self, mut req: Request) -> Result<Response, Error> {
+        let first = self.at;
         // Head filters that follow each other run in one go, without a future between them.
-        while let Some(Entry { position, filter: Filter::Head(filter) }) = filters.get(at) {
-            at += 1;
+        let stopped = self.run_heads(&mut req);
+        let passed = self.at > first;
+        let back = if passed { Some((self.filters.clone(), self.at, req.cx.clone())) } else { None };
+        let result = match (stopped, self.filters.get(self.at)) {
+            (Some(response), _) => Ok(response),
+            (None, Some(Entry { position, filter: Filter::Http(filter) })) => {
+                req.cx.enter(*position);
+                let filter = filter.clone();
+                self.at += 1;
+                filter.call_boxed(req, self).0.await
+            }
+            (None, _) => match http::router::route(req) {
+                Ok(routed) => routed.send().await,
+                Err(answer) => answer,
+            },
+        };
+        match back {
+            None => result,
+            Some((filters, last, cx)) => run_back(&filters[first..last], cx, result),
+        }
+    }
+
+    /// Shows the request to the head filters that come next. The answer, if one of them gave it.
+    fn run_heads(&mut self, req: &mut Request) -> Option<Response> {
+        while let Some(Entry { position, filter: Filter::Head(filter) }) = self.filters.get(self.at) {
+            self.at += 1;
             req.cx.enter(*position);
             if let Flow::Reply(response) = filter.request_head(&mut req.head, &req.cx) {
-                stopped = Some(response);
-                break;
+                return Some(response);
             }
         }
-        if at == first {
-            return inward(filters, at, req).await;
-        }
-        let mut cx = req.cx.clone();
-        let result = match stopped {
-            Some(response) => {
-                drop(req);
-                Ok(response)
-            }
-            None => inward(filters.clone(), at, req).await,
-        };
-        let mut response = match result {
-            Ok(response) => response,
-            Err(error) if error.closed() => return Err(error),
-            Err(error) => http::reply::to_error(error, &cx),
-        };
-        for entry in filters[first..at].iter().rev() {
-            if let Filter::Head(filter) = &entry.filter {
-                cx.enter(entry.position);
-                filter.response_head(&mut response.head, &cx);
-            }
-        }
-        Ok(response)
+        None
     }
+}
+
+/// Shows the response, or what a failure becomes, to head filters, the innermost first.
+fn run_back(filters: &[Entry], mut cx: Cx, result: Result<Response, Error>) -> Result<Response, Error> {
+    let mut response = match result {
+        Ok(response) => response,
+        Err(error) if error.closed() => return Err(error),
+        Err(error) => http::reply::to_error(error, &cx),
+    };
+    for Entry { position, filter } in filters.iter().rev() {
+        if let Filter::Head(filter) = filter {
+            cx.enter(*position);
+            filter.response_head(&mut response.head, &cx);
+        }
+    }
+    Ok(response)
 }
 
 impl std::fmt::Debug for Next {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Next({} of {})", self.at, self.filters.len())
-    }
-}
-
-/// The filter at `at`, which is not a head filter, or the router.
-async fn inward(filters: Rc<[Entry]>, at: usize, mut req: Request) -> Result<Response, Error> {
-    match filters.get(at) {
-        Some(Entry { position, filter: Filter::Http(filter) }) => {
-            req.cx.enter(*position);
-            let call = filter.clone().call_boxed(req, Next { filters: filters.clone(), at: at + 1 });
-            drop(filters);
-            call.0.await
-        }
-        _ => http::router::route(req).await,
     }
 }

@@ -172,6 +172,3 @@ impl Direction {
         Poll::Ready(Ok(()))
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -87,6 +87,8 @@ impl Cluster {
 impl PartialEq for Cluster {
     /// Compiled resources are equal if they are the same one: what did not change is not compiled again.
     fn eq(&self, other: &Cluster) -> bool {
+        #[cfg(test)]
+        COMPARISONS.set(COMPARISONS.get() + 1);
         std::ptr::eq(self, other)
     }
 }
@@ -97,6 +99,17 @@ impl fmt::Debug for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Cluster({:?}, {} endpoints)", self.config.name, self.endpoints.len())
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    static COMPARISONS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// How many clusters this thread has compared, for tests of what a publish costs.
+#[cfg(test)]
+pub(crate) fn comparisons() -> usize {
+    COMPARISONS.get()
 }
 
 fn check(config: &config::Cluster) -> Vec<ConfigError> {

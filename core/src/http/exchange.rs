@@ -49,6 +49,12 @@ pub(super) fn exchange<'a>(
     downstream.lane.io().boxed_local(run(downstream, first)).pin()
 }
 
+/// The bytes of an exchange's future.
+#[cfg(test)]
+pub(super) fn size(downstream: &Rc<Downstream>, first: Buf) -> usize {
+    size_of_val(&run(downstream, first))
+}
+
 async fn run(downstream: &Rc<Downstream>, first: Buf) -> Result<After, Error> {
     let Some(chain) = downstream.chain() else { return Ok(After::Close) };
     let number = downstream.begin_exchange();
@@ -173,7 +179,8 @@ fn begin(
     let route = chain.resolve(&head, &downstream.meta, &downstream.lane);
     // What the connection's deadline was for is over; the exchange's own comes when it first waits.
     downstream.set_deadline(None);
-    let exchange = Exchange::new(downstream.clone(), chain.clone(), clock, asked.version, asked.client, route);
+    let exchange =
+        Exchange::new(downstream.clone(), chain.clone(), clock, asked.version, asked.client, route);
     let cx = Cx::new(exchange);
     (cx.clone(), Request { head, body, cx })
 }

@@ -44,15 +44,11 @@ pub(crate) async fn request(
     }
     let deadline = config.request_headers_timeout.map(|timeout| from.lane.io().now() + timeout);
     from.set_deadline(deadline);
-    let (buf, used) = accumulate(
-        from.lane.io(),
-        first,
-        |bytes| h1::parse_request(head, bytes, &limits),
-        limits.head_bytes,
-        |cx| from.poll_recv(cx),
-    )
-    .await
-    .map_err(|e| match e {
+    let io = from.lane.io();
+    let parse = |bytes: &[u8]| h1::parse_request(head, bytes, &limits);
+    let rest = accumulate(io, first, parse, limits.head_bytes, |cx| from.poll_recv(cx));
+    // Most heads come in one piece: what the others need is boxed, and so no part of every exchange.
+    let (buf, used) = io.boxed_local(rest).pin().await.map_err(|e| match e {
         Failed::Parse(e) => bad(e),
         Failed::End => Error::downstream(Kind::Reset),
         Failed::Io(e) => match failure(&e) {
@@ -95,13 +91,12 @@ pub(crate) async fn response(
         Progress::Partial => {}
     }
     let parse = |bytes: &[u8]| h1::parse_response(head, bytes, &limits);
-    let (buf, used) = accumulate(io, first, parse, limits.head_bytes, |cx| from.poll_recv(cx))
-        .await
-        .map_err(|e| match e {
-            Failed::Parse(e) => bad(e),
-            Failed::End => Error::upstream(Kind::Reset),
-            Failed::Io(e) => Error::upstream(failure(&e)),
-        })?;
+    let rest = accumulate(io, first, parse, limits.head_bytes, |cx| from.poll_recv(cx));
+    let (buf, used) = io.boxed_local(rest).pin().await.map_err(|e| match e {
+        Failed::Parse(e) => bad(e),
+        Failed::End => Error::upstream(Kind::Reset),
+        Failed::Io(e) => Error::upstream(failure(&e)),
+    })?;
     from.unread(behind(buf, used));
     Ok(())
 }

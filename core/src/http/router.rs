@@ -17,7 +17,7 @@ use corelane_wire::{
     h1::{self, Framing, Persist},
 };
 use serde::Deserialize;
-use std::rc::Rc;
+use std::{mem, rc::Rc};
 
 /// The router's configuration (Envoy `envoy.extensions.filters.http.router.v3.Router`).
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -41,83 +41,91 @@ impl RouterConfig {
     }
 }
 
-/// Takes a request to its upstream. Resolves at the final response head.
+/// A request on its way to an upstream, everything decided but the connection.
+pub(crate) struct Routed {
+    head: RequestHead,
+    body: Body,
+    exchange: Rc<Exchange>,
+    pool: Rc<Pool>,
+    framing: Framing,
+}
+
+/// Decides where a request goes. A plain function: the request would else be part of one more future.
 ///
 /// # Errors
-/// There is no upstream, or it did not answer.
-pub(crate) async fn route(req: Request) -> Result<Response, Error> {
-    let exchange = req.cx.exchange().clone();
+/// The answer, where it is known already: the route's own, or why there is none.
+pub(crate) fn route(req: Request) -> Result<Routed, Result<Response, Error>> {
+    let Request { mut head, body, cx } = req;
+    let exchange = cx.exchange();
     exchange.chain.stats.inc(HttpStat::RouterRqTotal);
+    let downstream = &exchange.downstream;
     if exchange.route_cleared.replace(false) {
-        let downstream = &exchange.downstream;
-        *exchange.route.borrow_mut() = exchange.chain.resolve(&req.head, &downstream.meta, &downstream.lane);
+        *exchange.route.borrow_mut() = exchange.chain.resolve(&head, &downstream.meta, &downstream.lane);
     }
-    let route = exchange.route.borrow().clone();
-    let pool = match &route {
-        _ if exchange.destination.borrow().is_some() => destination(&exchange),
-        Some(route) => match (&route.spec.action, &route.target) {
-            (Action::DirectResponse(direct), _) => return Ok(reply::direct(direct, &req.cx)),
+    let route = exchange.route.borrow();
+    let pool = match (&*exchange.destination.borrow(), route.as_deref()) {
+        (Some(to), _) => Some(downstream.lane.destination(&to.addr)),
+        (None, None) => return Err(Err(Error::local(Kind::NoRoute))),
+        (None, Some(Route { spec, target, .. })) => match (&spec.action, target) {
+            (Action::DirectResponse(direct), _) => return Err(Ok(reply::direct(direct, &cx))),
             (Action::Forward(_), Some(target)) => {
-                let lane = &exchange.downstream.lane;
-                target.pick(|| lane.io().random()).pool(lane)
+                target.pick(|| downstream.lane.io().random()).pool(&downstream.lane)
             }
             (Action::Forward(_), None) => None,
         },
-        None => return Err(Error::local(Kind::NoRoute)),
     };
-    let pool = pool.ok_or(Error::local(Kind::NoCluster))?;
+    let pool = pool.ok_or(Err(Error::local(Kind::NoCluster)))?;
     *exchange.pool.borrow_mut() = Some(pool.clone());
-    forward(req, &exchange, &pool, route.as_deref()).await
+    prepare(&mut head, exchange, route.as_deref()).map_err(Err)?;
+    let framing = request_framing(&head, &body).map_err(Err)?;
+    Ok(Routed { head, body, exchange: exchange.clone(), pool, framing })
 }
 
-fn destination(exchange: &Exchange) -> Option<Rc<Pool>> {
-    let to = exchange.destination.borrow();
-    to.as_ref().map(|to| exchange.downstream.lane.destination(&to.addr))
-}
-
-/// Sends the request, once or, where a pooled connection turned out to be closed, again.
-async fn forward(
-    req: Request,
-    exchange: &Rc<Exchange>,
-    pool: &Rc<Pool>,
-    route: Option<&Route>,
-) -> Result<Response, Error> {
-    let Request { mut head, body, cx } = req;
-    drop(cx);
-    prepare(&mut head, exchange, route)?;
-    let framing = request_framing(&head, &body)?;
-    let method = head.method();
-    if !framing.is_empty() || !body.is_empty() {
-        let lease = pool.checkout(false).await?;
-        send_head(&lease, &head, framing, exchange);
-        exchange.downstream.lane.heads.recycle_request(head);
-        let encoder = Encoder::new(framing);
-        *exchange.pump.borrow_mut() = Some(Pump { body, encoder, lease: lease.share() });
-        return answer(lease, exchange, method).await;
-    }
-    drop(body);
-    let (mut tries, mut _retry) = (0, None);
-    loop {
-        // The last try takes a connection that nobody can have closed for being idle.
-        let lease = pool.checkout(tries == STALE_RETRIES).await?;
-        send_head(&lease, &head, framing, exchange);
-        lease.request_sent();
-        match answer(lease, exchange, method).await {
-            Err(e) if e.retryable() && method.is_idempotent() && tries < STALE_RETRIES => {
-                tries += 1;
-                // Held until the retry is answered.
-                _retry = pool.state().permit(Limit::Retries);
-                if _retry.is_none() {
-                    pool.stats.inc(ClusterStat::RqRetryOverflow);
-                    return Err(e);
+impl Routed {
+    /// Sends the request, once or, where a pooled connection turned out to be closed, again. Resolves at the final
+    /// response head.
+    ///
+    /// # Errors
+    /// The upstream did not answer.
+    pub(crate) async fn send(mut self) -> Result<Response, Error> {
+        let replayable =
+            self.framing.is_empty() && self.body.is_empty() && self.head.method().is_idempotent();
+        let (mut tries, mut _retry) = (0, None);
+        loop {
+            // The last try takes a connection that nobody can have closed for being idle.
+            let lease = self.pool.checkout(tries == STALE_RETRIES).await?;
+            self.begin(&lease);
+            match answer(lease, &self.exchange, self.head.method()).await {
+                Err(e) if e.retryable() && replayable && tries < STALE_RETRIES => {
+                    tries += 1;
+                    // Held until the retry is answered.
+                    _retry = self.pool.state().permit(Limit::Retries);
+                    if _retry.is_none() {
+                        self.pool.stats.inc(ClusterStat::RqRetryOverflow);
+                        return Err(e);
+                    }
+                    self.pool.stats.inc(ClusterStat::RqRetry);
                 }
-                pool.stats.inc(ClusterStat::RqRetry);
-            }
-            result => {
-                exchange.downstream.lane.heads.recycle_request(head);
-                return result;
+                result => {
+                    self.exchange.downstream.lane.heads.recycle_request(mem::take(&mut self.head));
+                    return result;
+                }
             }
         }
+    }
+
+    /// Writes the head and sets the body going.
+    fn begin(&mut self, lease: &Lease) {
+        let mut out = self.exchange.downstream.lane.io().vec();
+        h1::write_request(&mut out, &self.head, self.framing, Persist::Default);
+        lease.push(Chunk::Vec(out));
+        if self.framing.is_empty() && self.body.is_empty() {
+            lease.request_sent();
+            return;
+        }
+        let body = mem::take(&mut self.body);
+        let encoder = Encoder::new(self.framing);
+        *self.exchange.pump.borrow_mut() = Some(Pump { body, encoder, lease: lease.share() });
     }
 }
 
@@ -144,12 +152,6 @@ fn request_framing(head: &RequestHead, body: &Body) -> Result<Framing, Error> {
         Framing::None if !body.is_empty() => body.known_length().map_or(Framing::Chunked, Framing::Length),
         declared => declared,
     })
-}
-
-fn send_head(lease: &Lease, head: &RequestHead, framing: Framing, exchange: &Exchange) {
-    let mut out = exchange.downstream.lane.io().vec();
-    h1::write_request(&mut out, head, framing, Persist::Default);
-    lease.push(Chunk::Vec(out));
 }
 
 /// Waits for the final response head; interim ones are relayed.

@@ -129,7 +129,8 @@ impl Pool {
         {
             return Ok(connection.lease(request, active));
         }
-        let connection = self.connection(host, fresh).await?;
+        // Dialling and waiting are rare beside requests: in a box they are no part of every exchange.
+        let connection = self.io.boxed_local(self.connection(host, fresh)).pin().await?;
         Ok(connection.lease(request, active))
     }
 
