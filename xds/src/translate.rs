@@ -2,7 +2,7 @@
 //! does not carry itself.
 //!
 //! What is not implemented is refused by construction. A translation takes the fields that it honours out of the owned
-//! message; at the end whatever is left is reported with its path ([`rest`]). So a field that nobody reads cannot be ignored,
+//! message; at the end whatever is left is reported with its path (`rest.rs`). So a field that nobody reads cannot be ignored,
 //! also not one that a newer API adds. A field that is honoured by having no effect is taken with a comment that says why.
 #![allow(deprecated, reason = "control planes and files still use fields that Envoy calls deprecated")]
 
