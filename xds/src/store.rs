@@ -165,12 +165,14 @@ impl<T: Clone> Store<T> {
         self.finish();
     }
 
-    /// Says that the bootstrap holds a resource of this name: it counts as being there, and no control plane changes it. Is to
-    /// be called before the first update.
+    /// Says that the bootstrap holds a resource of this name: it counts as being there, and no control plane changes it.
+    ///
+    /// # Panics
+    /// Once anything was subscribed to: what the bootstrap holds is known before.
     pub fn pin(&mut self, kind: Kind, source: Source, name: &Arc<str>) {
+        assert!(!self.begun, "{kind} {name} is pinned after a subscription");
         let id = self.table.find_or_insert(kind, source, name);
         self.table[id].reasons.pinned = true;
-        self.meet(id);
     }
 
     /// When [`Store::expire`] has something to do.
@@ -264,7 +266,7 @@ impl<T: Clone> Store<T> {
         if !std::mem::replace(&mut entry.reasons.subscribed, true) {
             let what = Want::Name(entry.key.name.clone());
             self.interest.push(Interest { source, kind, what });
-            if !entry.has_content() && entry.refused.is_none() {
+            if !entry.has_content() {
                 self.set_status(id, Status::Requested);
             }
         }

@@ -91,11 +91,11 @@ impl<T: Clone> Store<T> {
                 skip("the bootstrap holds a resource of this name, which stays");
                 None
             }
-            Some((id, reasons)) if wild || reasons.subscribed => Some(id),
+            Some((id, _)) => Some(id),
             None if wild => {
                 Some(self.table.find_or_insert(kind, update.source, &Arc::from(received.name.as_str())))
             }
-            _ => {
+            None => {
                 skip("not asked for, or no longer");
                 None
             }

@@ -229,7 +229,11 @@ impl Watched {
         });
         let roots = store.roots.iter().filter(|root| root.deadline.is_some()).count();
         assert_eq!(deadlines.sum::<usize>() + roots, store.timers.len());
-        for (_, entry) in store.table.iter() {
+        for entry in entries() {
+            let wild = store.is_wild(entry.key.kind, entry.key.source);
+            assert!(wild || entry.reasons.pinned || entry.reasons.subscribed, "nobody asked for it");
+            let waiting = entry.status == Status::Requested;
+            assert!(waiting || entry.deadlines.fetch.is_none(), "a fetch that is over can time out");
             for target in entry.targets() {
                 // Indexing panics where a target is not in the table.
                 let _ = &store.table[target].key;

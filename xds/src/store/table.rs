@@ -117,9 +117,7 @@ impl<T> Entry<T> {
 
     /// Whether whoever names it has to wait: it is on its way, and nothing of it can be used yet.
     pub(crate) fn is_awaited(&self) -> bool {
-        self.active.is_none()
-            && !self.reasons.pinned
-            && (self.warming.is_some() || self.status == Status::Requested)
+        self.active.is_none() && (self.warming.is_some() || self.status == Status::Requested)
     }
 
     /// The newest accepted form.

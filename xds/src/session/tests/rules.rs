@@ -124,9 +124,14 @@ fn rule_08_whatever_is_wrong_in_the_protocol_is_refused() {
         change(&mut resource);
         resource
     };
-    let cases: [(Vec<Resource>, &[&str], &str); 8] = [
+    let cases: [(Vec<Resource>, &[&str], &str); 9] = [
         (vec![resource("x"), resource("x")], &[], "cluster x: is more than once in one response"),
         (vec![resource("x")], &["x"], "cluster x: is more than once in one response"),
+        (
+            vec![resource("x"), with(|r| r.resource = Some(Any::default()))],
+            &[],
+            "cluster x: is of type \"\" in a response of type",
+        ),
         (vec![with(|r| r.name.clear())], &[], "a resource without a name"),
         (
             vec![with(|r| r.resource = Some(Any::default()))],

@@ -183,6 +183,21 @@ fn rule_07_a_name_let_go_and_taken_up_again_is_asked_for_anew() {
     assert_eq!(client.lines(), expected);
 }
 
+#[test]
+fn rule_01_a_late_verdict_for_an_older_stream_does_not_bring_its_version_back() {
+    let mut client = client(SOTW);
+    client.requests();
+    let stream = client.stream.expect("a stream is open");
+    let old = client.session.receive(stream, sotw(Kind::Cluster, "1", "n1", &[]), Duration::ZERO);
+    let (old, _) = old.expect("clusters were asked for");
+    client.reconnect();
+    client.requests();
+    client.give(sotw(Kind::Cluster, "2", "n2", &[]));
+    client.session.settle(old, &crate::store::Verdict::default());
+    client.reconnect();
+    assert_eq!(client.lines()[0], "cluster [] version=2 nonce=");
+}
+
 /// Two responses before the first is answered: the answer to the first is void by then.
 #[test]
 fn rule_03_only_the_last_response_of_a_type_is_answered() {

@@ -66,6 +66,19 @@ fn a_name_that_is_only_mentioned_is_not_listed() {
 }
 
 #[test]
+fn a_cluster_refused_from_the_start_stays_known_until_it_is_removed() {
+    let mut watched = store();
+    watched.give(Kind::Cluster, &[Toy::new("a", "1").bad(), Toy::new("b", "1")]);
+    let mut removal = Update::empty(Kind::Cluster, Source::ADS);
+    removal.removed = vec!["b".into()];
+    watched.apply(removal.clone(), at(2));
+    assert_eq!(view(&watched, Kind::Cluster, "a").status, Status::Nacked);
+    removal.removed = vec!["a".into()];
+    watched.apply(removal, at(3));
+    assert!(watched.store.find(Kind::Cluster, Source::ADS, "a").is_none());
+}
+
+#[test]
 fn a_refusal_in_the_protocol_is_recorded_too() {
     let mut watched = store();
     let mut twice = update(Kind::Cluster, "1", &[Toy::new("b", "1")]);

@@ -77,6 +77,9 @@ fn absence_means_nothing_for_what_is_not_a_root() {
     one.complete = true;
     watched.apply(one, at(2));
     assert_eq!(watched.steps(), ["+endpoints a 2"]);
+    assert_eq!(watched.store.held(Kind::Endpoints, Source::ADS).len(), 2);
+    let view = watched.store.find(Kind::Endpoints, Source::ADS, "b").expect("it is named");
+    assert_eq!(view.status, Status::Acked);
 }
 
 /// Envoy does the same: only the parent's removal takes endpoints and routes away.
@@ -109,12 +112,16 @@ fn a_refused_resource_leaves_the_last_good_one_and_the_rest_applies() {
     assert_eq!(verdict.refused[0].name.as_deref(), Some("a"));
     assert_eq!(verdict.refused[0].message, "lb_policy: is not implemented");
     assert_eq!(watched.steps(), ["+cluster b 2"]);
-    let again = watched.store.apply(bad, at(3), |_, _, _| panic!("all of it was seen before"));
+    let again = watched.store.apply(bad.clone(), at(3), |_, _, _| panic!("all of it was seen before"));
     assert_eq!(again, verdict);
     let held = watched.store.held(Kind::Cluster, Source::ADS);
     let mut held: Vec<_> = held.iter().map(|(name, version)| format!("{name}@{version}")).collect();
     held.sort();
     assert_eq!(held, ["a@v", "b@2"]);
+    bad.resources[0].body = Some(Toy::new("a", "1").bytes());
+    assert_eq!(watched.apply(bad, at(4)), Verdict::default());
+    let view = watched.store.find(Kind::Cluster, Source::ADS, "a").expect("it is in use");
+    assert!(view.error.is_none() && view.status == Status::Acked, "the last good form came again");
 }
 
 #[test]
@@ -158,6 +165,23 @@ fn a_name_asked_for_under_a_wildcard_stays_until_the_control_plane_says_otherwis
     removal.removed = vec!["a".into()];
     watched.apply(removal, at(2));
     assert_eq!(watched.steps(), ["-cluster a"]);
+}
+
+#[test]
+fn a_name_asked_for_under_a_wildcard_and_let_go_is_waited_for_no_longer() {
+    let mut watched = store();
+    let late = Some(Duration::from_secs(30));
+    watched.store.subscribe(Kind::Cluster, Source::ADS, &Arc::from("a"), late, at(0));
+    watched.store.subscribe(Kind::Routes, Source::ADS, &Arc::from("r"), None, at(0));
+    watched.give(Kind::Routes, &[Toy::new("r", "1").naming(Kind::Cluster, "a")]);
+    watched.give(Kind::Listener, &[]);
+    watched.give(Kind::Cluster, &[]);
+    assert_eq!(watched.steps(), [""; 0]);
+    assert!(watched.store.deadline().is_some());
+    watched.store.unsubscribe(Kind::Cluster, Source::ADS, "a");
+    assert_eq!(watched.steps(), ["+route configuration r 1"]);
+    assert_eq!(watched.store.deadline(), None);
+    assert!(watched.store.find(Kind::Cluster, Source::ADS, "a").is_none());
 }
 
 #[test]
@@ -206,6 +230,8 @@ fn a_failure_on_the_other_side_changes_nothing_in_use() {
     failed.failures = vec![Failure { name: "a".into(), message: "try later".into() }];
     watched.apply(failed.clone(), at(2));
     assert_eq!(watched.steps(), [""; 0], "such an error passes: the cluster waits on");
+    let view = watched.store.find(Kind::Endpoints, Source::ADS, "a").expect("it is named");
+    assert_eq!(view.status, Status::Requested);
     watched.give(Kind::Endpoints, &[Toy::new("a", "1")]);
     assert_eq!(watched.steps(), ["+endpoints a 1", "+cluster a 1"]);
     watched.apply(failed, at(3));

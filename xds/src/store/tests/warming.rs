@@ -105,11 +105,16 @@ fn a_timeout_of_zero_waits_for_ever() {
 
 #[test]
 fn of_several_who_wait_the_least_patient_decides() {
-    let mut watched = store();
-    watched.store.subscribe(Kind::Endpoints, Source::ADS, &Arc::from("a"), None, at(0));
-    watched.give(Kind::Cluster, &[cluster("a", "1")]);
-    watched.store.expire(at(16));
-    assert_eq!(watched.steps(), ["+cluster a 1"]);
+    for (timeout, ends) in [(None, 16), (Some(5), 5), (Some(50), 16)] {
+        let mut watched = store();
+        let timeout = timeout.map(Duration::from_secs);
+        watched.store.subscribe(Kind::Endpoints, Source::ADS, &Arc::from("a"), timeout, at(0));
+        watched.give(Kind::Cluster, &[cluster("a", "1")]);
+        watched.store.expire(at(ends - 1));
+        assert_eq!(watched.steps(), [""; 0]);
+        watched.store.expire(at(ends));
+        assert_eq!(watched.steps(), ["+cluster a 1"], "{timeout:?}");
+    }
 }
 
 /// Each of these tells the parent that its endpoints will not come for now.
@@ -155,6 +160,18 @@ fn additions_come_leaves_first_and_removals_last_and_roots_first() {
     assert_eq!(watched.steps(), steps);
 }
 
+/// Aggregate clusters may be written so. Neither waits for the other, both keep it alive.
+#[test]
+fn two_resources_that_name_each_other_do_not_wait_for_ever() {
+    let mut watched = store();
+    let (a, b) =
+        (Toy::new("a", "1").naming(Kind::Cluster, "b"), Toy::new("b", "1").naming(Kind::Cluster, "a"));
+    watched.give(Kind::Cluster, &[a.naming(Kind::Endpoints, "e"), b.naming(Kind::Endpoints, "e")]);
+    assert_eq!(watched.steps(), [""; 0]);
+    watched.give(Kind::Endpoints, &[Toy::new("e", "1")]);
+    assert_eq!(watched.steps(), ["+endpoints e 1", "+cluster a 1", "+cluster b 1"]);
+}
+
 /// The wait began while `a` was in use; when it ends, `a` is gone and on its way again.
 #[test]
 fn what_is_named_is_looked_at_again_when_a_wait_ends() {
@@ -187,8 +204,9 @@ fn a_resource_that_never_comes_does_not_collect_waiters() {
 
 #[test]
 fn a_static_resource_is_there_and_stays() {
-    let mut watched = store();
+    let mut watched = Watched::new(1);
     watched.store.pin(Kind::Cluster, Source::ADS, &Arc::from("xds"));
+    watched.store.subscribe_all(Kind::Cluster, Source::ADS, None, at(0));
     watched.store.subscribe(Kind::Routes, Source::ADS, &Arc::from("r"), None, at(0));
     watched.give(Kind::Routes, &[Toy::new("r", "1").naming(Kind::Cluster, "xds")]);
     assert_eq!(watched.steps(), ["+route configuration r 1"]);
@@ -213,6 +231,14 @@ fn the_first_configuration_serves_when_all_was_answered_and_nothing_warms() {
     assert!(watched.store.is_ready());
     watched.give(Kind::Cluster, &[cluster("b", "1")]);
     assert!(watched.store.is_ready(), "a later change does not take it back");
+
+    let mut named = Watched::new(1);
+    named.store.subscribe(Kind::Routes, Source::ADS, &Arc::from("r"), None, at(0));
+    named.store.subscribe(Kind::Routes, Source::ADS, &Arc::from("s"), None, at(0));
+    named.give(Kind::Routes, &[Toy::new("r", "1")]);
+    assert!(!named.store.is_ready(), "a static listener's routes have not come");
+    named.give(Kind::Routes, &[Toy::new("s", "1")]);
+    assert!(named.store.is_ready());
 
     let mut silent = store();
     silent.store.expire(at(15));
