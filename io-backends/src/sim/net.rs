@@ -344,7 +344,8 @@ impl State {
         match event {
             Event::Bytes { to, bytes } => self.arrive(to, &bytes),
             Event::Fin { to } => {
-                if let Some(socket) = self.sockets.get_mut(&to) {
+                // What arrives behind a reset is for nobody.
+                if let Some(socket) = self.sockets.get_mut(&to).filter(|s| !s.was_reset) {
                     socket.inbox.fin = true;
                     self.progress(to);
                 }

@@ -371,8 +371,7 @@ pub async fn a_wildcard_takes_both_families(lab: Lab) {
     bind.v6_only = true;
     let mut v6_listener = lab.io.listen(&bind).expect("listens");
     let port = v6_listener.local().expect("bound").ip().expect("over IP").port();
-    let mut v4_listener =
-        lab.io.listen(&Bind::tcp(SocketAddr::new(local_v4().ip(), port))).expect("is free");
+    let mut v4_listener = lab.io.listen(&Bind::tcp(SocketAddr::new(local_v4().ip(), port))).expect("is free");
     let v6 = Peer::Tcp(format!("[::1]:{port}").parse().expect("an address"));
     exchange(&lab.io, &mut v6_listener, &v6).await;
     let v4 = v4_listener.local().expect("bound");

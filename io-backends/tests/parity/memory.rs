@@ -4,8 +4,8 @@
 use crate::{
     lab::{Driver, Lab},
     tools::{
-        Chance, boxed, echo, gone, join, join_all, local_v4, millis, pair, pattern, poll_once, read_to_any_end,
-        receive_pattern, send_pattern, until,
+        Chance, boxed, echo, gone, join, join_all, local_v4, millis, pair, pattern, poll_once,
+        read_to_any_end, receive_pattern, send_pattern, until,
     },
 };
 use corelane_io::{Bind, Chunk, Stream};
@@ -20,7 +20,7 @@ const ECHO_MARK: usize = 64 << 10;
 
 /// Eight echo streams that must flow, whatever the others do.
 async fn others_flow(lab: &Lab) {
-    let total = lab.scaled(2 << 20, 60_000);
+    let total = lab.scaled(2 << 20, 20_000);
     let mut flows = Vec::new();
     for _ in 0..8 {
         let (mut client, server) = pair(&lab.io).await;
@@ -34,10 +34,7 @@ async fn others_flow(lab: &Lab) {
             assert_eq!(received.expect("FIN"), total);
         }));
     }
-    lab.io
-        .timeout(millis(30_000), async { Ok(join_all(flows).await) })
-        .await
-        .expect("others flow");
+    lab.io.timeout(millis(30_000), async { Ok(join_all(flows).await) }).await.expect("others flow");
 }
 
 /// Streams whose clients say much and never read the answer.
@@ -74,7 +71,7 @@ async fn stopped_consumers(lab: &Lab, n: usize) -> Vec<(Stream, Stream)> {
 }
 
 pub async fn stopped_readers_and_consumers_harm_nobody(lab: Lab) {
-    let n = lab.scaled(100, 30);
+    let n = lab.scaled(100, 20);
     let before = lab.io.usage();
     let readers = stopped_readers(&lab, n).await;
     others_flow(&lab).await;
@@ -113,7 +110,7 @@ pub async fn stopped_readers_and_consumers_harm_nobody(lab: Lab) {
 }
 
 pub async fn a_stopped_consumer_resumes(lab: Lab) {
-    let total = lab.scaled(4 << 20, 200_000);
+    let total = lab.scaled(4 << 20, 60_000);
     let mut streams = Vec::new();
     for _ in 0..lab.scaled(30, 20) {
         let (client, mut server) = pair(&lab.io).await;
@@ -139,8 +136,7 @@ pub async fn a_stopped_consumer_resumes(lab: Lab) {
                         }
                     }
                 };
-                let (sent, received) =
-                    join(send_pattern(&mut client.send, total, 64 << 10), receive).await;
+                let (sent, received) = join(send_pattern(&mut client.send, total, 64 << 10), receive).await;
                 sent.expect("sends");
                 assert_eq!(received, total);
             })
@@ -151,7 +147,7 @@ pub async fn a_stopped_consumer_resumes(lab: Lab) {
 
 pub async fn starving_sockets_take_turns(lab: Lab) {
     // Far more receivers than blocks, all of them always wanting more; holders of blocks let go once a turn.
-    let (sockets, total) = (255, lab.scaled(400_000, 6000));
+    let (sockets, total) = (lab.scaled(255, 100), lab.scaled(400_000, 6000));
     let mut streams = Vec::new();
     for _ in 0..sockets {
         streams.push(pair(&lab.io).await);
@@ -173,8 +169,7 @@ pub async fn starving_sockets_take_turns(lab: Lab) {
                     }
                     received
                 };
-                let (sent, received) =
-                    join(send_pattern(&mut client.send, total, 16 << 10), receive).await;
+                let (sent, received) = join(send_pattern(&mut client.send, total, 16 << 10), receive).await;
                 sent.expect("sends");
                 assert_eq!(received, total);
             })
