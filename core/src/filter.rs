@@ -16,7 +16,11 @@
 //! - Filters never own a pump. `next.run` resolves at the final response head, while the request body may still flow.
 
 mod cx;
+pub mod header_mutation;
+mod header_value;
+pub mod local_ratelimit;
 mod registry;
+mod substitution;
 
 pub use cx::{Cx, Destination};
 pub(crate) use cx::{Exchange, Extensions, Pump};

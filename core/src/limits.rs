@@ -60,3 +60,6 @@ pub const ADMIN_BODY: u64 = 64 << 10;
 
 /// How long an admin connection may wait for its peer: above the scrape interval of any monitoring system.
 pub const ADMIN_IDLE: Duration = Duration::from_secs(120);
+
+/// The shortest `fill_interval` of a local rate limit, as in Envoy, where a timer of its main thread filled the bucket.
+pub const RATE_LIMIT_FILL: Duration = Duration::from_millis(50);

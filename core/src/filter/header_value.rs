@@ -220,7 +220,11 @@ mod tests {
             (option("OVERWRITE_IF_EXISTS"), &twice, &[("x", "new"), ("y", "2")]),
             (option("OVERWRITE_IF_EXISTS"), &none, &none),
             (json!({"header": {"key": "x", "value": "new"}}), &none, &[("y", "2"), ("x", "new")]),
-            (json!({"header": {"key": "x", "value": "new"}, "append": false}), &twice, &[("x", "new"), ("y", "2")]),
+            (
+                json!({"header": {"key": "x", "value": "new"}, "append": false}),
+                &twice,
+                &[("x", "new"), ("y", "2")],
+            ),
             (
                 json!({"header": {"key": "x-forwarded-for", "value": "c"}, "append": true}),
                 &[("x-forwarded-for", "a"), ("X-Forwarded-For", "b")],
@@ -235,9 +239,7 @@ mod tests {
 
     #[test]
     fn an_empty_value_is_dropped_unless_kept() {
-        let option = |keep: bool| {
-            json!({"header": {"key": "x"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD", "keep_empty_value": keep})
-        };
+        let option = |keep: bool| json!({"header": {"key": "x"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD", "keep_empty_value": keep});
         let old = [("x".to_owned(), "1".to_owned())];
         assert_eq!(applied(option(false), &[("x", "1")]), old);
         assert_eq!(applied(option(true), &[("x", "1")]), [("x".to_owned(), String::new())]);

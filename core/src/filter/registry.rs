@@ -1,7 +1,10 @@
 //! How filters are made: factories that parse configuration off-lane and build a filter on each lane, and the registry
 //! of those a proxy knows. Holds no filter.
 
-use super::{Filter, HeadFilter, HttpFilter};
+use super::{
+    Filter, HeadFilter, HttpFilter, header_mutation::HeaderMutationFactory,
+    local_ratelimit::LocalRateLimitFactory,
+};
 use crate::{
     config::{ConfigError, ConfigValue},
     lane::Lane,
@@ -124,6 +127,7 @@ impl fmt::Debug for Parsed {
 }
 
 /// The filters a proxy knows, by the type of their configuration. The router is always there and not among them.
+/// [`Registry::new`] begins with the built-in ones, `Registry::default` with none.
 #[derive(Clone, Default)]
 pub struct Registry {
     types: BTreeMap<&'static str, Arc<dyn AnyFactory>>,
@@ -132,7 +136,7 @@ pub struct Registry {
 impl Registry {
     /// With the built-in filters.
     pub fn new() -> Registry {
-        Registry::default()
+        Registry::default().head::<HeaderMutationFactory>().head::<LocalRateLimitFactory>()
     }
 
     /// Adds a factory of head filters. A type that another factory serves already is served by this one from now on.

@@ -79,7 +79,10 @@ const OPERATORS: [(&str, Operator); 11] = [
     ("DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", Operator::Address(Side::Remote, Part::WithoutPort)),
     ("DOWNSTREAM_REMOTE_PORT", Operator::Address(Side::Remote, Part::Port)),
     ("DOWNSTREAM_DIRECT_REMOTE_ADDRESS", Operator::Address(Side::DirectRemote, Part::Whole)),
-    ("DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT", Operator::Address(Side::DirectRemote, Part::WithoutPort)),
+    (
+        "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT",
+        Operator::Address(Side::DirectRemote, Part::WithoutPort),
+    ),
     ("DOWNSTREAM_DIRECT_REMOTE_PORT", Operator::Address(Side::DirectRemote, Part::Port)),
     ("DOWNSTREAM_LOCAL_ADDRESS", Operator::Address(Side::Local, Part::Whole)),
     ("DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", Operator::Address(Side::Local, Part::WithoutPort)),
@@ -91,7 +94,8 @@ const OPERATORS: [(&str, Operator); 11] = [
 /// What a format is filled from. What is not there is empty, as in Envoy's header values.
 pub(crate) struct Facts<'a> {
     pub(crate) request: Option<&'a RequestHead>,
-    pub(crate) kept: &'a [Option<Vec<u8>>],
+    /// What [`Format::parse_late`] asked for, in its order.
+    pub(crate) kept: &'a [Vec<u8>],
     pub(crate) response: Option<&'a ResponseHead>,
     pub(crate) cx: &'a Cx,
 }
@@ -125,9 +129,8 @@ impl Format {
                 rest = after;
                 continue;
             }
-            let command = Command::parse(after).ok_or_else(|| {
-                format!("not an operator: %{after:?}; a percent sign is written %%")
-            })?;
+            let command = Command::parse(after)
+                .ok_or_else(|| format!("not an operator: %{after:?}; a percent sign is written %%"))?;
             if !literal.is_empty() {
                 pieces.push(Piece::Literal(std::mem::take(&mut literal)));
             }
@@ -165,10 +168,7 @@ impl Format {
                 Piece::Request(field) => {
                     out.extend_from_slice(facts.request.map_or(b"", |head| field.of_request(head)));
                 }
-                Piece::Kept(at) => {
-                    let kept = facts.kept.get(*at).and_then(Option::as_deref);
-                    out.extend_from_slice(kept.unwrap_or_default());
-                }
+                Piece::Kept(at) => out.extend_from_slice(facts.kept.get(*at).map_or(b"", Vec::as_slice)),
                 Piece::Response(field) => {
                     if let Some(head) = facts.response {
                         field.of_response(head, out);

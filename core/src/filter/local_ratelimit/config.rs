@@ -1,0 +1,385 @@
+//! The configuration of local rate limits: Envoy's fields, checked. Owns what is refused and the defaults; counts nothing.
+
+use super::bucket::{Bucket, Limit};
+use crate::{
+    config::{ConfigError, ConfigValue, duration},
+    filter::{
+        Scope,
+        header_value::{self, HeaderValue, each},
+    },
+    limits::RATE_LIMIT_FILL,
+    telemetry::{LocalRateLimitStat, Stats, StatsStore},
+};
+use corelane_io::Io;
+use corelane_wire::Status;
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, Visitor},
+};
+use std::{fmt, sync::Arc, time::Duration};
+
+/// The limit of a chain, or of a route.
+#[derive(Debug)]
+pub struct Config {
+    stat_prefix: String,
+    stats: Option<Arc<Stats<LocalRateLimitStat>>>,
+    /// `None` limits nothing.
+    pub(super) bucket: Option<Arc<Bucket>>,
+    pub(super) per_connection: bool,
+    /// Which requests are looked at, and of those without a token, which are refused.
+    pub(super) enabled: Fraction,
+    pub(super) enforced: Fraction,
+    pub(super) status: Status,
+    pub(super) response_headers: Vec<HeaderValue>,
+    pub(super) request_headers: Vec<HeaderValue>,
+}
+
+/// A share of all requests (Envoy `type.v3.FractionalPercent`).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Fraction {
+    numerator: u32,
+    denominator: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    #[serde(default)]
+    stat_prefix: String,
+    status: Option<RawStatus>,
+    token_bucket: Option<RawBucket>,
+    filter_enabled: Option<RawFraction>,
+    filter_enforced: Option<RawFraction>,
+    #[serde(default)]
+    request_headers_to_add_when_not_enforced: Vec<header_value::Raw>,
+    #[serde(default)]
+    response_headers_to_add: Vec<header_value::Raw>,
+    #[serde(default)]
+    local_rate_limit_per_downstream_connection: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawStatus {
+    #[serde(deserialize_with = "status_code")]
+    code: u16,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawBucket {
+    #[serde(default)]
+    max_tokens: u32,
+    tokens_per_fill: Option<u32>,
+    #[serde(deserialize_with = "duration")]
+    fill_interval: Duration,
+}
+
+/// Envoy's `RuntimeFractionalPercent`. There is no runtime that could know the key, so the default always holds, as in an
+/// Envoy without runtime layers.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawFraction {
+    default_value: RawPercent,
+    #[serde(default, rename = "runtime_key")]
+    _runtime_key: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPercent {
+    #[serde(default)]
+    numerator: u32,
+    #[serde(default)]
+    denominator: Denominator,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+enum Denominator {
+    #[default]
+    #[serde(rename = "HUNDRED")]
+    Hundred = 100,
+    #[serde(rename = "TEN_THOUSAND")]
+    TenThousand = 10_000,
+    #[serde(rename = "MILLION")]
+    Million = 1_000_000,
+}
+
+impl Config {
+    pub(super) fn parse(raw: &ConfigValue, scope: Scope) -> Result<Config, ConfigError> {
+        let raw: Raw = raw.deserialize()?;
+        if raw.stat_prefix.is_empty() {
+            return Err(ConfigError::new("stat_prefix", "is empty"));
+        }
+        if scope == Scope::Route && raw.token_bucket.is_none() {
+            let what = "local rate limit token bucket must be set for per filter configs";
+            return Err(ConfigError::new("token_bucket", what));
+        }
+        let limit = raw.token_bucket.map(|bucket| bucket.limit().map_err(|e| e.within("token_bucket")));
+        let headers = |raw: &[_], at| each(raw, at, HeaderValue::new);
+        // Envoy's words on this field: anything below 400 means 429.
+        let status = raw.status.map(|status| status.code).filter(|code| *code >= 400).and_then(Status::new);
+        Ok(Config {
+            stat_prefix: raw.stat_prefix,
+            stats: None,
+            bucket: limit.transpose()?.map(|limit| Arc::new(Bucket::new(limit))),
+            per_connection: raw.local_rate_limit_per_downstream_connection,
+            enabled: Fraction::new(raw.filter_enabled),
+            enforced: Fraction::new(raw.filter_enforced),
+            status: status.unwrap_or(Status::TOO_MANY_REQUESTS),
+            response_headers: headers(&raw.response_headers_to_add, "response_headers_to_add")?,
+            request_headers: headers(
+                &raw.request_headers_to_add_when_not_enforced,
+                "request_headers_to_add_when_not_enforced",
+            )?,
+        })
+    }
+
+    pub(super) fn set_stats(&mut self, store: &StatsStore) {
+        self.stats = Some(store.of(&self.stat_prefix));
+    }
+
+    pub(super) fn stats(&self) -> &Stats<LocalRateLimitStat> {
+        // Set before any lane gets to see the configuration.
+        self.stats.as_ref().expect("statistics were made when the configuration was parsed")
+    }
+}
+
+impl RawBucket {
+    fn limit(&self) -> Result<Limit, ConfigError> {
+        let RawBucket { max_tokens, tokens_per_fill, fill_interval } = *self;
+        if tokens_per_fill == Some(0) {
+            return Err(ConfigError::new("tokens_per_fill", "must be 1 at least"));
+        }
+        if fill_interval < RATE_LIMIT_FILL {
+            let what = "local rate limit token bucket fill timer must be >= 50ms";
+            return Err(ConfigError::new("fill_interval", what));
+        }
+        Ok(Limit { max_tokens, tokens_per_fill: tokens_per_fill.unwrap_or(1), fill_interval })
+    }
+}
+
+impl Fraction {
+    /// Nothing where it is not set: Envoy's default for both fields.
+    fn new(raw: Option<RawFraction>) -> Fraction {
+        match raw {
+            None => Fraction { numerator: 0, denominator: Denominator::Hundred as u32 },
+            Some(RawFraction { default_value: RawPercent { numerator, denominator }, .. }) => {
+                Fraction { numerator, denominator: denominator as u32 }
+            }
+        }
+    }
+
+    /// Whether one request is in the share.
+    pub(super) fn admits(self, io: &Io) -> bool {
+        match self {
+            Fraction { numerator: 0, .. } => false,
+            Fraction { numerator, denominator } if numerator >= denominator => true,
+            Fraction { numerator, denominator } => {
+                let ticket = u128::from(io.random()) * u128::from(denominator) >> 64;
+                ticket < u128::from(numerator)
+            }
+        }
+    }
+}
+
+/// Envoy's `type.v3.HttpStatus.code`: the name of a code, or its number.
+fn status_code<'de, D: Deserializer<'de>>(from: D) -> Result<u16, D::Error> {
+    struct Code;
+    impl Visitor<'_> for Code {
+        type Value = u16;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("the name of an HTTP status such as \"TooManyRequests\", or its number")
+        }
+
+        fn visit_str<E: Error>(self, name: &str) -> Result<u16, E> {
+            let known = CODES.iter().find(|(known, _)| *known == name);
+            known
+                .map(|(_, code)| *code)
+                .ok_or_else(|| E::custom(format_args!("no HTTP status is called {name:?}")))
+        }
+
+        fn visit_u64<E: Error>(self, code: u64) -> Result<u16, E> {
+            let known = CODES.iter().find(|(_, known)| u64::from(*known) == code);
+            known.map(|(_, code)| *code).ok_or_else(|| E::custom(format_args!("no HTTP status is {code}")))
+        }
+    }
+    from.deserialize_any(Code)
+}
+
+/// Envoy's `type.v3.StatusCode`.
+const CODES: [(&str, u16); 56] = [
+    ("Continue", 100),
+    ("OK", 200),
+    ("Created", 201),
+    ("Accepted", 202),
+    ("NonAuthoritativeInformation", 203),
+    ("NoContent", 204),
+    ("ResetContent", 205),
+    ("PartialContent", 206),
+    ("MultiStatus", 207),
+    ("AlreadyReported", 208),
+    ("IMUsed", 226),
+    ("MultipleChoices", 300),
+    ("MovedPermanently", 301),
+    ("Found", 302),
+    ("SeeOther", 303),
+    ("NotModified", 304),
+    ("UseProxy", 305),
+    ("TemporaryRedirect", 307),
+    ("PermanentRedirect", 308),
+    ("BadRequest", 400),
+    ("Unauthorized", 401),
+    ("PaymentRequired", 402),
+    ("Forbidden", 403),
+    ("NotFound", 404),
+    ("MethodNotAllowed", 405),
+    ("NotAcceptable", 406),
+    ("ProxyAuthenticationRequired", 407),
+    ("RequestTimeout", 408),
+    ("Conflict", 409),
+    ("Gone", 410),
+    ("LengthRequired", 411),
+    ("PreconditionFailed", 412),
+    ("PayloadTooLarge", 413),
+    ("URITooLong", 414),
+    ("UnsupportedMediaType", 415),
+    ("RangeNotSatisfiable", 416),
+    ("ExpectationFailed", 417),
+    ("MisdirectedRequest", 421),
+    ("UnprocessableEntity", 422),
+    ("Locked", 423),
+    ("FailedDependency", 424),
+    ("UpgradeRequired", 426),
+    ("PreconditionRequired", 428),
+    ("TooManyRequests", 429),
+    ("RequestHeaderFieldsTooLarge", 431),
+    ("InternalServerError", 500),
+    ("NotImplemented", 501),
+    ("BadGateway", 502),
+    ("ServiceUnavailable", 503),
+    ("GatewayTimeout", 504),
+    ("HTTPVersionNotSupported", 505),
+    ("VariantAlsoNegotiates", 506),
+    ("InsufficientStorage", 507),
+    ("LoopDetected", 508),
+    ("NotExtended", 510),
+    ("NetworkAuthenticationRequired", 511),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use corelane_io::{Config as Driver, sim::World};
+    use serde_json::{Value, json};
+
+    fn parse(scope: Scope, value: Value) -> Result<Config, ConfigError> {
+        Config::parse(&ConfigValue::new("test", value), scope)
+    }
+
+    /// A good configuration with one field changed.
+    fn with(field: &str, value: Value) -> Value {
+        let mut config = json!({
+            "stat_prefix": "limit",
+            "token_bucket": {"max_tokens": 10, "tokens_per_fill": 5, "fill_interval": "1s"},
+            "filter_enabled": {"runtime_key": "on", "default_value": {"numerator": 100}},
+            "filter_enforced": {"default_value": {"numerator": 25, "denominator": "TEN_THOUSAND"}},
+        });
+        config[field] = value;
+        config
+    }
+
+    #[test]
+    fn fields_and_their_defaults_are_envoys() {
+        let config = parse(Scope::Route, with("status", json!({"code": "ServiceUnavailable"}))).unwrap();
+        let limit = Limit { max_tokens: 10, tokens_per_fill: 5, fill_interval: Duration::from_secs(1) };
+        assert_eq!(config.bucket.unwrap().limit(), limit);
+        assert_eq!(config.status.code(), 503);
+        assert_eq!(config.enabled, Fraction { numerator: 100, denominator: 100 });
+        assert_eq!(config.enforced, Fraction { numerator: 25, denominator: 10_000 });
+        let bare = parse(Scope::Listener, json!({"stat_prefix": "x"})).unwrap();
+        assert!(bare.bucket.is_none() && !bare.per_connection);
+        assert_eq!((bare.enabled, bare.enforced), (Fraction::new(None), Fraction::new(None)));
+        assert_eq!(bare.status.code(), 429);
+        let bucket = with("token_bucket", json!({"fill_interval": "0.05s"}));
+        let limit = parse(Scope::Listener, bucket).unwrap().bucket.unwrap().limit();
+        assert_eq!((limit.max_tokens, limit.tokens_per_fill), (0, 1));
+    }
+
+    #[test]
+    fn a_status_below_400_is_429() {
+        for (code, is) in [
+            (json!("OK"), 429),
+            (json!("TemporaryRedirect"), 429),
+            (json!("BadRequest"), 400),
+            (json!("NetworkAuthenticationRequired"), 511),
+            (json!(503), 503),
+        ] {
+            let config = parse(Scope::Listener, with("status", json!({ "code": code.clone() }))).unwrap();
+            assert_eq!(config.status.code(), is, "{code}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_or_not_implemented_is_refused_with_its_path() {
+        let bucket = |field: &str, value: Value| {
+            let mut bucket = json!({"max_tokens": 1, "fill_interval": "1s"});
+            bucket[field] = value;
+            with("token_bucket", bucket)
+        };
+        let header = json!([{"header": {"key": "a"}}, {"header": {"key": "x", "value": "%NO%"}}]);
+        let cases = [
+            (with("stat_prefix", json!("")), "stat_prefix", "is empty"),
+            (with("token_bucket", json!({"max_tokens": 1})), "token_bucket", "missing field `fill_interval`"),
+            (bucket("fill_interval", json!("0.049s")), "token_bucket.fill_interval", ">= 50ms"),
+            (bucket("tokens_per_fill", json!(0)), "token_bucket.tokens_per_fill", "1 at least"),
+            (bucket("max_tokens", json!(-1)), "token_bucket.max_tokens", "invalid value"),
+            (bucket("burst", json!(1)), "token_bucket.burst", "unknown field"),
+            (with("filter_enabled", json!({})), "filter_enabled", "missing field `default_value`"),
+            (
+                with("filter_enabled", json!({"default_value": {"denominator": "TEN"}})),
+                "filter_enabled.default_value.denominator",
+                "unknown variant",
+            ),
+            (with("status", json!({"code": "Teapot"})), "status.code", "no HTTP status is called \"Teapot\""),
+            (with("status", json!({"code": 599})), "status.code", "no HTTP status is 599"),
+            (
+                with("response_headers_to_add", header.clone()),
+                "response_headers_to_add[1].header.value",
+                "%NO%",
+            ),
+            (
+                with("request_headers_to_add_when_not_enforced", header),
+                "request_headers_to_add_when_not_enforced[1].header.value",
+                "%NO%",
+            ),
+            (with("descriptors", json!([])), "descriptors", "unknown field"),
+            (with("rate_limits", json!([])), "rate_limits", "unknown field"),
+            (
+                with("enable_x_ratelimit_headers", json!("DRAFT_VERSION_03")),
+                "enable_x_ratelimit_headers",
+                "unknown",
+            ),
+        ];
+        for (raw, path, what) in cases {
+            let error = parse(Scope::Listener, raw.clone()).unwrap_err();
+            assert!(error.path == path && error.what.contains(what), "{raw}: {error}");
+        }
+        let error = parse(Scope::Route, json!({"stat_prefix": "x"})).unwrap_err();
+        assert_eq!(error.path, "token_bucket");
+    }
+
+    #[test]
+    fn a_fraction_admits_its_share() {
+        let io = World::new(7).lane(&Driver::default());
+        let share = |numerator, denominator| {
+            let fraction = Fraction { numerator, denominator };
+            (0..10_000).filter(|_| fraction.admits(&io)).count()
+        };
+        assert_eq!((share(0, 100), share(100, 100), share(101, 100)), (0, 10_000, 10_000));
+        // Four standard deviations around 2,500 and around 100.
+        assert!((2_327..=2_673).contains(&share(25, 100)));
+        assert!((60..=140).contains(&share(10_000, 1_000_000)));
+    }
+}
