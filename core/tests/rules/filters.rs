@@ -296,7 +296,7 @@ fn tag(name: &str) -> FilterConfig {
     filter(name, ConfigValue::new("test.Tag", json!({ "name": name })))
 }
 
-fn filter(name: &str, config: ConfigValue) -> FilterConfig {
+pub(crate) fn filter(name: &str, config: ConfigValue) -> FilterConfig {
     FilterConfig { name: name.into(), config, disabled: false }
 }
 
@@ -304,13 +304,13 @@ fn act_filter() -> FilterConfig {
     filter("act", ConfigValue::empty("test.Act"))
 }
 
-fn chain(manager: &mut HttpConnectionManager, filters: Vec<FilterConfig>) {
+pub(crate) fn chain(manager: &mut HttpConnectionManager, filters: Vec<FilterConfig>) {
     manager.filters = filters;
     manager.filters.push(FilterConfig::router());
 }
 
 /// An upstream that answers with the head it got, or with a body of the request's if there is one.
-fn telling(lab: &Lab) -> Upstream {
+pub(crate) fn telling(lab: &Lab) -> Upstream {
     lab.upstream(|mut wire| async move {
         while let Some(head) = wire.try_head().await {
             let body = wire.body_of(head.clone()).await.unwrap().body;

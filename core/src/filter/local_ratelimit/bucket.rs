@@ -61,7 +61,7 @@ impl Bucket {
     /// Units since the clock's start.
     fn earned(&self, now: Instant) -> u64 {
         // At most 64 + 32 + 30 bits.
-        let units = u128::from(now.as_nanos()) * u128::from(self.limit.tokens_per_fill) << self.scale;
+        let units = (u128::from(now.as_nanos()) * u128::from(self.limit.tokens_per_fill)) << self.scale;
         (units / self.limit.fill_interval.as_nanos().max(1)) as u64
     }
 }

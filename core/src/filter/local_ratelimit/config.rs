@@ -176,7 +176,7 @@ impl Fraction {
             Fraction { numerator: 0, .. } => false,
             Fraction { numerator, denominator } if numerator >= denominator => true,
             Fraction { numerator, denominator } => {
-                let ticket = u128::from(io.random()) * u128::from(denominator) >> 64;
+                let ticket = (u128::from(io.random()) * u128::from(denominator)) >> 64;
                 ticket < u128::from(numerator)
             }
         }
