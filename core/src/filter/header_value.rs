@@ -192,8 +192,10 @@ mod tests {
         HeaderValue::new(&ConfigValue::new("test", value).deserialize()?)
     }
 
+    type Fields<'a> = &'a [(&'a str, &'a str)];
+
     /// Applies the option to a head with these fields and tells what became of them.
-    fn applied(option: Value, fields: &[(&str, &str)]) -> Vec<(String, String)> {
+    fn applied(option: Value, fields: Fields<'_>) -> Vec<(String, String)> {
         let option = parse(option).unwrap();
         let mut headers = Headers::new();
         for (name, value) in fields {
@@ -210,7 +212,7 @@ mod tests {
         let twice = [("x", "1"), ("y", "2"), ("X", "3")];
         let none = [("y", "2")];
         let option = |action: &str| json!({"header": {"key": "X", "value": "new"}, "append_action": action});
-        let cases: [(Value, &[(&str, &str)], &[(&str, &str)]); 11] = [
+        let cases: [(Value, Fields<'_>, Fields<'_>); 11] = [
             (option("APPEND_IF_EXISTS_OR_ADD"), &twice, &[("x", "1"), ("y", "2"), ("X", "3"), ("x", "new")]),
             (option("APPEND_IF_EXISTS_OR_ADD"), &none, &[("y", "2"), ("x", "new")]),
             (option("ADD_IF_ABSENT"), &twice, &twice),
