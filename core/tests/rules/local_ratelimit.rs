@@ -92,7 +92,8 @@ async fn a_listener_is_limited(lab: Lab) {
 
 async fn the_limit_is_exact_over_lanes(lab: Lab) {
     let upstream = telling(&lab);
-    lab.http_with(&[upstream.addr.clone()], |manager, _| chain(manager, vec![limiting(100)])).await;
+    lab.http_with(std::slice::from_ref(&upstream.addr), |manager, _| chain(manager, vec![limiting(100)]))
+        .await;
     let mut clients = Vec::new();
     for _ in 0..24 {
         let mut client = lab.client().await;
