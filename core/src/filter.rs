@@ -28,11 +28,18 @@ pub use registry::{FilterFactory, Registry, Scope};
 pub(crate) use registry::{Made, Parsed};
 
 use crate::{
-    error::Error,
+    error::{Error, Kind},
     http::{self, Body},
 };
 use corelane_wire::{RequestHead, ResponseHead};
-use std::{future::Future, pin::Pin, rc::Rc};
+use pin_project_lite::pin_project;
+use std::{
+    future::Future,
+    ops::Range,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
 
 /// A request on its way in.
 #[derive(Debug)]
@@ -127,33 +134,35 @@ impl Next {
         Next { filters, at: 0 }
     }
 
-    /// Passes the request on. Resolves at the final response head; interim ones are relayed to the client at once.
+    /// Passes the request on. Resolves at the final response head; interim ones are relayed to the client at once. The
+    /// future has to be awaited: dropping it is giving the request up.
     ///
     /// # Errors
     /// What kept the request from being answered: see [`Error::status`] for what the client would get.
-    pub async fn run(mut self, mut req: Request) -> Result<Response, Error> {
+    // Not an `async fn`: one would keep the request twice, as its argument and as its local.
+    pub fn run(mut self, mut req: Request) -> impl Future<Output = Result<Response, Error>> + use<> {
         let first = self.at;
         // Head filters that follow each other run in one go, without a future between them.
         let stopped = self.run_heads(&mut req);
-        let passed = self.at > first;
-        let back = if passed { Some((self.filters.clone(), self.at, req.cx.clone())) } else { None };
-        let result = match (stopped, self.filters.get(self.at)) {
-            (Some(response), _) => Ok(response),
+        let back = (self.at > first).then(|| Back {
+            filters: self.filters.clone(),
+            passed: first..self.at,
+            cx: req.cx.clone(),
+        });
+        let inward = match (stopped, self.filters.get(self.at)) {
+            (Some(response), _) => Inward::Answer { answer: Some(Ok(response)) },
             (None, Some(Entry { position, filter: Filter::Http(filter) })) => {
                 req.cx.enter(*position);
                 let filter = filter.clone();
                 self.at += 1;
-                filter.call_boxed(req, self).0.await
+                Inward::Filter { call: filter.call_boxed(req, self) }
             }
             (None, _) => match http::router::route(req) {
-                Ok(routed) => routed.send().await,
-                Err(answer) => answer,
+                Ok(routed) => Inward::Router { sending: routed.send() },
+                Err(answer) => Inward::Answer { answer: Some(answer) },
             },
         };
-        match back {
-            None => result,
-            Some((filters, last, cx)) => run_back(&filters[first..last], cx, result),
-        }
+        Running { inward, back }
     }
 
     /// Shows the request to the head filters that come next. The answer, if one of them gave it.
@@ -169,20 +178,68 @@ impl Next {
     }
 }
 
-/// Shows the response, or what a failure becomes, to head filters, the innermost first.
-fn run_back(filters: &[Entry], mut cx: Cx, result: Result<Response, Error>) -> Result<Response, Error> {
-    let mut response = match result {
-        Ok(response) => response,
-        Err(error) if error.closed() => return Err(error),
-        Err(error) => http::reply::to_error(error, &cx),
-    };
-    for Entry { position, filter } in filters.iter().rev() {
-        if let Filter::Head(filter) = filter {
-            cx.enter(*position);
-            filter.response_head(&mut response.head, &cx);
-        }
+pin_project! {
+    /// A request that was passed on, and the way back.
+    struct Running<F> {
+        #[pin]
+        inward: Inward<F>,
+        back: Option<Back>,
     }
-    Ok(response)
+}
+
+pin_project! {
+    /// What comes next on a request's way in: `F` is the router's future.
+    #[project = InwardProjection]
+    enum Inward<F> {
+        Answer { answer: Option<Result<Response, Error>> },
+        Filter { call: BoxedCall },
+        Router { #[pin] sending: F },
+    }
+}
+
+/// The head filters that a request passed without a future between them.
+struct Back {
+    filters: Rc<[Entry]>,
+    passed: Range<usize>,
+    cx: Cx,
+}
+
+impl<F: Future<Output = Result<Response, Error>>> Future for Running<F> {
+    type Output = Result<Response, Error>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let result = match this.inward.project() {
+            // Polled again after it was ready: a caller's mistake, and a failure as good as any.
+            InwardProjection::Answer { answer } => answer.take().unwrap_or(Err(Error::local(Kind::Filter))),
+            InwardProjection::Filter { call } => ready!(call.0.as_mut().poll(cx)),
+            InwardProjection::Router { sending } => ready!(sending.poll(cx)),
+        };
+        Poll::Ready(match this.back.take() {
+            None => result,
+            Some(back) => back.run(result),
+        })
+    }
+}
+
+impl Back {
+    /// Shows the response, or what a failure becomes, to the head filters, the innermost first.
+    fn run(self, result: Result<Response, Error>) -> Result<Response, Error> {
+        let Back { filters, passed, mut cx } = self;
+        let mut response = match result {
+            Ok(response) => response,
+            Err(error) if error.closed() => return Err(error),
+            Err(error) => http::reply::to_error(error, &cx),
+        };
+        for Entry { position, filter } in filters[passed].iter().rev() {
+            if let Filter::Head(filter) = filter {
+                cx.enter(*position);
+                filter.response_head(&mut response.head, &cx);
+            }
+        }
+        Ok(response)
+    }
 }
 
 impl std::fmt::Debug for Next {

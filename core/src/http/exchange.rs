@@ -55,53 +55,59 @@ pub(super) fn size(downstream: &Rc<Downstream>, first: Buf) -> usize {
     size_of_val(&run(downstream, first))
 }
 
-async fn run(downstream: &Rc<Downstream>, first: Buf) -> Result<After, Error> {
-    let Some(chain) = downstream.chain() else { return Ok(After::Close) };
-    let number = downstream.begin_exchange();
-    // 1. The head, and what it says about the connection.
-    let mut head = downstream.lane.heads.request();
-    if let Err(e) = head::request(downstream, &chain.spec, first, &mut head).await {
-        return refuse(downstream, &chain, e);
-    }
-    let _active = Active::new(&chain);
-    let asked = match admit(downstream, &chain, &mut head) {
-        Ok(asked) => asked,
-        Err(e) => return refuse(downstream, &chain, e),
-    };
-    // 2. Its route, and with it its filters.
-    let (cx, request) = begin(downstream, &chain, head, &asked);
-    let exchange = cx.exchange().clone();
-    let filters = match &*exchange.route.borrow() {
-        Some(route) => route.filters.clone(),
-        None => chain.enabled().clone(),
-    };
-    // 3. Filters, router, upstream, while the request's body flows.
-    let response = until_response(pin!(Next::new(filters).run(request)), &exchange).await;
-    let Response { mut head, mut body } = match response {
-        Ok(response) => response,
-        Err(e) if e.closed() => return Err(aborted(e, &chain)),
-        Err(e) => {
-            // What the router had begun ends with it: a body that still flows has nowhere to go.
-            drop(exchange.pump.take());
-            reply::to_error(e, &cx)
+// Not an `async fn`: one would keep its arguments twice.
+fn run<'a>(
+    downstream: &'a Rc<Downstream>,
+    first: Buf,
+) -> impl Future<Output = Result<After, Error>> + use<'a> {
+    async move {
+        let Some(chain) = downstream.chain() else { return Ok(After::Close) };
+        let number = downstream.begin_exchange();
+        // 1. The head, and what it says about the connection.
+        let mut head = downstream.lane.heads.request();
+        if let Err(e) = head::request(downstream, &chain.spec, first, &mut head).await {
+            return refuse(downstream, &chain, e);
         }
-    };
-    // 4. The response's head.
-    let (framing, close) = finish_head(&mut head, &body, &exchange, &asked, number)?;
-    write_head(head, framing, close, &exchange, &asked);
-    if asked.method == Method::Head {
-        body = Body::empty(); // there was none: what the head announces is not to follow
+        let _active = Active::new(&chain);
+        let asked = match admit(downstream, &chain, &mut head) {
+            Ok(asked) => asked,
+            Err(e) => return refuse(downstream, &chain, e),
+        };
+        // 2. Its route, and with it its filters.
+        let (cx, request) = begin(downstream, &chain, head, &asked);
+        let exchange = cx.exchange().clone();
+        let filters = match &*exchange.route.borrow() {
+            Some(route) => route.filters.clone(),
+            None => chain.enabled().clone(),
+        };
+        // 3. Filters, router, upstream, while the request's body flows.
+        let response = until_response(pin!(Next::new(filters).run(request)), &exchange).await;
+        let Response { mut head, mut body } = match response {
+            Ok(response) => response,
+            Err(e) if e.closed() => return Err(aborted(e, &chain)),
+            Err(e) => {
+                // What the router had begun ends with it: a body that still flows has nowhere to go.
+                drop(exchange.pump.take());
+                reply::to_error(e, &cx)
+            }
+        };
+        // 4. The response's head.
+        let (framing, close) = finish_head(&mut head, &body, &exchange, &asked, number)?;
+        write_head(head, framing, close, &exchange, &asked);
+        if asked.method == Method::Head {
+            body = Body::empty(); // there was none: what the head announces is not to follow
+        }
+        // 5. Both bodies, to the end of the response.
+        if !body.is_empty() {
+            let encoder = Encoder::new(framing);
+            poll_bodies(&mut body, encoder, &exchange).await.map_err(|e| aborted(e, &chain))?;
+        }
+        drop(body);
+        // 6. The response decides: a request that still flows is given up, and its connection with it.
+        let open = exchange.pump.take().is_some();
+        let complete = !open && downstream.body_done();
+        Ok(if close || !complete { After::Close } else { After::Keep })
     }
-    // 5. Both bodies, to the end of the response.
-    if !body.is_empty() {
-        let encoder = Encoder::new(framing);
-        poll_bodies(&mut body, encoder, &exchange).await.map_err(|e| aborted(e, &chain))?;
-    }
-    drop(body);
-    // 6. The response decides: a request that still flows is given up, and its connection with it.
-    let open = exchange.pump.take().is_some();
-    let complete = !open && downstream.body_done();
-    Ok(if close || !complete { After::Close } else { After::Keep })
 }
 
 /// What a request asks of its connection and of its response.
