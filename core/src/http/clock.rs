@@ -25,6 +25,8 @@ pub(crate) struct Clock {
     response_within: Cell<Option<Duration>>,
     /// When to look next.
     armed: Cell<Option<Instant>>,
+    /// Whether a deadline may have come that is earlier than what is armed.
+    stale: Cell<bool>,
 }
 
 impl Clock {
@@ -37,6 +39,7 @@ impl Clock {
             complete: Cell::new(None),
             response_within: Cell::new(None),
             armed: Cell::new(None),
+            stale: Cell::new(true),
         }
     }
 
@@ -56,6 +59,7 @@ impl Clock {
             self.idle.set(Some(idle).filter(|idle| !idle.is_zero()));
         }
         self.response_within.set(response_within);
+        self.stale.set(true);
     }
 
     /// The request has been received completely.
@@ -63,6 +67,7 @@ impl Clock {
     pub(crate) fn request_complete(&self, now: Instant) {
         if self.complete.get().is_none() {
             self.complete.set(Some(now));
+            self.stale.set(true);
         }
     }
 
@@ -77,6 +82,9 @@ impl Clock {
     /// Whether the deadlines changed so that the connection's is too late or missing: the new one.
     #[inline]
     pub(crate) fn rearm(&self) -> Option<Instant> {
+        if !self.stale.replace(false) {
+            return None;
+        }
         let next = self.next();
         let late = match (self.armed.get(), next) {
             (_, None) => false,
@@ -97,6 +105,7 @@ impl Clock {
             return None;
         }
         self.armed.set(None);
+        self.stale.set(true);
         let passed = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         if passed(self.response_by()) {
             Some(Timeout::Response)
@@ -111,7 +120,7 @@ impl Clock {
 
     fn next(&self) -> Option<Instant> {
         let request_by = if self.is_request_complete() { None } else { self.request_by.get() };
-        [request_by, self.response_by(), self.idle_by()].into_iter().flatten().min()
+        earlier(earlier(request_by, self.response_by()), self.idle_by())
     }
 
     fn response_by(&self) -> Option<Instant> {
@@ -120,6 +129,15 @@ impl Clock {
 
     fn idle_by(&self) -> Option<Instant> {
         Some(self.active.get() + self.idle.get()?)
+    }
+}
+
+/// The earlier of two times, of which either may be absent.
+#[inline]
+fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(if b < a { b } else { a }),
+        (one, None) | (None, one) => one,
     }
 }
 

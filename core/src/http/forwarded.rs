@@ -33,7 +33,6 @@ const INTERNAL: [&str; 17] = [
     "x-envoy-upstream-rq-per-try-timeout-ms",
     "x-envoy-upstream-rq-timeout-ms",
 ];
-const PREFIX: &[u8] = b"x-envoy-";
 const IS_INTERNAL: StaticField = StaticField::new("x-envoy-internal", "true");
 const HTTP: StaticField = StaticField::new("x-forwarded-proto", "http");
 
@@ -75,7 +74,7 @@ pub(crate) fn request(
     let edge = config.use_remote_address && !internal;
     mark_internal(headers, internal, edge);
     if edge && let Some(client) = client {
-        headers.set("x-envoy-external-address", Text::of(client).bytes())?;
+        headers.set(Known::XEnvoyExternalAddress, Text::of(client).bytes())?;
     }
     if config.generate_request_id {
         let forced = edge && !config.preserve_external_request_id;
@@ -114,16 +113,13 @@ pub(crate) fn response(
 }
 
 fn mark_internal(headers: &mut Headers, internal: bool, edge: bool) {
-    let any = headers
-        .iter()
-        .any(|(name, _)| name.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX)));
-    if any {
+    if headers.may_hold_x_envoy() {
         if edge {
             INTERNAL.iter().for_each(|name| {
                 headers.remove(*name);
             });
         } else {
-            headers.remove("x-envoy-internal");
+            headers.remove(Known::XEnvoyInternal);
         }
     }
     if internal {
@@ -174,6 +170,10 @@ struct Text {
 impl Text {
     fn of(ip: IpAddr) -> Text {
         let mut bytes = [0; 48];
+        if let IpAddr::V4(ip) = ip {
+            let len = dotted(ip.octets(), &mut bytes);
+            return Text { bytes, len };
+        }
         let mut rest = &mut bytes[..];
         // The longest, an IPv6 address with an IPv4 tail, has 45 characters.
         let _ = write!(rest, "{ip}");
@@ -186,6 +186,28 @@ impl Text {
     }
 }
 
+/// An IPv4 address in decimal, without the machinery of formatting: it is part of every request. Gives the length.
+fn dotted(octets: [u8; 4], into: &mut [u8; 48]) -> usize {
+    let mut len = 0;
+    let mut put = |byte: u8| {
+        into[len] = byte;
+        len += 1;
+    };
+    for (at, octet) in octets.into_iter().enumerate() {
+        if at > 0 {
+            put(b'.');
+        }
+        if octet >= 100 {
+            put(b'0' + octet / 100);
+        }
+        if octet >= 10 {
+            put(b'0' + octet / 10 % 10);
+        }
+        put(b'0' + octet % 10);
+    }
+    len
+}
+
 /// A UUID of version 4 (RFC 9562 section 5.4), as Envoy's default request ID extension makes it.
 fn request_id(io: &Io) -> [u8; 36] {
     uuid([io.random(), io.random()])
@@ -194,15 +216,32 @@ fn request_id(io: &Io) -> [u8; 36] {
 fn uuid(random: [u64; 2]) -> [u8; 36] {
     let high = random[0] & 0xffff_ffff_ffff_0fff | 0x4000;
     let low = random[1] & 0x3fff_ffff_ffff_ffff | 0x8000_0000_0000_0000;
-    let number = u128::from(high) << 64 | u128::from(low);
+    let (a, b) = (hex(high), hex(low));
     let mut text = [b'-'; 36];
-    let mut shift = 128;
-    for (at, byte) in text.iter_mut().enumerate() {
-        if !matches!(at, 8 | 13 | 18 | 23) {
-            shift -= 4;
-            *byte = b"0123456789abcdef"[(number >> shift) as usize & 15];
-        }
+    text[..8].copy_from_slice(&a[..8]);
+    text[9..13].copy_from_slice(&a[8..12]);
+    text[14..18].copy_from_slice(&a[12..]);
+    text[19..23].copy_from_slice(&b[..4]);
+    text[24..].copy_from_slice(&b[4..]);
+    text
+}
+
+/// Sixteen hexadecimal digits, eight at a time.
+fn hex(number: u64) -> [u8; 16] {
+    /// The digits of four bytes, one in each byte of a word, the first highest: each nibble plus `'0'`, and 39 more from
+    /// ten on, where the sum with 6 carries into the bit above the nibble.
+    fn digits(four: u32) -> [u8; 8] {
+        const ONES: u64 = 0x0101_0101_0101_0101;
+        let n = u64::from(four);
+        let n = (n | n << 16) & 0x0000_ffff_0000_ffff;
+        let n = (n | n << 8) & 0x00ff_00ff_00ff_00ff;
+        let n = (n | n << 4) & (15 * ONES);
+        let letters = (n + 6 * ONES) >> 4 & ONES;
+        (n + u64::from(b'0') * ONES + letters * 39).to_be_bytes()
     }
+    let mut text = [0; 16];
+    text[..8].copy_from_slice(&digits((number >> 32) as u32));
+    text[8..].copy_from_slice(&digits(number as u32));
     text
 }
 
@@ -226,6 +265,20 @@ mod tests {
             &uuid([0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210]),
             b"01234567-89ab-4def-bedc-ba9876543210"
         );
+    }
+
+    #[test]
+    fn hex_and_dotted_are_what_formatting_gives() {
+        for shift in 0..64 {
+            for number in [0xfedc_ba98_7654_3210_u64, 0x9a, 0xffff_ffff_ffff_ffff] {
+                let number = number.rotate_left(shift);
+                assert_eq!(&hex(number), format!("{number:016x}").as_bytes());
+            }
+        }
+        for octet in 0..=255u8 {
+            let ip = std::net::Ipv4Addr::new(octet, 10, 0, 255 - octet);
+            assert_eq!(Text::of(ip.into()).bytes(), ip.to_string().as_bytes());
+        }
     }
 
     #[test]

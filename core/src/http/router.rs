@@ -87,28 +87,32 @@ impl Routed {
     ///
     /// # Errors
     /// The upstream did not answer.
-    pub(crate) async fn send(mut self) -> Result<Response, Error> {
-        let replayable =
-            self.framing.is_empty() && self.body.is_empty() && self.head.method().is_idempotent();
-        let (mut tries, mut _retry) = (0, None);
-        loop {
-            // The last try takes a connection that nobody can have closed for being idle.
-            let lease = self.pool.checkout(tries == STALE_RETRIES).await?;
-            self.begin(&lease);
-            match answer(lease, &self.exchange, self.head.method()).await {
-                Err(e) if e.retryable() && replayable && tries < STALE_RETRIES => {
-                    tries += 1;
-                    // Held until the retry is answered.
-                    _retry = self.pool.state().permit(Limit::Retries);
-                    if _retry.is_none() {
-                        self.pool.stats.inc(ClusterStat::RqRetryOverflow);
-                        return Err(e);
+    // Not an `async fn`: one would keep `self` twice, as its argument and as its local.
+    pub(crate) fn send(mut self) -> impl Future<Output = Result<Response, Error>> + use<> {
+        async move {
+            let replayable =
+                self.framing.is_empty() && self.body.is_empty() && self.head.method().is_idempotent();
+            let (mut tries, mut _retry) = (0, None);
+            loop {
+                // The last try takes a connection that nobody can have closed for being idle.
+                let lease = self.pool.checkout(tries == STALE_RETRIES).await?;
+                self.begin(&lease);
+                match answer(lease, &self.exchange, self.head.method()).await {
+                    Err(e) if e.retryable() && replayable && tries < STALE_RETRIES => {
+                        tries += 1;
+                        // Held until the retry is answered.
+                        _retry = self.pool.state().permit(Limit::Retries);
+                        if _retry.is_none() {
+                            self.pool.stats.inc(ClusterStat::RqRetryOverflow);
+                            return Err(e);
+                        }
+                        self.pool.stats.inc(ClusterStat::RqRetry);
                     }
-                    self.pool.stats.inc(ClusterStat::RqRetry);
-                }
-                result => {
-                    self.exchange.downstream.lane.heads.recycle_request(mem::take(&mut self.head));
-                    return result;
+                    result => {
+                        let Routed { head, exchange, .. } = self;
+                        exchange.downstream.lane.heads.recycle_request(head);
+                        return result;
+                    }
                 }
             }
         }
@@ -138,7 +142,7 @@ fn prepare(head: &mut RequestHead, exchange: &Exchange, route: Option<&Route>) -
     if let Some(timeout) = &spec.expected_timeout
         && !exchange.chain.spec.router.suppress_envoy_headers
     {
-        let set = head.headers_mut().set("x-envoy-expected-rq-timeout-ms", timeout.as_bytes());
+        let set = head.headers_mut().set(Known::XEnvoyExpectedRqTimeoutMs, timeout.as_bytes());
         set.map_err(|_| Error::local(Kind::Filter))?;
     }
     Ok(())
@@ -155,27 +159,42 @@ fn request_framing(head: &RequestHead, body: &Body) -> Result<Framing, Error> {
 }
 
 /// Waits for the final response head; interim ones are relayed.
-async fn answer(lease: Lease, exchange: &Rc<Exchange>, method: Method) -> Result<Response, Error> {
-    let downstream = &exchange.downstream;
-    let io = downstream.lane.io();
-    let mut head = downstream.lane.heads.response();
-    let mut said_nothing = true;
-    loop {
-        let received = head::response(&lease, io, &mut head, said_nothing).await;
-        if let Err(e) = received {
-            lease.pool().stats.inc(match e.kind {
-                Kind::Head(_) => ClusterStat::CxProtocolError,
-                _ => ClusterStat::RqRxReset,
-            });
-            return Err(e);
+fn answer<'a>(
+    lease: Lease,
+    exchange: &'a Rc<Exchange>,
+    method: Method,
+) -> impl Future<Output = Result<Response, Error>> + use<'a> {
+    async move {
+        let downstream = &exchange.downstream;
+        let io = downstream.lane.io();
+        let mut head = downstream.lane.heads.response();
+        let mut said_nothing = true;
+        loop {
+            let received = head::response(&lease, io, &mut head, said_nothing).await;
+            if let Err(e) = received {
+                lease.pool().stats.inc(match e.kind {
+                    Kind::Head(_) => ClusterStat::CxProtocolError,
+                    _ => ClusterStat::RqRxReset,
+                });
+                return Err(e);
+            }
+            exchange.clock.touch(io.now());
+            if !head.status().is_informational() {
+                return answered(lease, head, exchange, method);
+            }
+            said_nothing = false;
+            interim(&head, exchange)?;
         }
-        exchange.clock.touch(io.now());
-        if !head.status().is_informational() {
-            break;
-        }
-        said_nothing = false;
-        interim(&head, exchange)?;
     }
+}
+
+/// The final response head has come: what follows it, and what the client is told beside it.
+fn answered(
+    lease: Lease,
+    mut head: ResponseHead,
+    exchange: &Exchange,
+    method: Method,
+) -> Result<Response, Error> {
     let framing = h1::response_framing(&head, method).map_err(|e| Error::upstream(Kind::Head(e)))?;
     lease.response_head(framing, h1::response_persists(&head, framing));
     let config = &exchange.chain.spec.router;
@@ -184,7 +203,8 @@ async fn answer(lease: Lease, exchange: &Rc<Exchange>, method: Method) -> Result
         lease.pool().stats.inc(ClusterStat::RqCompleted);
     }
     if !config.suppress_envoy_headers {
-        let took = io.now() - exchange.clock.complete().unwrap_or(exchange.clock.started());
+        let took = exchange.downstream.lane.io().now()
+            - exchange.clock.complete().unwrap_or(exchange.clock.started());
         let took = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         head.headers_mut().remove(Known::XEnvoyUpstreamServiceTime);
         head.headers_mut()

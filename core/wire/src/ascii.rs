@@ -150,7 +150,11 @@ pub(crate) fn parse_decimal(digits: &[u8]) -> Option<u64> {
 
 /// Appends `number` in decimal, without formatting machinery.
 pub fn write_decimal(out: &mut Vec<u8>, number: u64) {
-    let mut digits = [0u8; 20];
+    out.extend_from_slice(decimal(&mut [0; 20], number));
+}
+
+/// `number` in decimal, at the end of `digits`.
+pub(crate) fn decimal(digits: &mut [u8; 20], number: u64) -> &[u8] {
     let mut start = digits.len();
     let mut rest = number;
     loop {
@@ -161,7 +165,7 @@ pub fn write_decimal(out: &mut Vec<u8>, number: u64) {
             break;
         }
     }
-    out.extend_from_slice(&digits[start..]);
+    &digits[start..]
 }
 
 /// `bytes` without the optional white space (SP, HTAB) at both ends.

@@ -39,6 +39,15 @@ struct Slot {
     marks: u8,
 }
 
+/// Beside the ids in `present`: some name begins with `x-envoy-`.
+const X_ENVOY: u32 = 1 << 31;
+
+/// Whether a name begins with `x-envoy-`, in any case.
+#[inline]
+pub(crate) fn is_x_envoy(name: &[u8]) -> bool {
+    name.first_chunk::<8>().is_some_and(|start| scan::same_name(start, b"x-envoy-"))
+}
+
 /// The arena holds this field as it is written: name, colon, one space, value, CRLF.
 const JOINED: u8 = 1;
 /// Named by the `connection` field it was received with: not sent on. Fields added later are never marked, so a client
@@ -197,9 +206,7 @@ impl Headers {
     /// # Errors
     /// The name is not valid, or the message grew too large; nothing is added then.
     pub fn append_decimal<'n>(&mut self, name: impl Into<Name<'n>>, number: u64) -> Result<(), BadHeader> {
-        let mut digits = Vec::with_capacity(20);
-        ascii::write_decimal(&mut digits, number);
-        self.append(name, &digits)
+        self.append(name, ascii::decimal(&mut [0; 20], number))
     }
 
     /// Gives `name` this one value: in the place of its first occurrence, or at the end. Other occurrences go.
@@ -228,6 +235,13 @@ impl Headers {
             self.present &= !known.bit();
         }
         true
+    }
+
+    /// Whether some field may be called `x-envoy-`something: exact for `false`, and what a proxy asks before it looks
+    /// for such fields one by one. `true` stays until [`clear`](Headers::clear), whatever is removed.
+    #[inline]
+    pub fn may_hold_x_envoy(&self) -> bool {
+        self.present & X_ENVOY != 0
     }
 
     // ---- for the codecs of this crate ----
@@ -356,12 +370,18 @@ impl Headers {
         self.slots.push(slot);
     }
 
+    /// A name that begins with `x-envoy-` is about to be adopted.
+    #[inline]
+    pub(crate) fn note_x_envoy(&mut self) {
+        self.present |= X_ENVOY;
+    }
+
     fn store(&mut self, name: &Name<'_>, value: &[u8]) -> Result<Slot, BadHeader> {
         if name.known.is_none() && (!ascii::is_token(name.bytes) || name.bytes.len() > u16::MAX as usize) {
             return Err(BadHeader::Name);
         }
         let value = ascii::trim(value);
-        if !ascii::is_value(value) {
+        if !scan::is_value(value) {
             return Err(BadHeader::Value);
         }
         if ARENA_MAX - self.arena.len() < name.bytes.len() + value.len() + 4 {
@@ -371,6 +391,9 @@ impl Headers {
     }
 
     fn store_checked(&mut self, name: &Name<'_>, value: &[u8]) -> Slot {
+        if is_x_envoy(name.bytes) {
+            self.note_x_envoy();
+        }
         let at = self.arena.len() as u32;
         write_field(&mut self.arena, name.bytes, value);
         Slot {

@@ -34,6 +34,12 @@ pub enum Known {
     Upgrade,
     /// `user-agent`, RFC 9110 section 10.1.5.
     UserAgent,
+    /// `x-envoy-expected-rq-timeout-ms`: what the route lets the request take, as Envoy's router sets it.
+    XEnvoyExpectedRqTimeoutMs,
+    /// `x-envoy-external-address`: the client, where it is outside.
+    XEnvoyExternalAddress,
+    /// `x-envoy-internal`: the client is inside.
+    XEnvoyInternal,
     /// `x-envoy-upstream-service-time`: milliseconds the upstream took, as Envoy's router sets it.
     XEnvoyUpstreamServiceTime,
     /// `x-forwarded-for`.
@@ -62,6 +68,9 @@ impl Known {
             Known::TransferEncoding => "transfer-encoding",
             Known::Upgrade => "upgrade",
             Known::UserAgent => "user-agent",
+            Known::XEnvoyExpectedRqTimeoutMs => "x-envoy-expected-rq-timeout-ms",
+            Known::XEnvoyExternalAddress => "x-envoy-external-address",
+            Known::XEnvoyInternal => "x-envoy-internal",
             Known::XEnvoyUpstreamServiceTime => "x-envoy-upstream-service-time",
             Known::XForwardedFor => "x-forwarded-for",
             Known::XForwardedProto => "x-forwarded-proto",
@@ -103,9 +112,12 @@ impl Known {
             (14, b'c') => Known::ContentLength,
             (15, b'x') => Known::XForwardedFor,
             (16, b'p') => Known::ProxyConnection,
+            (16, b'x') => Known::XEnvoyInternal,
             (17, b't') => Known::TransferEncoding,
             (17, b'x') => Known::XForwardedProto,
+            (24, b'x') => Known::XEnvoyExternalAddress,
             (29, b'x') => Known::XEnvoyUpstreamServiceTime,
+            (30, b'x') => Known::XEnvoyExpectedRqTimeoutMs,
             _ => return None,
         })
     }
@@ -166,7 +178,7 @@ mod tests {
     use super::*;
     use std::vec::Vec;
 
-    const ALL: [Known; 18] = [
+    const ALL: [Known; 21] = [
         Known::Connection,
         Known::ContentLength,
         Known::ContentType,
@@ -181,6 +193,9 @@ mod tests {
         Known::TransferEncoding,
         Known::Upgrade,
         Known::UserAgent,
+        Known::XEnvoyExpectedRqTimeoutMs,
+        Known::XEnvoyExternalAddress,
+        Known::XEnvoyInternal,
         Known::XEnvoyUpstreamServiceTime,
         Known::XForwardedFor,
         Known::XForwardedProto,

@@ -27,6 +27,19 @@ pub(crate) fn value_end(bytes: &[u8]) -> usize {
     })
 }
 
+/// Whether all of `bytes` can be a value: no controls but tabs.
+#[inline]
+pub(crate) fn is_value(bytes: &[u8]) -> bool {
+    let mut rest = bytes;
+    loop {
+        match &rest[value_end(rest)..] {
+            [] => return true,
+            [b'\t', behind @ ..] => rest = behind,
+            _ => return false,
+        }
+    }
+}
+
 /// The index of the first byte that is a colon, a blank, a control other than DEL, or not ASCII; or the length.
 #[inline]
 pub(crate) fn name_end(bytes: &[u8]) -> usize {
@@ -121,6 +134,18 @@ mod tests {
         check(value_end, |b| b < b' ' || b == 0x7f);
         check(name_end, |b| b <= b' ' || b == b':' || b >= 0x80);
         check(target_end, |b| !b.is_ascii_graphic() || b == b'#');
+    }
+
+    #[test]
+    fn values_hold_no_controls_but_tabs() {
+        for byte in 0..=255u8 {
+            for at in 0..12 {
+                let mut bytes = *b"value value1";
+                bytes[at] = byte;
+                assert_eq!(is_value(&bytes), crate::ascii::is_value(&bytes), "{byte:#x} at {at}");
+            }
+        }
+        assert!(is_value(b"") && is_value(b"\t\t") && !is_value(b"\t\r"));
     }
 
     #[test]

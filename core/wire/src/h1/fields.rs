@@ -3,7 +3,7 @@
 
 use crate::ascii;
 use crate::h1::ParseError;
-use crate::headers::{Headers, is_plain_option};
+use crate::headers::{Headers, is_plain_option, is_x_envoy};
 use crate::known::{Known, Name};
 use crate::scan;
 
@@ -85,7 +85,10 @@ fn parse_field<'b>(
 
 /// Checks a name, and that it is not the second of a field that must not be repeated: that would be a second opinion.
 #[inline]
-fn recognise(headers: &Headers, name: &[u8]) -> Result<Option<Known>, ParseError> {
+fn recognise(headers: &mut Headers, name: &[u8]) -> Result<Option<Known>, ParseError> {
+    if is_x_envoy(name) {
+        headers.note_x_envoy();
+    }
     match Known::recognise_printable(name) {
         Some(known) => {
             if known.is_single() && headers.has(known) {
