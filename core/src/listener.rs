@@ -34,7 +34,10 @@ pub async fn accept(socket: &mut Listener, io: &Io) -> io::Result<Conn> {
 /// How to bind a listener on each lane.
 pub(crate) fn bind(config: &crate::config::Listener, addr: &Peer) -> Bind {
     match addr {
-        Peer::Tcp(addr) => Bind { backlog: config.backlog, reuse_port: true, ..Bind::tcp(*addr) },
+        // As Envoy without `ipv4_compat`: an IPv6 wildcard leaves IPv4 to another listener.
+        Peer::Tcp(addr) => {
+            Bind { backlog: config.backlog, reuse_port: true, v6_only: addr.is_ipv6(), ..Bind::tcp(*addr) }
+        }
         Peer::Unix(path) => Bind { backlog: config.backlog, ..Bind::unix(path.clone()) },
     }
 }

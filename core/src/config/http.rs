@@ -35,7 +35,8 @@ pub struct HttpConnectionManager {
     pub request_timeout: Option<Duration>,
     /// How long an exchange may see no byte in either direction (Envoy `stream_idle_timeout`).
     pub stream_idle_timeout: Option<Duration>,
-    /// How long after a drain began the last request of a connection may start (Envoy `drain_timeout`).
+    /// Between the first and the last GOAWAY of a draining HTTP/2 connection (Envoy `drain_timeout`). HTTP/1 has nothing
+    /// like it: its responses say `connection: close`.
     pub drain_timeout: Duration,
     /// How long a closing connection may take to deliver its last bytes (Envoy `delayed_close_timeout`).
     pub delayed_close_timeout: Option<Duration>,
@@ -62,9 +63,10 @@ pub struct HttpConnectionManager {
 /// Which protocol is expected on a connection (Envoy `codec_type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Codec {
-    /// Found out from the first bytes. HTTP/2 is not there yet: its preface is closed and counted.
+    /// Found out from the first bytes. HTTP/2 is not there yet: a connection that begins with its preface is closed and
+    /// counted.
     Auto,
-    /// HTTP/1.
+    /// HTTP/1 only: the preface of HTTP/2 gets 400 as any other nonsense.
     Http1,
 }
 

@@ -12,7 +12,7 @@ use corelane_io::Peer;
 use corelane_wire::{ResponseHead, Version};
 use std::{
     any::{Any, TypeId},
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     fmt,
     net::{IpAddr, SocketAddr},
     rc::Rc,
@@ -40,16 +40,23 @@ pub(crate) struct Exchange {
     pub(crate) client: Option<IpAddr>,
     pub(crate) route: RefCell<Option<Rc<Route>>>,
     pub(crate) route_cleared: Cell<bool>,
-    pub(crate) destination: RefCell<Option<Destination>>,
     /// The cluster that was chosen, once it was.
     pub(crate) pool: RefCell<Option<Rc<Pool>>>,
     /// Installed by the router, polled by the exchange beside everything else.
     pub(crate) pump: RefCell<Option<Pump>>,
-    extensions: Extensions,
-    pub(crate) interim: RefCell<Vec<Box<dyn FnMut(&ResponseHead)>>>,
     pub(crate) interims: Cell<u32>,
     /// Why the client got a local reply, if it did.
     pub(crate) failure: Cell<Option<Error>>,
+    /// What few exchanges have, so that the others carry one pointer.
+    rare: OnceCell<Box<Rare>>,
+}
+
+/// What filters may hang on an exchange.
+#[derive(Default)]
+struct Rare {
+    destination: RefCell<Option<Destination>>,
+    extensions: Extensions,
+    interim: RefCell<Vec<Box<dyn FnMut(&ResponseHead)>>>,
 }
 
 impl Exchange {
@@ -69,14 +76,30 @@ impl Exchange {
             client,
             route: RefCell::new(route),
             route_cleared: Cell::new(false),
-            destination: RefCell::default(),
             pool: RefCell::default(),
             pump: RefCell::default(),
-            extensions: Extensions::default(),
-            interim: RefCell::default(),
             interims: Cell::new(0),
             failure: Cell::new(None),
+            rare: OnceCell::new(),
         })
+    }
+
+    fn rare(&self) -> &Rare {
+        self.rare.get_or_init(Box::default)
+    }
+
+    /// Where a filter wants the request to go.
+    pub(crate) fn destination(&self) -> Option<Destination> {
+        self.rare.get()?.destination.borrow().clone()
+    }
+
+    /// Shows an interim response to whoever wants to see it.
+    pub(crate) fn show_interim(&self, head: &ResponseHead) {
+        let Some(rare) = self.rare.get() else { return };
+        // Taken out while they run: a callback may register another.
+        let mut callbacks = rare.interim.take();
+        callbacks.iter_mut().for_each(|callback| callback(head));
+        rare.interim.borrow_mut().splice(..0, callbacks);
     }
 }
 
@@ -158,22 +181,22 @@ impl Cx {
 
     /// Sends the request to `to`, whatever its route says; the timeouts of the route, if there is one, still hold.
     pub fn set_upstream(&self, to: Destination) {
-        *self.exchange.destination.borrow_mut() = Some(to);
+        *self.exchange.rare().destination.borrow_mut() = Some(to);
     }
 
     /// Has `f` see every interim response (1xx) that is relayed to the client from now on.
     pub fn on_interim(&self, f: impl FnMut(&ResponseHead) + 'static) {
-        self.exchange.interim.borrow_mut().push(Box::new(f));
+        self.exchange.rare().interim.borrow_mut().push(Box::new(f));
     }
 
     /// Keeps a value for the rest of the exchange; one of the same type is replaced.
     pub fn insert<T: 'static>(&self, value: T) {
-        self.exchange.extensions.insert(value);
+        self.exchange.rare().extensions.insert(value);
     }
 
     /// The value of this type, if one was kept.
     pub fn get<T: 'static>(&self) -> Option<Rc<T>> {
-        self.exchange.extensions.get()
+        self.exchange.rare.get()?.extensions.get()
     }
 
     /// Keeps a value for the rest of the client's connection; one of the same type is replaced.

@@ -10,6 +10,7 @@ use super::{
     reply,
 };
 use crate::{
+    config::Codec,
     error::{Error, Kind, Timeout},
     filter::{Cx, Exchange, Next, Request, Response},
     lane::HttpChain,
@@ -343,7 +344,7 @@ fn write_head(head: ResponseHead, framing: Framing, close: bool, exchange: &Exch
 fn refuse(downstream: &Downstream, chain: &HttpChain, error: Error) -> Result<After, Error> {
     let stats = &chain.stats;
     match error.kind {
-        Kind::Head(ParseError::Http2Preface) => {
+        Kind::Head(ParseError::Http2Preface) if chain.spec.config.codec == Codec::Auto => {
             // Nothing of HTTP/1 would be understood.
             stats.inc(HttpStat::CxHttp2Preface);
             return Ok(After::Close);

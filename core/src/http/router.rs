@@ -63,7 +63,7 @@ pub(crate) fn route(req: Request) -> Result<Routed, Result<Response, Error>> {
         *exchange.route.borrow_mut() = exchange.chain.resolve(&head, &downstream.meta, &downstream.lane);
     }
     let route = exchange.route.borrow();
-    let pool = match (&*exchange.destination.borrow(), route.as_deref()) {
+    let pool = match (exchange.destination(), route.as_deref()) {
         (Some(to), _) => Some(downstream.lane.destination(&to.addr)),
         (None, None) => return Err(Err(Error::local(Kind::NoRoute))),
         (None, Some(Route { spec, target, .. })) => match (&spec.action, target) {
@@ -228,10 +228,7 @@ fn interim(head: &ResponseHead, exchange: &Exchange) -> Result<(), Error> {
     if head.status() == Status::CONTINUE || exchange.version == Version::Http10 {
         return Ok(());
     }
-    // Taken out while they run: a callback may register another.
-    let mut callbacks = exchange.interim.take();
-    callbacks.iter_mut().for_each(|callback| callback(head));
-    exchange.interim.borrow_mut().splice(..0, callbacks);
+    exchange.show_interim(head);
     let mut out = exchange.downstream.lane.io().vec();
     h1::write_response(&mut out, head, Framing::None, Persist::Default);
     exchange.downstream.push(Chunk::Vec(out));

@@ -117,21 +117,31 @@ impl Pool {
     /// # Errors
     /// Breakers open, no endpoint, or no connection.
     pub(crate) async fn checkout(self: &Rc<Self>, fresh: bool) -> Result<Lease, Error> {
-        let Some(request) = self.state.permit(Limit::Requests) else {
-            self.stats.inc(ClusterStat::RqPendingOverflow);
-            return Err(Error::local(Kind::Overflow));
-        };
         let (host, active) = self.choose()?;
         self.stats.inc(ClusterStat::RqTotal);
         if !fresh
             && self.waiters.is_empty()
             && let Some(connection) = host.take_idle()
         {
-            return Ok(connection.lease(request, active));
+            return self.begin(connection, active);
         }
         // Dialling and waiting are rare beside requests: in a box they are no part of every exchange.
         let connection = self.io.boxed_local(self.connection(host, fresh)).pin().await?;
-        Ok(connection.lease(request, active))
+        self.begin(connection, active)
+    }
+
+    /// Begins an exchange on a connection. As in Envoy, one that waits for its connection is pending and not yet active,
+    /// so only here it needs its place among the requests.
+    #[inline]
+    fn begin(&self, connection: Rc<Connection>, active: Option<Active>) -> Result<Lease, Error> {
+        match self.state.permit(Limit::Requests) {
+            Some(request) => Ok(connection.lease(request, active)),
+            None => {
+                self.stats.inc(ClusterStat::RqPendingOverflow);
+                self.put(&connection);
+                Err(Error::local(Kind::Overflow))
+            }
+        }
     }
 
     /// A connection of its own for opaque bytes. Does not wait where the breaker is open.

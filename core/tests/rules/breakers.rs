@@ -11,6 +11,7 @@ rules! {
     one_connection_serves_two_lanes(Setup { lanes: 2, ..Setup::default() }),
     an_idle_connection_of_another_lane_is_given_up(Setup { lanes: 2, ..Setup::default() }),
     requests_beyond_the_limit_are_refused,
+    a_waiting_request_is_not_active_yet,
     waiting_requests_beyond_the_limit_are_refused,
     a_waiter_that_gives_up_leaves_its_turn(Setup { lanes: 2, ..Setup::default() }),
     a_connection_to_another_endpoint_makes_room,
@@ -99,6 +100,25 @@ async fn requests_beyond_the_limit_are_refused(lab: Lab) {
     assert_eq!(one.message().await.text(), "slow");
     assert_eq!(two.ask(&get("/")).await.text(), "slow");
     assert_eq!(lab.stat("cluster.up.upstream_rq_pending_overflow"), 1);
+}
+
+async fn a_waiting_request_is_not_active_yet(lab: Lab) {
+    let upstream = lab.upstream(|mut wire| async move {
+        while wire.try_head().await.is_some() {
+            wire.io.sleep(Duration::from_millis(60)).await;
+            wire.send(response(200, "slow")).await;
+        }
+    });
+    lab.http_with(&[upstream.addr], |_, cluster| {
+        cluster.breakers.max_connections = 1;
+        cluster.breakers.max_requests = 1;
+    })
+    .await;
+    let (mut one, mut two) = (lab.client().await, lab.client().await);
+    one.send(get("/")).await;
+    lab.until_stat("cluster.up.upstream_rq_active", 1).await;
+    two.send(get("/")).await;
+    assert_eq!((one.message().await.status(), two.message().await.status()), (200, 200));
 }
 
 async fn waiting_requests_beyond_the_limit_are_refused(lab: Lab) {

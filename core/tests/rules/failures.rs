@@ -2,7 +2,7 @@
 
 use crate::lab::{Lab, get, response, route, rules, table};
 use corelane::{
-    config::{Action, DirectResponse, Forward},
+    config::{Action, Codec, DirectResponse, Forward},
     io::Peer,
 };
 use std::time::Duration;
@@ -311,6 +311,8 @@ async fn an_http2_preface_is_closed_and_counted(lab: Lab) {
     let (answer, end) = client.to_end().await;
     assert!(answer.is_empty() && end.is_ok());
     assert_eq!(lab.stat("http.test.downstream_cx_http2_preface"), 1);
+    lab.http_with(&[lab.refusing()], |manager, _| manager.codec = Codec::Http1).await;
+    assert_eq!(lab.client().await.ask("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.status(), 400);
 }
 
 async fn direct_responses_need_no_upstream(lab: Lab) {
