@@ -4,6 +4,8 @@
 //! runs each with several seeds, with and without faults; `CORELANE_SEED=n` replays one. After each case the lane must
 //! have in hand what it had before: sockets, tasks, timers, blocks, heap. A driver that lacks a case fails the suite.
 
+#![expect(unreachable_pub, reason = "a test binary has no outside; `pub` is for its other modules")]
+
 #[path = "parity/datagrams.rs"]
 mod datagrams;
 #[path = "parity/ends.rs"]
@@ -139,6 +141,7 @@ cases! {
     TINY memory::stopped_readers_and_consumers_harm_nobody;
     TINY memory::a_stopped_consumer_resumes;
     TINY memory::starving_sockets_take_turns;
+    PLAIN memory::an_idle_lane_sleeps;
     ALONE memory::ten_thousand_connections_leave_nothing;
 }
 

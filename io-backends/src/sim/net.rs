@@ -676,11 +676,15 @@ impl State {
             };
             let most = socket.inbox.bytes.len().min(room as usize);
             let n = if cut { 1 + part as usize % most } else { most };
-            for i in 0..n {
-                let byte = socket.inbox.bytes.pop_front().expect("n bytes are there");
-                // SAFETY: the block has `room >= n` bytes behind `at`, which the lane gave to this kernel.
-                unsafe { at.add(i).write(byte) };
+            let (head, tail) = socket.inbox.bytes.as_slices();
+            let from_head = n.min(head.len());
+            // SAFETY: the block has `room >= n` bytes behind `at`, which the lane gave to this kernel; the two pieces make
+            // `n` bytes, none of them in the block.
+            unsafe {
+                at.copy_from_nonoverlapping(head.as_ptr(), from_head);
+                at.add(from_head).copy_from_nonoverlapping(tail.as_ptr(), n - from_head);
             }
+            socket.inbox.bytes.drain(..n);
             let left = room - n as u32;
             let goes_on = ring.incremental && left > 0;
             if goes_on {

@@ -183,6 +183,50 @@ pub async fn starving_sockets_take_turns(lab: Lab) {
     assert!(enobufs < 10 * blocks.get(), "{enobufs} ENOBUFS for {} buffers", blocks.get());
 }
 
+pub async fn an_idle_lane_sleeps(lab: Lab) {
+    // Connections in every kind of waiting: for bytes, for an end, for a deadline, for room, for nothing, half-closed.
+    let before = lab.io.usage();
+    let mut streams = Vec::new();
+    for i in 0..60 {
+        let (mut client, mut server) = pair(&lab.io).await;
+        match i % 6 {
+            0 => assert!(poll_once(server.recv.recv()).await.is_pending()),
+            1 => assert!(poll_once(gone(&mut server.recv)).await.is_pending()),
+            2 => {
+                server.recv.set_deadline(Some(lab.io.now() + millis(60_000)));
+                assert!(poll_once(server.recv.recv()).await.is_pending());
+            }
+            3 if i < 12 => {
+                for _ in 0..lab.scaled(200, 5) {
+                    client.send.push(Chunk::Static(pattern(0, 65_000)));
+                }
+                assert!(poll_once(client.send.below(0)).await.is_pending());
+            }
+            4 => {
+                client.send.finish().await.expect("finishes");
+                assert!(server.recv.recv().await.expect("FIN").is_none());
+                assert!(poll_once(gone(&mut server.recv)).await.is_pending());
+            }
+            _ => assert!(!server.recv.idle_dead()),
+        }
+        streams.push((client, server));
+    }
+    let mut listener = lab.io.listen(&Bind::tcp(local_v4())).expect("listens");
+    assert!(poll_once(listener.accept()).await.is_pending());
+    let mut udp = lab.io.udp(&Bind::tcp(local_v4())).expect("binds");
+    assert!(poll_once(udp.recv_from()).await.is_pending());
+    lab.io.sleep(millis(50)).await;
+    let turns = lab.io.usage().turns;
+    lab.io.sleep(millis(200)).await;
+    let now = lab.io.usage();
+    assert!(now.turns - turns < 50, "{} turns of nothing", now.turns - turns);
+    assert_eq!(
+        (now.blocks_held, now.heap_bytes),
+        (before.blocks_held, before.heap_bytes),
+        "an idle connection holds memory"
+    );
+}
+
 pub async fn ten_thousand_connections_leave_nothing(lab: Lab) {
     // Dropped in every state, so that each operation is in flight on some.
     let (rounds, each) = (lab.scaled(40, 4), lab.scaled(250, 60));

@@ -163,6 +163,13 @@ pub async fn a_deadline_does_not_hide_bytes(lab: Lab) {
     assert_eq!(waits.expect_err("the timeout around it").kind(), ErrorKind::TimedOut);
     server.send.push(Chunk::Static(b"after"));
     assert_eq!(read_exactly(&mut client.recv, 5).await.expect("open"), b"after");
+    // Bytes that wait in the kernel, because nobody has asked for any since the stream came here, are bytes that wait.
+    let mut client = lab.io.import(client.export().await.expect("exports")).expect("imports");
+    server.send.push(Chunk::Static(b"unasked"));
+    client.recv.set_deadline(Some(lab.io.now() + millis(10)));
+    lab.io.sleep(millis(40)).await;
+    assert_eq!(read_exactly(&mut client.recv, 7).await.expect("bytes come before the timeout"), b"unasked");
+    assert_eq!(client.recv.recv().await.expect_err("and then").kind(), ErrorKind::TimedOut);
 }
 
 pub async fn one_task_waits_for_many_sockets(lab: Lab) {

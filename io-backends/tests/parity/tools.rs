@@ -131,7 +131,8 @@ const PERIOD: usize = 65_521;
 /// Two periods of random bytes: every stretch up to a period lies in one piece.
 static PATTERN: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let mut chance = Chance(1);
-    let period: Vec<u8> = (0..PERIOD).map(|_| chance.next() as u8).collect();
+    let mut period: Vec<u8> = (0..=PERIOD / 8).flat_map(|_| chance.next().to_le_bytes()).collect();
+    period.truncate(PERIOD);
     [period.clone(), period].concat()
 });
 
@@ -142,7 +143,11 @@ pub fn pattern(at: usize, len: usize) -> &'static [u8] {
 
 /// The pattern's bytes from `at` on, of any length.
 pub fn pattern_vec(at: usize, len: usize) -> Vec<u8> {
-    PATTERN[at % PERIOD..PERIOD].iter().chain(PATTERN[..PERIOD].iter().cycle()).copied().take(len).collect()
+    let mut bytes = Vec::with_capacity(len);
+    while bytes.len() < len {
+        bytes.extend_from_slice(pattern(at + bytes.len(), PERIOD.min(len - bytes.len())));
+    }
+    bytes
 }
 
 /// Follows a stream of the pattern.
