@@ -6,7 +6,7 @@ use crate::{
     upstream::{ClusterState, EndpointState},
 };
 use corelane_io::Peer;
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 /// A compiled cluster: its configuration and the state that all lanes share.
 pub struct Cluster {
@@ -29,7 +29,7 @@ impl Cluster {
         if !problems.is_empty() {
             return Err(Problems(problems));
         }
-        let mut known: HashMap<&Peer, Vec<&Arc<EndpointState>>> = HashMap::new();
+        let mut known: BTreeMap<&Peer, Vec<&Arc<EndpointState>>> = BTreeMap::new();
         for endpoint in old.iter().flat_map(|old| &old.endpoints).rev() {
             known.entry(endpoint.addr()).or_default().push(endpoint);
         }

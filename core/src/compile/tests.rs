@@ -1,3 +1,5 @@
+//! Compiling: what is refused and where, and what is kept when a configuration changes.
+
 use super::*;
 use crate::config::{Action, DirectResponse};
 use crate::config::{

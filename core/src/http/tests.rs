@@ -1,3 +1,5 @@
+//! The sizes of what every request and every idle connection costs.
+
 use super::*;
 use crate::{
     compile::Compiler,

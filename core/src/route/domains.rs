@@ -1,5 +1,6 @@
 //! Which virtual host a `host` belongs to, in time that does not grow with their number. Knows no routes.
 
+use crate::limits::HOST;
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
@@ -21,9 +22,6 @@ pub(crate) struct Domains {
 /// A domain that two virtual hosts claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DuplicateDomain(pub(crate) String);
-
-/// No host name is longer (RFC 1035 section 2.3.4 says 253); with a port and brackets it stays below this.
-const HOST_MAX: usize = 272;
 
 impl Domains {
     pub(crate) fn new(ignore_port: bool) -> Domains {
@@ -50,7 +48,7 @@ impl Domains {
             return self.any;
         }
         let authority = if self.ignore_port { without_port(authority) } else { authority };
-        let mut buffer = [0; HOST_MAX];
+        let mut buffer = [0; HOST];
         let Some(host) = buffer.get_mut(..authority.len()) else { return self.any };
         host.copy_from_slice(authority);
         host.make_ascii_lowercase();
