@@ -153,7 +153,7 @@ fn run_sim(seed: u64, faults: Faults, setup: Setup, case: fn(Lab) -> Case) {
     world.faults(faults);
     // Every other seed without incremental blocks.
     let mut config = Driver::Sim.config(&base);
-    config.uring.incremental = seed % 2 == 0;
+    config.uring.incremental = seed.is_multiple_of(2);
     let io = world.lane(&config);
     let lab = Lab { io: io.clone(), driver: Driver::Sim, world: Some(world.clone()), base };
     world.run(&io, checked(lab, case));
@@ -192,7 +192,12 @@ pub fn open_fds() -> usize {
 async fn checked(lab: Lab, case: fn(Lab) -> Case) {
     let io = lab.io.clone();
     let before = io.usage();
-    let ended = io.timeout(LIMIT, async { Ok(case(lab).await) }).await;
+    let ended = io
+        .timeout(LIMIT, async {
+            case(lab).await;
+            Ok(())
+        })
+        .await;
     assert!(ended.is_ok(), "the case hangs: {:?}", io.usage());
     settle(&io, before).await;
 }

@@ -204,7 +204,12 @@ fn workload(seed: u64) -> (Rc<Outcome>, u64) {
         there.spawn(async move {
             let mut serving = serving;
             while !stop.get() {
-                let _ = io.timeout(millis(50), async { Ok(serving.as_mut().await) }).await;
+                let _ = io
+                    .timeout(millis(50), async {
+                        serving.as_mut().await;
+                        Ok(())
+                    })
+                    .await;
             }
             stopped.set(true);
         });
