@@ -39,7 +39,15 @@ impl Default for Setup {
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn on_sim<F: Future<Output = ()> + 'static>(setup: Setup, test: impl FnOnce(Lab) -> F) {
-    let world = World::new(seed());
+    in_world(&World::new(seed()), setup, test);
+}
+
+/// Runs a test in a world; the proxy has ended when it returns.
+pub(crate) fn in_world<F: Future<Output = ()> + 'static>(
+    world: &World,
+    setup: Setup,
+    test: impl FnOnce(Lab) -> F,
+) {
     let lanes: Vec<Io> = (0..setup.lanes).map(|_| world.lane(&Driver::default())).collect();
     let io = world.lane(&Driver::default());
     let handle = (setup.build)(Proxy::builder()).on(&lanes);

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod breakers;
+mod chaos;
 mod failures;
 mod filters;
 mod flow;
