@@ -131,7 +131,17 @@ async fn mirror(mut wire: Wire) {
             true => format!("transfer-encoding: chunked\r\n\r\n{}0\r\n\r\n", chunk(&body)),
             false => format!("content-length: {}\r\n\r\n{body}", body.len()),
         };
-        wire.send(format!("HTTP/1.1 200 OK\r\nx-id: {id}\r\n{answer}")).await;
+        let answer = format!("HTTP/1.1 200 OK\r\nx-id: {id}\r\n{answer}").into_bytes();
+        // In two pieces, of which the second comes late or not at all.
+        let random = wire.io.random();
+        let (first, second) = answer.split_at(random as usize % answer.len());
+        wire.send(first).await;
+        wire.io.sleep(Duration::from_millis(random >> 32 & 7)).await;
+        match random >> 40 & 15 {
+            0 => return wire.finish().await,
+            1 => return wire.abort(),
+            _ => wire.send(second).await,
+        }
         served += 1;
         if served == 5 {
             return wire.finish().await; // and while it is idle in a pool
