@@ -29,7 +29,7 @@ pub(crate) use registry::{Made, Parsed};
 
 use crate::{
     error::{Error, Kind},
-    http::{self, Body},
+    http::{self, Body, router::Decision},
 };
 use corelane_wire::{RequestHead, ResponseHead};
 use pin_project_lite::pin_project;
@@ -158,8 +158,8 @@ impl Next {
                 Inward::Filter { call: filter.call_boxed(req, self) }
             }
             (None, _) => match http::router::route(req) {
-                Ok(routed) => Inward::Router { sending: routed.send() },
-                Err(answer) => Inward::Answer { answer: Some(answer) },
+                Decision::Send(routed) => Inward::Router { sending: routed.send() },
+                Decision::Answer(answer) => Inward::Answer { answer: Some(answer) },
             },
         };
         Running { inward, back }

@@ -39,7 +39,7 @@ async fn carry_out(control: &Control) {
                 return;
             }
             Order::Stop(outcome) => {
-                control.each(|lane, ack| stop(lane, ack)).await;
+                control.each(stop).await;
                 outcome.is(Ok(()));
                 return;
             }

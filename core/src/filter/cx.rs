@@ -56,8 +56,11 @@ pub(crate) struct Exchange {
 struct Rare {
     destination: RefCell<Option<Destination>>,
     extensions: Extensions,
-    interim: RefCell<Vec<Box<dyn FnMut(&ResponseHead)>>>,
+    watchers: RefCell<Vec<Watcher>>,
 }
+
+/// Wants to see interim responses.
+struct Watcher(Box<dyn FnMut(&ResponseHead)>);
 
 impl Exchange {
     pub(crate) fn new(
@@ -96,10 +99,10 @@ impl Exchange {
     /// Shows an interim response to whoever wants to see it.
     pub(crate) fn show_interim(&self, head: &ResponseHead) {
         let Some(rare) = self.rare.get() else { return };
-        // Taken out while they run: a callback may register another.
-        let mut callbacks = rare.interim.take();
-        callbacks.iter_mut().for_each(|callback| callback(head));
-        rare.interim.borrow_mut().splice(..0, callbacks);
+        // Taken out while they run: one may register another.
+        let mut watchers = rare.watchers.take();
+        watchers.iter_mut().for_each(|Watcher(watch)| watch(head));
+        rare.watchers.borrow_mut().splice(..0, watchers);
     }
 }
 
@@ -186,7 +189,7 @@ impl Cx {
 
     /// Has `f` see every interim response (1xx) that is relayed to the client from now on.
     pub fn on_interim(&self, f: impl FnMut(&ResponseHead) + 'static) {
-        self.exchange.rare().interim.borrow_mut().push(Box::new(f));
+        self.exchange.rare().watchers.borrow_mut().push(Watcher(Box::new(f)));
     }
 
     /// Keeps a value for the rest of the exchange; one of the same type is replaced.

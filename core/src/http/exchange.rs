@@ -56,7 +56,7 @@ pub(super) fn size(downstream: &Rc<Downstream>, first: Buf) -> usize {
     size_of_val(&run(downstream, first))
 }
 
-// Not an `async fn`: one would keep its arguments twice.
+#[expect(clippy::manual_async_fn, reason = "an async fn would keep its arguments twice")]
 fn run<'a>(
     downstream: &'a Rc<Downstream>,
     first: Buf,

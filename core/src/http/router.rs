@@ -50,11 +50,17 @@ pub(crate) struct Routed {
     framing: Framing,
 }
 
+/// What becomes of a request at the end of its chain.
+#[allow(clippy::large_enum_variant, reason = "made once a request and taken apart at once")]
+pub(crate) enum Decision {
+    /// It goes to an upstream.
+    Send(Routed),
+    /// It is answered here: by the route itself, or with why there is no upstream.
+    Answer(Result<Response, Error>),
+}
+
 /// Decides where a request goes. A plain function: the request would else be part of one more future.
-///
-/// # Errors
-/// The answer, where it is known already: the route's own, or why there is none.
-pub(crate) fn route(req: Request) -> Result<Routed, Result<Response, Error>> {
+pub(crate) fn route(req: Request) -> Decision {
     let Request { mut head, body, cx } = req;
     let exchange = cx.exchange();
     exchange.chain.stats.inc(HttpStat::RouterRqTotal);
@@ -65,20 +71,21 @@ pub(crate) fn route(req: Request) -> Result<Routed, Result<Response, Error>> {
     let route = exchange.route.borrow();
     let pool = match (exchange.destination(), route.as_deref()) {
         (Some(to), _) => Some(downstream.lane.destination(&to.addr)),
-        (None, None) => return Err(Err(Error::local(Kind::NoRoute))),
+        (None, None) => return Decision::Answer(Err(Error::local(Kind::NoRoute))),
         (None, Some(Route { spec, target, .. })) => match (&spec.action, target) {
-            (Action::DirectResponse(direct), _) => return Err(Ok(reply::direct(direct, &cx))),
+            (Action::DirectResponse(direct), _) => return Decision::Answer(Ok(reply::direct(direct, &cx))),
             (Action::Forward(_), Some(target)) => {
                 target.pick(|| downstream.lane.io().random()).pool(&downstream.lane)
             }
             (Action::Forward(_), None) => None,
         },
     };
-    let pool = pool.ok_or(Err(Error::local(Kind::NoCluster)))?;
+    let Some(pool) = pool else { return Decision::Answer(Err(Error::local(Kind::NoCluster))) };
     *exchange.pool.borrow_mut() = Some(pool.clone());
-    prepare(&mut head, exchange, route.as_deref()).map_err(Err)?;
-    let framing = request_framing(&head, &body).map_err(Err)?;
-    Ok(Routed { head, body, exchange: exchange.clone(), pool, framing })
+    match prepare(&mut head, exchange, route.as_deref()).and_then(|()| request_framing(&head, &body)) {
+        Ok(framing) => Decision::Send(Routed { head, body, exchange: exchange.clone(), pool, framing }),
+        Err(e) => Decision::Answer(Err(e)),
+    }
 }
 
 impl Routed {
@@ -87,7 +94,10 @@ impl Routed {
     ///
     /// # Errors
     /// The upstream did not answer.
-    // Not an `async fn`: one would keep `self` twice, as its argument and as its local.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an async fn would keep `self` twice, as its argument and as its local"
+    )]
     pub(crate) fn send(mut self) -> impl Future<Output = Result<Response, Error>> + use<> {
         async move {
             let replayable =
@@ -159,6 +169,7 @@ fn request_framing(head: &RequestHead, body: &Body) -> Result<Framing, Error> {
 }
 
 /// Waits for the final response head; interim ones are relayed.
+#[expect(clippy::manual_async_fn, reason = "an async fn would keep its arguments twice")]
 fn answer<'a>(
     lease: Lease,
     exchange: &'a Rc<Exchange>,

@@ -204,7 +204,8 @@ impl HttpChain {
             false => self.enabled.clone(),
         };
         let levels = |name: &str| {
-            about(name).into_iter().flat_map(|o| &o.configs).map(|parsed| parsed.config().clone()).collect()
+            let configs = about(name).into_iter().flat_map(|o| &o.configs);
+            Levels(configs.map(|parsed| parsed.config().clone()).collect())
         };
         let configs = match spec.overrides.is_empty() {
             true => Box::default(),
@@ -228,9 +229,12 @@ pub(crate) struct Route {
     /// `None` for a direct response.
     pub(crate) target: Option<Target>,
     pub(crate) filters: Rc<[Entry]>,
-    /// By the position of the filter, then by level, the closest first; empty if the route says nothing about any.
-    configs: Box<[Box<[Arc<dyn Any + Send + Sync>]>]>,
+    /// By the position of the filter; empty if the route says nothing about any.
+    configs: Box<[Levels]>,
 }
+
+/// What the levels of a route table say about one filter, the closest first.
+struct Levels(Box<[Arc<dyn Any + Send + Sync>]>);
 
 impl Route {
     pub(crate) fn name(&self) -> &str {
@@ -239,15 +243,21 @@ impl Route {
 
     /// What the route, its host and its table say about the filter at this position, the closest first.
     pub(crate) fn filter_configs(&self, position: u16) -> &[Arc<dyn Any + Send + Sync>] {
-        self.configs.get(usize::from(position)).map_or(&[], |levels| levels)
+        self.configs.get(usize::from(position)).map_or(&[], |Levels(levels)| levels)
     }
 }
 
 /// Where a route or a TCP proxy sends to.
 pub(crate) enum Target {
     Cluster(Rc<ClusterSlot>),
-    /// Running sums of the weights.
-    Weighted(Box<[(u64, Rc<ClusterSlot>)]>),
+    Weighted(Box<[Share]>),
+}
+
+/// A cluster among several.
+pub(crate) struct Share {
+    /// Its weight and those before it.
+    sum: u64,
+    cluster: Rc<ClusterSlot>,
 }
 
 impl Target {
@@ -258,7 +268,7 @@ impl Target {
                 let mut sum = 0;
                 let entries = clusters.iter().map(|cluster| {
                     sum += u64::from(cluster.weight);
-                    (sum, lane.cluster(&cluster.name))
+                    Share { sum, cluster: lane.cluster(&cluster.name) }
                 });
                 Target::Weighted(entries.collect())
             }
@@ -272,10 +282,10 @@ impl Target {
             Target::Cluster(slot) => slot,
             Target::Weighted(entries) => {
                 // Compiled only with a sum of at least 1, so there is a last entry.
-                let total = entries.last().map_or(0, |(sum, _)| *sum);
-                let ticket = (u128::from(random()) * u128::from(total) >> 64) as u64;
-                let at = entries.partition_point(|(sum, _)| *sum <= ticket);
-                &entries[at].1
+                let total = entries.last().map_or(0, |share| share.sum);
+                let ticket = ((u128::from(random()) * u128::from(total)) >> 64) as u64;
+                let at = entries.partition_point(|share| share.sum <= ticket);
+                &entries[at].cluster
             }
         }
     }

@@ -11,12 +11,28 @@ use std::{
 /// `www.*`, then `*`: Envoy's order.
 #[derive(Default)]
 pub(crate) struct Domains {
-    exact: HashMap<Box<[u8]>, usize, BuildHasherDefault<Fnv>>,
+    exact: Names,
     /// By length, the longest looked at first: there are as many look-ups as there are lengths.
-    suffixes: BTreeMap<usize, HashMap<Box<[u8]>, usize, BuildHasherDefault<Fnv>>>,
-    prefixes: BTreeMap<usize, HashMap<Box<[u8]>, usize, BuildHasherDefault<Fnv>>>,
+    suffixes: BTreeMap<usize, Names>,
+    prefixes: BTreeMap<usize, Names>,
     any: Option<usize>,
     ignore_port: bool,
+}
+
+/// Parts of domains in lower case, and their virtual hosts.
+#[derive(Default)]
+struct Names(HashMap<Box<[u8]>, usize, BuildHasherDefault<Fnv>>);
+
+impl Names {
+    /// The host that had the name before.
+    fn insert(&mut self, name: &str, host: usize) -> Option<usize> {
+        self.0.insert(name.as_bytes().into(), host)
+    }
+
+    #[inline]
+    fn find(&self, name: &[u8]) -> Option<usize> {
+        self.0.get(name).copied()
+    }
 }
 
 /// A domain that two virtual hosts claim.
@@ -33,18 +49,18 @@ impl Domains {
         let before = if lower == "*" {
             self.any.replace(host)
         } else if let Some(suffix) = lower.strip_prefix('*') {
-            self.suffixes.entry(suffix.len()).or_default().insert(suffix.as_bytes().into(), host)
+            self.suffixes.entry(suffix.len()).or_default().insert(suffix, host)
         } else if let Some(prefix) = lower.strip_suffix('*') {
-            self.prefixes.entry(prefix.len()).or_default().insert(prefix.as_bytes().into(), host)
+            self.prefixes.entry(prefix.len()).or_default().insert(prefix, host)
         } else {
-            self.exact.insert(lower.as_bytes().into(), host)
+            self.exact.insert(&lower, host)
         };
         if before.is_some() { Err(DuplicateDomain(domain.to_owned())) } else { Ok(()) }
     }
 
     /// The virtual host of `authority`, compared without case.
     pub(crate) fn find(&self, authority: &[u8]) -> Option<usize> {
-        if self.exact.is_empty() && self.suffixes.is_empty() && self.prefixes.is_empty() {
+        if self.exact.0.is_empty() && self.suffixes.is_empty() && self.prefixes.is_empty() {
             return self.any;
         }
         let authority = if self.ignore_port { without_port(authority) } else { authority };
@@ -53,29 +69,24 @@ impl Domains {
         host.copy_from_slice(authority);
         host.make_ascii_lowercase();
         let host = &*host;
-        self.exact
-            .get(host)
-            .copied()
-            .or_else(|| self.by_suffix(host))
-            .or_else(|| self.by_prefix(host))
-            .or(self.any)
+        self.exact.find(host).or_else(|| self.by_suffix(host)).or_else(|| self.by_prefix(host)).or(self.any)
     }
 
     /// The star stands for one character at least.
     fn by_suffix(&self, host: &[u8]) -> Option<usize> {
         let shorter = self.suffixes.range(..host.len()).rev();
-        shorter.into_iter().find_map(|(len, domains)| domains.get(&host[host.len() - len..]).copied())
+        shorter.into_iter().find_map(|(len, domains)| domains.find(&host[host.len() - len..]))
     }
 
     fn by_prefix(&self, host: &[u8]) -> Option<usize> {
         let shorter = self.prefixes.range(..host.len()).rev();
-        shorter.into_iter().find_map(|(len, domains)| domains.get(&host[..*len]).copied())
+        shorter.into_iter().find_map(|(len, domains)| domains.find(&host[..*len]))
     }
 }
 
 impl fmt::Debug for Domains {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Domains({} exact)", self.exact.len())
+        write!(f, "Domains({} exact)", self.exact.0.len())
     }
 }
 

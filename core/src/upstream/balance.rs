@@ -69,7 +69,7 @@ impl Balancer {
             Balancer::Random => below(random(), len),
             Balancer::WeightedRandom { sums } => {
                 let total = sums[len - 1];
-                let ticket = (u128::from(random()) * u128::from(total) >> 64) as u64;
+                let ticket = ((u128::from(random()) * u128::from(total)) >> 64) as u64;
                 sums.partition_point(|sum| *sum <= ticket)
             }
             Balancer::LeastRequest { choices } => {
@@ -83,7 +83,7 @@ impl Balancer {
 
 /// A random number below `len`, by multiplication: no division, bias below len / 2^64.
 fn below(random: u64, len: usize) -> usize {
-    (u128::from(random) * len as u128 >> 64) as usize
+    ((u128::from(random) * len as u128) >> 64) as usize
 }
 
 /// Earliest deadline first: an endpoint of weight w is due again 1/w after its last turn.

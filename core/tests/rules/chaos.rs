@@ -33,6 +33,7 @@ fn faults() -> Faults {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "a test's own configuration")]
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
@@ -174,7 +175,7 @@ async fn requests(lab: &Lab, client: usize, tally: &Tally) {
     }
     if let Some(mut wire) = wire {
         wire.finish().await;
-        let _ = wire.to_end().await;
+        let _ = wire.rest().await;
     }
 }
 

@@ -112,7 +112,7 @@ async fn an_upstream_that_speaks_nonsense_gives_502(lab: Lab) {
             _ => "HTTP/1.1 200 OK\r\nfield: a\x00b\r\n\r\n",
         };
         wire.send(answer).await;
-        let _ = wire.to_end().await;
+        let _ = wire.rest().await;
     });
     lab.http(&[upstream.addr]).await;
     let mut client = lab.client().await;
@@ -129,7 +129,7 @@ async fn an_upstream_that_switches_protocols_gives_502(lab: Lab) {
     let upstream = lab.upstream(|mut wire| async move {
         wire.head().await;
         wire.send("HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n").await;
-        let _ = wire.to_end().await;
+        let _ = wire.rest().await;
     });
     lab.http(&[upstream.addr]).await;
     assert_eq!(lab.client().await.ask(&get("/")).await.status(), 502);
@@ -160,7 +160,7 @@ async fn malformed_requests_get_their_status(lab: Lab) {
         let shown = &request[..request.len().min(80)];
         assert_eq!((answer.status(), answer.text()), (status, text), "{shown}");
         assert_eq!(answer.field("connection"), Some("close"), "{shown}");
-        assert!(client.to_end().await.1.is_ok(), "{shown}");
+        assert!(client.rest().await.1.is_ok(), "{shown}");
     }
     assert_eq!(lab.stat("http.test.downstream_rq_too_large"), 2);
 }
@@ -176,13 +176,13 @@ async fn a_slow_head_gets_408(lab: Lab) {
     client.send("GET / HT").await;
     let answer = client.message().await;
     assert_eq!((answer.status(), answer.text()), (408, "request header timeout"));
-    assert!(client.to_end().await.1.is_ok());
+    assert!(client.rest().await.1.is_ok());
     assert_eq!(lab.stat("http.test.downstream_rq_header_timeout"), 1);
 }
 
 async fn a_slow_request_gets_408(lab: Lab) {
     let upstream = lab.upstream(|mut wire| async move {
-        let _ = wire.to_end().await;
+        let _ = wire.rest().await;
     });
     lab.http_with(&[upstream.addr], |manager, _| {
         manager.request_timeout = Some(Duration::from_millis(50));
@@ -198,7 +198,7 @@ async fn a_slow_request_gets_408(lab: Lab) {
 
 async fn a_slow_response_gets_504(lab: Lab) {
     let upstream = lab.upstream(|mut wire| async move {
-        let _ = wire.to_end().await;
+        let _ = wire.rest().await;
     });
     lab.http_with(&[upstream.addr], |manager, _| {
         let Action::Forward(forward) = &mut manager.routes.virtual_hosts[0].routes[0].action else {
@@ -221,7 +221,7 @@ async fn a_slow_response_gets_504(lab: Lab) {
 
 async fn a_stalled_request_gets_408(lab: Lab) {
     let upstream = lab.upstream(|mut wire| async move {
-        let _ = wire.to_end().await;
+        let _ = wire.rest().await;
     });
     lab.http_with(&[upstream.addr], |manager, _| {
         manager.stream_idle_timeout = Some(Duration::from_millis(80));
@@ -240,7 +240,7 @@ async fn a_stalled_request_gets_408(lab: Lab) {
 
 async fn a_stalled_response_gets_504(lab: Lab) {
     let upstream = lab.upstream(|mut wire| async move {
-        let _ = wire.to_end().await;
+        let _ = wire.rest().await;
     });
     lab.http_with(&[upstream.addr], |manager, _| {
         let Action::Forward(forward) = &mut manager.routes.virtual_hosts[0].routes[0].action else {
@@ -257,7 +257,7 @@ async fn a_stalled_response_body_is_reset(lab: Lab) {
     let upstream = lab.upstream(|mut wire| async move {
         wire.head().await;
         wire.send("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc").await;
-        let _ = wire.to_end().await;
+        let _ = wire.rest().await;
     });
     lab.http_with(&[upstream.addr], |manager, _| {
         manager.stream_idle_timeout = Some(Duration::from_millis(50));
@@ -266,7 +266,7 @@ async fn a_stalled_response_body_is_reset(lab: Lab) {
     let mut client = lab.client().await;
     client.send(get("/")).await;
     client.head().await;
-    assert!(client.to_end().await.1.is_err());
+    assert!(client.rest().await.1.is_err());
 }
 
 async fn an_idle_connection_is_closed(lab: Lab) {
@@ -278,7 +278,7 @@ async fn an_idle_connection_is_closed(lab: Lab) {
         lab.io.sleep(Duration::from_millis(30)).await;
         assert_eq!(client.ask(&get("/")).await.status(), 200);
     }
-    assert!(client.to_end().await.1.is_ok());
+    assert!(client.rest().await.1.is_ok());
     assert_eq!(lab.stat("http.test.downstream_cx_idle_timeout"), 1);
 }
 
@@ -288,7 +288,7 @@ async fn a_connection_is_closed_after_its_requests(lab: Lab) {
     let mut client = lab.client().await;
     assert_eq!(client.ask(&get("/")).await.field("connection"), None);
     assert_eq!(client.ask(&get("/")).await.field("connection"), Some("close"));
-    assert!(client.to_end().await.1.is_ok());
+    assert!(client.rest().await.1.is_ok());
     assert_eq!(lab.stat("http.test.downstream_cx_max_requests_reached"), 1);
 }
 
@@ -300,7 +300,7 @@ async fn an_old_connection_is_closed(lab: Lab) {
     .await;
     let mut client = lab.client().await;
     assert_eq!(client.ask(&get("/")).await.field("connection"), None);
-    assert!(client.to_end().await.1.is_ok());
+    assert!(client.rest().await.1.is_ok());
     assert_eq!(lab.stat("http.test.downstream_cx_max_duration_reached"), 1);
 }
 
@@ -308,7 +308,7 @@ async fn an_http2_preface_is_closed_and_counted(lab: Lab) {
     lab.http(&[lab.refusing()]).await;
     let mut client = lab.client().await;
     client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
-    let (answer, end) = client.to_end().await;
+    let (answer, end) = client.rest().await;
     assert!(answer.is_empty() && end.is_ok());
     assert_eq!(lab.stat("http.test.downstream_cx_http2_preface"), 1);
     lab.http_with(&[lab.refusing()], |manager, _| manager.codec = Codec::Http1).await;
@@ -337,7 +337,7 @@ async fn idle_upstream_connections_are_closed(lab: Lab) {
     let upstream = lab.upstream(|mut wire| async move {
         wire.head().await;
         wire.send(response(200, "x")).await;
-        assert!(wire.to_end().await.1.is_ok(), "closed, not reset");
+        assert!(wire.rest().await.1.is_ok(), "closed, not reset");
     });
     lab.http_with(&[upstream.addr], |_, cluster| cluster.idle_timeout = Some(Duration::from_millis(40)))
         .await;

@@ -380,12 +380,12 @@ async fn a_body_of_another_length_is_reset(lab: Lab) {
     let mut client = lab.client().await;
     client.send("GET / HTTP/1.1\r\nhost: a\r\nx-lie: 1\r\n\r\n").await;
     // More than the head announced would be the beginning of another response to the client.
-    assert!(client.to_end().await.1.is_err());
+    assert!(client.rest().await.1.is_err());
 }
 
 async fn a_dropped_exchange_runs_no_filter_code(lab: Lab) {
     let upstream = lab.upstream(|mut wire| async move {
-        let _ = wire.to_end().await;
+        let _ = wire.rest().await;
     });
     lab.http_with(&[upstream.addr], |m, _| chain(m, vec![act_filter()])).await;
     let (dropped, ran_on) = (DROPPED.load(SeqCst), RAN_ON.load(SeqCst));
@@ -475,7 +475,7 @@ async fn interim_responses_can_be_watched(lab: Lab) {
             "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n",
         )
         .await;
-        let _ = wire.to_end().await;
+        let _ = wire.rest().await;
     });
     lab.http_with(&[upstream.addr], |m, _| chain(m, vec![act_filter()])).await;
     let mut client = lab.client().await;

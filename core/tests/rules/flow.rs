@@ -108,7 +108,7 @@ async fn each_direction_goes_on_while_the_other_stands(lab: Lab) {
         }
         assert_eq!(wire.bytes(5).await.unwrap(), b"0\r\n\r\n");
         wire.send("0\r\n\r\n").await;
-        let _ = wire.to_end().await;
+        let _ = wire.rest().await;
     });
     lab.http(&[upstream.addr]).await;
     let mut client = lab.client().await;
@@ -126,7 +126,7 @@ async fn each_direction_goes_on_while_the_other_stands(lab: Lab) {
     }
     client.send("0\r\n\r\n").await;
     assert_eq!(client.bytes(5).await.unwrap(), b"0\r\n\r\n");
-    assert!(client.to_end().await.1.is_ok());
+    assert!(client.rest().await.1.is_ok());
 }
 
 async fn others_go_on_beside_stopped_clients(lab: Lab) {

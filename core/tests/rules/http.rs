@@ -128,7 +128,7 @@ async fn trailers_travel_both_ways(lab: Lab) {
         assert_eq!((body.as_slice(), trailers.as_str()), (&b"data"[..], "x-sum: 7\n"));
         wire.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx-back: 8\r\n\r\n")
             .await;
-        let _ = wire.to_end().await;
+        let _ = wire.rest().await;
     });
     lab.http(&[upstream.addr]).await;
     let mut client = lab.client().await;
@@ -237,7 +237,7 @@ async fn http_10_clients_are_served_where_that_is_on(lab: Lab) {
     assert_eq!((answer.field("connection"), answer.text()), (Some("keep-alive"), "hi"));
     let answer = client.ask("POST / HTTP/1.0\r\nhost: b\r\ncontent-length: 2\r\n\r\nho").await;
     assert_eq!((answer.field("connection"), answer.text()), (Some("close"), "ho"));
-    assert!(client.to_end().await.1.is_ok());
+    assert!(client.rest().await.1.is_ok());
 
     let upstream = lab.upstream(|mut wire| async move {
         wire.head().await;
@@ -252,7 +252,7 @@ async fn http_10_clients_are_served_where_that_is_on(lab: Lab) {
     client.send("GET / HTTP/1.0\r\nconnection: keep-alive\r\n\r\n").await;
     let head = client.head().await;
     assert_eq!((field(&head, "transfer-encoding"), field(&head, "connection")), (None, Some("close")));
-    assert_eq!(client.to_end().await.0, b"abc");
+    assert_eq!(client.rest().await.0, b"abc");
 }
 
 async fn early_hints_are_relayed(lab: Lab) {
@@ -295,7 +295,7 @@ async fn an_early_response_ends_the_connection(lab: Lab) {
     let upstream = lab.upstream(|mut wire| async move {
         wire.head().await;
         wire.send(response(413, "too much")).await;
-        let _ = wire.to_end().await;
+        let _ = wire.rest().await;
     });
     lab.http(&[upstream.addr]).await;
     let mut client = lab.client().await;
@@ -305,7 +305,7 @@ async fn an_early_response_ends_the_connection(lab: Lab) {
         (answer.status(), answer.field("connection"), answer.text()),
         (413, Some("close"), "too much")
     );
-    assert!(client.to_end().await.1.is_ok());
+    assert!(client.rest().await.1.is_ok());
     lab.until_stat("cluster.up.upstream_cx_active", 0).await;
 }
 
@@ -317,7 +317,7 @@ async fn a_client_that_resets_resets_its_upstream(lab: Lab) {
         async move {
             wire.head().await;
             asked.set(true);
-            note.set(Some(wire.to_end().await.1.is_err()));
+            note.set(Some(wire.rest().await.1.is_err()));
         }
     });
     lab.http(&[upstream.addr]).await;
@@ -341,14 +341,14 @@ async fn a_client_that_half_closes_is_answered(lab: Lab) {
         wire.head().await;
         wire.io.sleep(Duration::from_millis(10)).await;
         wire.send(response(200, "late")).await;
-        let _ = wire.to_end().await;
+        let _ = wire.rest().await;
     });
     lab.http(&[upstream.addr]).await;
     let mut client = lab.client().await;
     client.send(get("/")).await;
     client.finish().await;
     assert_eq!(client.message().await.text(), "late");
-    assert!(client.to_end().await.1.is_ok());
+    assert!(client.rest().await.1.is_ok());
 }
 
 async fn an_upstream_reset_in_a_body_never_looks_complete(lab: Lab) {
@@ -369,7 +369,7 @@ async fn an_upstream_reset_in_a_body_never_looks_complete(lab: Lab) {
         client.send(get(path)).await;
         let head = client.head().await;
         assert!(head.starts_with("HTTP/1.1 200"), "{head}");
-        let (body, end) = client.to_end().await;
+        let (body, end) = client.rest().await;
         assert!(end.is_err(), "{path}: {:?} ended cleanly", String::from_utf8_lossy(&body));
     }
     assert_eq!(lab.stat("http.test.downstream_rq_tx_reset"), 3);
@@ -385,7 +385,7 @@ async fn a_response_that_is_too_short_never_looks_complete(lab: Lab) {
     let mut client = lab.client().await;
     client.send(get("/")).await;
     // Nothing of it, or a part of it, but in no case a clean end.
-    assert!(client.to_end().await.1.is_err());
+    assert!(client.rest().await.1.is_err());
 }
 
 async fn bytes_behind_a_response_are_not_the_next_one(lab: Lab) {
@@ -395,7 +395,7 @@ async fn bytes_behind_a_response_are_not_the_next_one(lab: Lab) {
             "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nokHTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil",
         )
         .await;
-        let _ = wire.to_end().await;
+        let _ = wire.rest().await;
     });
     lab.http(&[upstream.addr.clone()]).await;
     let mut client = lab.client().await;
@@ -474,11 +474,9 @@ async fn a_filtered_host_comes_by_domain(lab: Lab) {
     assert_eq!(lab.stat("http.test.no_route"), 2);
 }
 
-fn tell(mut wire: Wire) -> impl Future<Output = ()> {
-    async move {
-        while let Some(head) = wire.try_head().await {
-            wire.send(response(200, &head)).await;
-        }
+async fn tell(mut wire: Wire) {
+    while let Some(head) = wire.try_head().await {
+        wire.send(response(200, &head)).await;
     }
 }
 

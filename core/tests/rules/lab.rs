@@ -60,6 +60,7 @@ pub(crate) fn in_world<F: Future<Output = ()> + 'static>(
 }
 
 /// `CORELANE_SEED` repeats a run.
+#[expect(clippy::disallowed_methods, reason = "a test's own configuration")]
 fn seed() -> u64 {
     std::env::var("CORELANE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1)
 }
@@ -188,7 +189,7 @@ impl Lab {
     pub(crate) async fn is_reset(&self) -> bool {
         let addr = self.handle.listening()[0].1.clone();
         match self.io.connect(&addr).await {
-            Ok(stream) => Wire::new(&self.io, stream).to_end().await.1.is_err(),
+            Ok(stream) => Wire::new(&self.io, stream).rest().await.1.is_err(),
             Err(_) => true,
         }
     }
@@ -427,7 +428,7 @@ impl Wire {
     }
 
     /// Everything up to the end, and how that was: `Ok` is FIN.
-    pub(crate) async fn to_end(&mut self) -> (Vec<u8>, io::Result<()>) {
+    pub(crate) async fn rest(&mut self) -> (Vec<u8>, io::Result<()>) {
         loop {
             match self.more().await {
                 Ok(true) => {}

@@ -1,6 +1,7 @@
 //! The rules of the core, each by what a client and an upstream see, on every driver. Names of modules are those of the
 //! drivers: `http::sim::…`, `http::epoll::…`, `http::uring::…`.
 #![forbid(unsafe_code)]
+#![allow(clippy::cloned_ref_to_slice_refs, reason = "a list of endpoints of which most tests have one")]
 
 mod breakers;
 mod chaos;

@@ -96,10 +96,10 @@ async fn a_removed_listener_drains_its_connections(lab: Lab) {
     lab.until_stat("http.test.downstream_rq_active", 1).await;
     let addr = lab.handle.listening()[0].1.clone();
     lab.publish(&Config { listeners: vec![], ..config }).await;
-    assert!(idle.to_end().await.1.is_ok(), "closed, not reset");
+    assert!(idle.rest().await.1.is_ok(), "closed, not reset");
     let answer = busy.message().await;
     assert_eq!((answer.text(), answer.field("connection")), ("done", Some("close")));
-    assert!(busy.to_end().await.1.is_ok());
+    assert!(busy.rest().await.1.is_ok());
     assert!(lab.io.connect(&addr).await.is_err(), "nobody listens any more");
     assert_eq!(lab.handle.listening(), []);
 }
@@ -112,7 +112,7 @@ async fn an_exchange_outlives_its_listener_and_cluster(lab: Lab) {
             wire.io.sleep(Duration::from_millis(15)).await;
             wire.send("x").await;
         }
-        let _ = wire.to_end().await;
+        let _ = wire.rest().await;
     });
     lab.http(&[upstream.addr]).await;
     let mut client = lab.client().await;
@@ -120,7 +120,7 @@ async fn an_exchange_outlives_its_listener_and_cluster(lab: Lab) {
     client.head().await;
     lab.publish(&Config::default()).await;
     assert_eq!(client.bytes(4).await.unwrap(), b"xxxx");
-    assert!(client.to_end().await.1.is_ok());
+    assert!(client.rest().await.1.is_ok());
 }
 
 async fn a_removed_cluster_answers_503_and_may_come_back(lab: Lab) {
@@ -178,7 +178,7 @@ async fn a_listener_moves_to_another_port(lab: Lab) {
     for _ in 0..8 {
         assert_eq!(lab.client().await.ask(&get("/")).await.status(), 200);
     }
-    assert!(old.to_end().await.1.is_ok());
+    assert!(old.rest().await.1.is_ok());
     assert!(lab.io.connect(&before).await.is_err());
 }
 
@@ -190,7 +190,7 @@ async fn a_listener_changes_its_kind(lab: Lab) {
     let tcp = corelane::config::TcpProxy::new("t", "up");
     config.listeners[0].chains[0].terminal = Terminal::Tcp(tcp);
     lab.publish(&config).await;
-    assert!(old.to_end().await.1.is_ok(), "its protocol is gone, so it drains");
+    assert!(old.rest().await.1.is_ok(), "its protocol is gone, so it drains");
     let answer = lab.client().await.ask(&get("/raw")).await;
     assert_eq!((answer.text(), answer.field("server")), ("GET /raw HTTP/1.1", None));
 }
@@ -268,7 +268,7 @@ async fn what_is_not_used_any_more_is_freed(lab: Lab) {
     let upstream = lab.upstream(|mut wire| async move {
         wire.head().await;
         wire.send("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n").await;
-        let _ = wire.to_end().await;
+        let _ = wire.rest().await;
     });
     let mut config = lab.http(&[upstream.addr]).await;
     let mut client = lab.client().await;
@@ -330,12 +330,12 @@ async fn a_drain_finishes_what_it_began(lab: Lab) {
     idle.finish().await;
     drained.await.unwrap();
     assert!(lab.io.now() - before < Duration::from_secs(10), "it does not wait for its whole grace");
-    assert!(idle.to_end().await.1.is_ok());
+    assert!(idle.rest().await.1.is_ok());
 }
 
 async fn a_drain_ends_with_its_grace(lab: Lab) {
     let upstream = lab.upstream(|mut wire| async move {
-        let _ = wire.to_end().await;
+        let _ = wire.rest().await;
     });
     lab.http(&[upstream.addr]).await;
     let mut busy = lab.client().await;
@@ -344,7 +344,7 @@ async fn a_drain_ends_with_its_grace(lab: Lab) {
     let before = lab.io.now();
     lab.handle.drain(Duration::from_millis(80)).await.unwrap();
     assert!(lab.io.now() - before >= Duration::from_millis(80));
-    assert!(busy.to_end().await.1.is_err(), "cut short, and it looks so");
+    assert!(busy.rest().await.1.is_err(), "cut short, and it looks so");
     assert!(
         lab.handle.publish(lab.handle.snapshot()).await.is_err(),
         "nobody publishes to a proxy that has ended"

@@ -22,7 +22,7 @@ rules! {
 async fn bytes_go_both_ways_and_half_closing_works(lab: Lab) {
     let upstream = lab.upstream(|mut wire| async move {
         wire.send("hello").await;
-        let (got, end) = wire.to_end().await;
+        let (got, end) = wire.rest().await;
         assert!(end.is_ok());
         wire.send([b"got ", got.as_slice()].concat()).await;
         wire.finish().await;
@@ -33,7 +33,7 @@ async fn bytes_go_both_ways_and_half_closing_works(lab: Lab) {
     client.send("one").await;
     client.send("two").await;
     client.finish().await;
-    let (got, end) = client.to_end().await;
+    let (got, end) = client.rest().await;
     assert_eq!(got, b"got onetwo");
     assert!(end.is_ok());
     lab.until_stat("cluster.up.upstream_cx_active", 0).await;
@@ -45,11 +45,11 @@ async fn the_upstream_may_close_first(lab: Lab) {
     let upstream = lab.upstream(|mut wire| async move {
         wire.send("bye").await;
         wire.finish().await;
-        assert_eq!(wire.to_end().await.0, b"late");
+        assert_eq!(wire.rest().await.0, b"late");
     });
     lab.tcp_with(&[upstream.addr], |_, _| {}).await;
     let mut client = lab.client().await;
-    let (got, end) = client.to_end().await;
+    let (got, end) = client.rest().await;
     assert!(got == b"bye" && end.is_ok());
     client.send("late").await;
     client.finish().await;
@@ -66,7 +66,7 @@ async fn a_reset_is_passed_on_as_one(lab: Lab) {
     let mut client = lab.client().await;
     assert_eq!(client.bytes(4).await.unwrap(), b"half");
     client.send("x").await;
-    assert!(client.to_end().await.1.is_err());
+    assert!(client.rest().await.1.is_err());
 }
 
 async fn a_client_reset_is_passed_on_as_one(lab: Lab) {
@@ -74,7 +74,7 @@ async fn a_client_reset_is_passed_on_as_one(lab: Lab) {
     let note = reset.clone();
     let upstream = lab.upstream(move |mut wire| {
         let note = note.clone();
-        async move { note.set(Some(wire.to_end().await.1.is_err())) }
+        async move { note.set(Some(wire.rest().await.1.is_err())) }
     });
     lab.tcp_with(&[upstream.addr], |_, _| {}).await;
     let mut client = lab.client().await;
@@ -100,13 +100,13 @@ async fn attempts_are_made_over_endpoints(lab: Lab) {
     });
     lab.tcp_with(&[lab.refusing(), upstream.addr], |tcp, _| tcp.max_connect_attempts = 2).await;
     for _ in 0..4 {
-        assert_eq!(lab.client().await.to_end().await.0, b"here");
+        assert_eq!(lab.client().await.rest().await.0, b"here");
     }
 }
 
 async fn an_idle_pair_is_closed(lab: Lab) {
     let upstream = lab.upstream(|mut wire| async move {
-        let _ = wire.to_end().await;
+        let _ = wire.rest().await;
     });
     lab.tcp_with(&[upstream.addr], |tcp, _| tcp.idle_timeout = Some(Duration::from_millis(60))).await;
     let mut client = lab.client().await;
@@ -115,7 +115,7 @@ async fn an_idle_pair_is_closed(lab: Lab) {
         lab.io.sleep(Duration::from_millis(30)).await;
     }
     let before = lab.io.now();
-    let _ = client.to_end().await;
+    let _ = client.rest().await;
     assert!(lab.io.now() - before < Duration::from_secs(5));
     assert_eq!(lab.stat("tcp.test.idle_timeout"), 1);
 }
@@ -129,7 +129,7 @@ async fn one_direction_keeps_the_pair_alive(lab: Lab) {
         wire.finish().await;
     });
     lab.tcp_with(&[upstream.addr], |tcp, _| tcp.idle_timeout = Some(Duration::from_millis(120))).await;
-    assert_eq!(lab.client().await.to_end().await.0, b"xxxxxxxx");
+    assert_eq!(lab.client().await.rest().await.0, b"xxxxxxxx");
 }
 
 async fn an_old_pair_is_closed(lab: Lab) {
@@ -146,7 +146,7 @@ async fn an_old_pair_is_closed(lab: Lab) {
         tcp.max_downstream_connection_duration = Some(Duration::from_millis(80));
     })
     .await;
-    let _ = lab.client().await.to_end().await;
+    let _ = lab.client().await.rest().await;
     assert_eq!(lab.stat("tcp.test.max_downstream_connection_duration"), 1);
 }
 
@@ -160,7 +160,7 @@ async fn a_stopped_reader_stops_its_writer(lab: Lab) {
                 wire.stream.send.push(Chunk::Vec(vec![b'x'; 16 << 10]));
                 count.set(count.get() + (16 << 10));
             }
-            let _ = wire.to_end().await;
+            let _ = wire.rest().await;
         }
     });
     lab.tcp_with(&[upstream.addr], |_, _| {}).await;
@@ -183,7 +183,7 @@ async fn a_stopped_reader_stops_its_writer(lab: Lab) {
 
 async fn connections_beyond_the_limit_are_reset(lab: Lab) {
     let upstream = lab.upstream(|mut wire| async move {
-        let _ = wire.to_end().await;
+        let _ = wire.rest().await;
     });
     lab.tcp_with(&[upstream.addr], |_, cluster| cluster.breakers.max_connections = 1).await;
     let one = lab.client().await;
@@ -198,7 +198,7 @@ async fn connections_beyond_the_limit_are_reset(lab: Lab) {
 
 async fn much_arrives_whole(lab: Lab) {
     let upstream = lab.upstream(|mut wire| async move {
-        let (got, end) = wire.to_end().await;
+        let (got, end) = wire.rest().await;
         assert!(end.is_ok());
         wire.send(got).await;
         wire.finish().await;
@@ -208,5 +208,5 @@ async fn much_arrives_whole(lab: Lab) {
     let mut client = lab.client().await;
     client.send(much.clone()).await;
     client.finish().await;
-    assert!(client.to_end().await.0 == much);
+    assert!(client.rest().await.0 == much);
 }
