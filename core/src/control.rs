@@ -3,7 +3,6 @@
 //!
 //! Publishes go one after the other through one control task, off the lanes. New listening sockets are bound first, on
 //! every lane, so that a port that is taken refuses the publish before any lane has seen it.
-#![expect(clippy::disallowed_types, reason = "the handle, the control task and readers: no lane comes here")]
 
 mod publish;
 

@@ -1,9 +1,5 @@
 //! Building and starting a proxy: its lanes, each a pinned thread with its driver, and the control task. Owns the threads;
 //! what they do is in `lane` and `control`.
-#![expect(
-    clippy::disallowed_types,
-    reason = "what it makes is locked by the handle and the control task only"
-)]
 
 use crate::{
     compile::Compiler,

@@ -4,7 +4,6 @@
 //! A [`Stats`] belongs to one resource (a cluster, a connection manager's prefix) and lives as long as somebody uses it.
 //! Each lane has its own cells, made when it first touches the resource, and writes them with a plain load and store:
 //! no lane ever waits for another's cache line.
-#![expect(clippy::disallowed_types, reason = "the store is used off-lane; lanes write their own cells")]
 
 mod families;
 
