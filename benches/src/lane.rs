@@ -24,7 +24,7 @@ pub(crate) fn serve(mut words: impl Iterator<Item = String>) -> Result<()> {
     };
     let reactor = Reactor::new(&Config { backend, ..Config::default() })?;
     let io = reactor.io().clone();
-    let handle = Proxy::builder().on(&[io.clone()]);
+    let handle = Proxy::builder().on(std::slice::from_ref(&io));
     let snapshot = handle.compile(&config).map_err(|e| anyhow::anyhow!("{e}"))?;
     let published = handle.publish(snapshot);
     reactor.run(async move {
