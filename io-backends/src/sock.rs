@@ -101,7 +101,7 @@ pub(crate) struct Life {
     recv_gone: bool,
     send_gone: bool,
     closed: bool,
-    connecting: Option<Box<RawAddr>>,
+    connecting: Option<Rc<RawAddr>>,
     pub(crate) exporting: bool,
     /// The descriptor was moved out by export.
     exported: bool,
@@ -154,13 +154,14 @@ impl Sock {
         }
     }
 
-    /// Starts a connect; the address lives until it has ended. Counted, not boxed: moving a box says that nobody else reads it.
+    /// Starts a connect; the address lives until it has ended. Counted, not boxed: to move a box is to claim that nobody
+    /// else reads what it holds, and the kernel does.
     pub(crate) fn start_connect(&self, addr: RawAddr) -> io::Result<()> {
-        let addr = Box::new(addr);
+        let addr = Rc::new(addr);
         let life = &mut self.state.borrow_mut().life;
         match &self.core.driver {
             Driver::Ring(ring) => {
-                let sqe = Sqe::Connect { fd: self.fd, addr: &raw const *addr };
+                let sqe = Sqe::Connect { fd: self.fd, addr: Rc::as_ptr(&addr) };
                 ring.borrow_mut().push(sqe, Tag::Connect.of_socket(self.key));
             }
             Driver::Epoll(epoll) => {
