@@ -380,7 +380,11 @@ impl Headers {
         if name.known.is_none() && (!ascii::is_token(name.bytes) || name.bytes.len() > u16::MAX as usize) {
             return Err(BadHeader::Name);
         }
-        let value = ascii::trim(value);
+        // Nearly always there is nothing to trim, which two bytes tell.
+        let value = match value {
+            [b' ' | b'\t', ..] | [.., b' ' | b'\t'] => ascii::trim(value),
+            _ => value,
+        };
         if !scan::is_value(value) {
             return Err(BadHeader::Value);
         }
