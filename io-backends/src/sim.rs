@@ -240,3 +240,44 @@ impl Drop for SimSocket {
 pub(crate) fn failure(errno: i32) -> io::Error {
     io::Error::from_raw_os_error(errno)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Bind, Chunk};
+
+    #[test]
+    fn a_world_forgets_closed_connections() {
+        // However they end: a long run must not grow by each connection that it has ever had.
+        let world = World::new(1);
+        let io = world.lane(&Config::default());
+        let lane = io.clone();
+        world.run(&io, async move {
+            let at = "127.0.0.1:80".parse().expect("an address");
+            let mut listener = lane.listen(&Bind::tcp(at)).expect("listens");
+            for i in 0..60 {
+                let mut client = lane.connect(&listener.local().expect("bound")).await.expect("connects");
+                let (mut server, _) = listener.accept().await.expect("accepts");
+                client.send.push(Chunk::Static(b"?"));
+                server.recv.recv().await.expect("open").expect("no FIN");
+                if i % 2 == 0 {
+                    client.send.finish().await.expect("finishes");
+                }
+                if i % 3 == 0 {
+                    server.send.finish().await.expect("finishes");
+                }
+                if i % 5 == 0 {
+                    drop(client);
+                    lane.sleep(Duration::from_millis(1)).await;
+                    drop(server);
+                } else {
+                    drop(server);
+                    drop(client);
+                }
+            }
+        });
+        world.run_for(Duration::from_secs(1));
+        assert_eq!(world.open_sockets(), 0);
+        assert_eq!(world.net.remembered_sockets(), 0);
+    }
+}

@@ -45,7 +45,9 @@ impl Udp {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        self.scratch.resize(DATAGRAM_MAX, 0);
+        if self.scratch.is_empty() {
+            self.scratch = vec![0; DATAGRAM_MAX];
+        }
         // SAFETY: the scratch buffer has this length and nobody reads it meanwhile.
         let received =
             unsafe { core.kernel.recv_from(self.sock.fd, self.scratch.as_mut_ptr(), self.scratch.len()) };

@@ -161,6 +161,12 @@ impl Net {
         self.state.borrow().sockets.values().filter(|socket| !socket.closed).count()
     }
 
+    /// Sockets that the network remembers, closed ones included.
+    #[cfg(test)]
+    pub(crate) fn remembered_sockets(&self) -> usize {
+        self.state.borrow().sockets.len()
+    }
+
     pub(crate) fn next_event(&self) -> Option<Instant> {
         self.state.borrow().events.peek().map(|Reverse((at, _))| Instant::from_nanos(*at))
     }
@@ -574,10 +580,13 @@ impl State {
         let Some(socket) = self.sockets.get_mut(&fd) else { return };
         if !socket.was_reset {
             socket.was_reset = true;
-            socket.other = None;
+            let other = socket.other.take();
             // As Linux says it: a reset behind FIN breaks the pipe, and does not undo FIN.
             socket.error = if socket.inbox.fin { libc::EPIPE } else { libc::ECONNRESET };
             self.progress(fd);
+            if let Some(other) = other {
+                self.forget_closed(other);
+            }
         }
     }
 
@@ -616,11 +625,14 @@ impl State {
     fn forget_closed(&mut self, fd: RawFd) {
         let gone = |s: &SimSocketState| s.closed && !s.waits.any();
         let Some(socket) = self.sockets.get(&fd).filter(|s| gone(s)) else { return };
-        match socket.other {
-            Some(other) if self.sockets.get(&other).is_some_and(|s| !s.closed && !s.was_reset) => {}
-            _ => {
-                self.sockets.remove(&fd);
-            }
+        let other = socket.other;
+        if other.and_then(|other| self.sockets.get(&other)).is_some_and(|s| !s.closed && !s.was_reset) {
+            return;
+        }
+        self.sockets.remove(&fd);
+        // The other end may have waited for this one only.
+        if let Some(other) = other {
+            self.forget_closed(other);
         }
     }
 

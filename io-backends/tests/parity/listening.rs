@@ -326,7 +326,7 @@ pub async fn a_full_unix_backlog_is_waited_for(lab: Lab) {
     bind.backlog = 1;
     let mut listener = lab.io.listen(&bind).expect("listens");
     let to = Peer::Unix(name);
-    let clients = 20;
+    let clients = lab.scaled(20, 20).max(4);
     let connects = (0..clients)
         .map(|_| {
             boxed(async {

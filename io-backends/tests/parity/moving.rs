@@ -50,7 +50,7 @@ async fn echo_and_pass_on(
 async fn hop_to_and_fro(lab: &Lab, other: Lane, total: usize, hops: usize) {
     let ((to_here, here), (to_there, there)) = (channel(), channel());
     let exports = Arc::new(AtomicUsize::new(0));
-    let each = total / (hops + hops / 4);
+    let each = total / (2 * hops);
     let (mut client, server) = pair(&lab.io).await;
     let (back, counted) = (to_here.clone(), exports.clone());
     other.spawn(move |io| echo_and_pass_on(io, there, back, counted, each));
@@ -110,7 +110,8 @@ pub async fn an_import_receives_on_demand_only(lab: Lab) {
 }
 
 pub async fn a_parked_send_is_exported(lab: Lab) {
-    let total = lab.scaled(64 << 20, 1 << 20);
+    // More than the two sockets hold, whatever the scale.
+    let total = lab.scaled(64 << 20, 1 << 20).max(150_000);
     let (mut client, mut server) = pair(&lab.io).await;
     let mut queued = 0;
     while queued < total {
@@ -248,7 +249,7 @@ pub async fn who_drops_an_export_aborts(lab: Lab) {
     is_reset(&mut server).await;
     // With bytes that were not sent, though FIN was to follow them.
     let (mut client, mut server) = pair(&lab.io).await;
-    for _ in 0..lab.scaled(1000, 20) {
+    for _ in 0..lab.scaled(1000, 20).max(3) {
         client.send.push(Chunk::Static(pattern(0, 65_000)));
     }
     lab.io.sleep(millis(10)).await;
@@ -259,7 +260,7 @@ pub async fn who_drops_an_export_aborts(lab: Lab) {
     is_reset(&mut server).await;
     // Half-way, with every kind of operation in flight.
     let (mut client, mut server) = pair(&lab.io).await;
-    for _ in 0..lab.scaled(1000, 20) {
+    for _ in 0..lab.scaled(1000, 20).max(3) {
         client.send.push(Chunk::Static(pattern(0, 65_000)));
     }
     assert!(poll_once(client.recv.recv()).await.is_pending());

@@ -11,16 +11,16 @@ use corelane_io::{Buf, Chunk};
 use std::{cell::Cell, io::ErrorKind};
 
 pub async fn a_stopped_reader_stops_its_sender(lab: Lab) {
-    // More than both sockets can hold.
-    let total = lab.scaled(64 << 20, 1 << 20);
-    const MARK: usize = 64 << 10;
+    // More than both sockets can hold, whatever the scale.
+    let total = lab.scaled(64 << 20, 1 << 20).max(150_000);
+    let mark = lab.scaled(64 << 10, 16 << 10);
     let (mut client, mut server) = pair(&lab.io).await;
     let (sent, stopped) = (Cell::new(0), Cell::new(0));
     let send = async {
         let mut chance = Chance(5);
         while sent.get() < total {
-            server.send.below(MARK).await.expect("open");
-            assert!(server.send.queued() <= MARK);
+            server.send.below(mark).await.expect("open");
+            assert!(server.send.queued() <= mark);
             let n = (1 + chance.below(60_000)).min(total - sent.get());
             server.send.push(Chunk::Static(pattern(sent.get(), n)));
             sent.set(sent.get() + n);

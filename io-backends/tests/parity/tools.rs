@@ -130,10 +130,13 @@ const PERIOD: usize = 65_521;
 
 /// Two periods of random bytes: every stretch up to a period lies in one piece.
 static PATTERN: LazyLock<Vec<u8>> = LazyLock::new(|| {
-    let mut chance = Chance(1);
-    let mut period: Vec<u8> = (0..=PERIOD / 8).flat_map(|_| chance.next().to_le_bytes()).collect();
+    let (mut chance, mut period) = (Chance(1), Vec::with_capacity(PERIOD + 8));
+    while period.len() < PERIOD {
+        period.extend_from_slice(&chance.next().to_le_bytes());
+    }
     period.truncate(PERIOD);
-    [period.clone(), period].concat()
+    period.extend_from_within(..);
+    period
 });
 
 /// The bytes of the endless pattern from `at` on, `len` of them, up to 65,521.
