@@ -36,7 +36,8 @@ pub struct Stream {
 /// The receiving half of a [`Stream`]. Dropping it stops receiving; the other direction goes on.
 pub struct RecvHalf(Rc<Sock>);
 
-/// The sending half of a [`Stream`]. Dropping it without [`SendHalf::finish`] **is** abort: the peer sees RST.
+/// The sending half of a [`Stream`]. Dropping it without [`SendHalf::finish`] **is** abort: the peer sees RST. Over a Unix
+/// socket it cannot: the kernel has no reset there, and ends the stream as if it were finished.
 pub struct SendHalf(Rc<Sock>);
 
 /// A stream between two lanes: `Send`, with everything that was received and not consumed, queued and not sent. Dropping

@@ -108,6 +108,7 @@ cases! {
     PLAIN listening::an_address_is_taken_once;
     PLAIN listening::lanes_share_an_address_by_reuse_port;
     PLAIN listening::unix_sockets_by_path_and_by_name;
+    PLAIN listening::unix_sockets_know_no_reset;
     PLAIN listening::a_full_unix_backlog_is_waited_for;
     PLAIN listening::a_wildcard_takes_both_families;
     PLAIN datagrams::datagrams_go_both_ways;

@@ -605,7 +605,9 @@ impl State {
         assert!(!socket.closed, "descriptor {fd} was closed twice");
         socket.closed = true;
         let queued: Vec<RawFd> = socket.backlog.take().into_iter().flatten().collect();
-        let rude = socket.linger_reset || !socket.inbox.bytes.is_empty();
+        // Unix sockets know no reset, except for bytes that are thrown away.
+        let linger = socket.linger_reset && !matches!(socket.local, Some(Peer::Unix(_)));
+        let rude = linger || !socket.inbox.bytes.is_empty();
         if let Some(other) = socket.other {
             if rude {
                 socket.other = None;

@@ -320,6 +320,27 @@ pub async fn unix_sockets_by_path_and_by_name(lab: Lab) {
     }
 }
 
+pub async fn unix_sockets_know_no_reset(lab: Lab) {
+    // The one place where the kernel makes an abort look like FIN; whoever frames by the end of a stream must know.
+    let name = PathBuf::from(format!("@{}", unix_path().display()));
+    let mut listener = lab.io.listen(&Bind::unix(&name)).expect("listens");
+    let to = Peer::Unix(name);
+    let (client, server) = join(lab.io.connect(&to), listener.accept()).await;
+    let (mut client, mut server) = (client.expect("connects"), server.expect("accepts").0);
+    server.send.push(Chunk::Static(b"not all"));
+    server.send.below(0).await.expect("goes out");
+    drop(server);
+    assert_eq!(read_to_end(&mut client.recv).await.expect("no reset"), b"not all");
+    let told = loop {
+        client.send.push(Chunk::Static(b"anybody?"));
+        if let Err(e) = client.send.below(0).await {
+            break e;
+        }
+        lab.io.sleep(millis(1)).await;
+    };
+    assert_eq!(told.kind(), ErrorKind::BrokenPipe);
+}
+
 pub async fn a_full_unix_backlog_is_waited_for(lab: Lab) {
     let name = PathBuf::from(format!("@{}", unix_path().display()));
     let mut bind = Bind::unix(&name);
