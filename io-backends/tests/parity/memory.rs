@@ -183,7 +183,8 @@ pub async fn starving_sockets_take_turns(lab: Lab) {
         .collect();
     join_all(work).await;
     let enobufs = lab.io.usage().enobufs - before.enobufs;
-    if lab.driver != Driver::Epoll {
+    // Epoll reads when it has a block; under Miri there are too few sockets.
+    if lab.driver != Driver::Epoll && !cfg!(miri) {
         assert!(enobufs > 0, "this case is meant to starve");
     }
     assert!(enobufs < 10 * blocks.get(), "{enobufs} ENOBUFS for {} buffers", blocks.get());
@@ -193,7 +194,7 @@ pub async fn an_idle_lane_sleeps(lab: Lab) {
     // Connections in every kind of waiting: for bytes, for an end, for a deadline, for room, for nothing, half-closed.
     let before = lab.io.usage();
     let mut streams = Vec::new();
-    for i in 0..60 {
+    for i in 0..lab.scaled(60, 60).max(6) {
         let (mut client, mut server) = pair(&lab.io).await;
         match i % 6 {
             0 => assert!(poll_once(server.recv.recv()).await.is_pending()),

@@ -261,7 +261,7 @@ pub async fn forward_moves_everything_and_notices_idleness(lab: Lab) {
     assert_eq!(idle.expect_err("idle").kind(), ErrorKind::TimedOut);
     assert!(lab.io.now() - start >= millis(40));
     // A receiver that takes nothing is idleness, too, however much the sender would say.
-    let flood = lab.scaled(64 << 20, 1 << 20);
+    let flood = lab.scaled(64 << 20, 1 << 20).max(250_000);
     let (forwarded, sent) = join(
         Stream::forward(&mut near.recv, &mut far.send, millis(40)),
         lab.io.timeout(millis(500), send_pattern(&mut client.send, flood, 64 << 10)),
