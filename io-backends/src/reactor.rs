@@ -66,10 +66,6 @@ const APPEND_MAX: usize = 1024;
 /// Pooled vectors: enough for the heads of one turn. Each keeps at most 8 KiB: 2 MiB a lane.
 const VECS_MAX: usize = 256;
 const VEC_CAPACITY: std::ops::RangeInclusive<usize> = 256..=8192;
-/// What a turn may read on a readiness driver before it sends: half of a core's L2 cache. With 64 connections that each
-/// read their fill first, the blocks were cold again by the time they were sent (1 MiB responses: 1.1 of HAProxy's CPU).
-/// A ring has the same bound in its blocks.
-const READ_BYTES_PER_TURN: usize = 128 << 10;
 /// Pooled send queues.
 const OPS_MAX: usize = 128;
 
@@ -168,8 +164,6 @@ struct Clock {
     random: Cell<u64>,
     /// Reads left to the task that runs now, on readiness drivers.
     reads: Cell<u32>,
-    /// Bytes read in this turn, on readiness drivers.
-    read_bytes: Cell<usize>,
 }
 
 pub(crate) struct Deadlines(Wheel<Due>);
@@ -207,11 +201,6 @@ impl Core {
     /// The running task has read something. Only that counts: a task may wait for any number of sockets.
     pub(crate) fn spend_read(&self) {
         self.clock.reads.set(self.clock.reads.get().saturating_sub(1));
-    }
-
-    /// This many bytes were read, on a readiness driver.
-    pub(crate) fn count_read(&self, bytes: usize) {
-        self.clock.read_bytes.set(self.clock.read_bytes.get() + bytes);
     }
 
     pub(crate) fn add_sock(self: &Rc<Core>, fd: RawFd, state: State, datagram: bool) -> Rc<Sock> {
@@ -532,12 +521,7 @@ impl Reactor {
             counters: Counters::default(),
             recv_limit: config.recv_limit,
             mailbox,
-            clock: Clock {
-                now: Cell::new(now),
-                random: Cell::new(seed),
-                reads: Cell::new(READS_PER_POLL),
-                read_bytes: Cell::new(0),
-            },
+            clock: Clock { now: Cell::new(now), random: Cell::new(seed), reads: Cell::new(READS_PER_POLL) },
             local: RefCell::new(None),
             report,
             ended: Cell::new(false),
@@ -581,11 +565,7 @@ impl Reactor {
     /// One turn. Waits for an event only where `wait` says so and nothing is ready. Says whether anything happened.
     pub(crate) fn turn(&self, wait: bool) -> io::Result<bool> {
         let core = &self.io.0;
-        core.clock.read_bytes.set(0);
-        let polls = core.tasks.run(core.lane, || {
-            core.clock.reads.set(READS_PER_POLL);
-            core.clock.read_bytes.get() < READ_BYTES_PER_TURN
-        });
+        let polls = core.tasks.run(core.lane, || core.clock.reads.set(READS_PER_POLL));
         core.counters.turns.set(core.counters.turns.get() + 1);
         self.end_of_tasks();
         let wait =

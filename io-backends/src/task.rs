@@ -74,11 +74,10 @@ impl Tasks {
         self.slots.borrow().live()
     }
 
-    /// Polls what is ready, each at most as often as it was woken. `before` runs ahead of each poll and may say that the
-    /// turn is full: the rest stays ready. Says how many ran.
-    pub(crate) fn run(&self, lane: u8, before: impl Fn() -> bool) -> usize {
+    /// Polls what is ready, each at most as often as it was woken; `before` runs ahead of each poll. Says how many ran.
+    pub(crate) fn run(&self, lane: u8, before: impl Fn()) -> usize {
         let mut polls = 0;
-        while polls < POLLS_PER_TURN && before() {
+        while polls < POLLS_PER_TURN {
             let Some(key) = self.ready.borrow_mut().pop_front() else { break };
             let Some(mut future) = self.slots.borrow_mut().at_mut(key).and_then(|task| {
                 task.queued = false;
@@ -86,6 +85,7 @@ impl Tasks {
             }) else {
                 continue;
             };
+            before();
             polls += 1;
             let done = future.as_mut().poll(&mut Context::from_waker(&waker(lane, key))).is_ready();
             if done {

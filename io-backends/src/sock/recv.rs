@@ -121,9 +121,6 @@ impl Sock {
             }
             Driver::Epoll(epoll) if state.recv.readable => {
                 let read = epoll.borrow_mut().read(self.fd);
-                if let Ok(Some((buf, _))) = &read {
-                    self.core.count_read(buf.len());
-                }
                 state.recv.took(read)
             }
             Driver::Epoll(_) => Poll::Pending,
