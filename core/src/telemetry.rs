@@ -25,6 +25,9 @@ pub trait Family: Copy + 'static {
     const ROOT: &'static str;
     /// The last part of each name, by index.
     const NAMES: &'static [(&'static str, Kind)];
+    /// What the names of counters by status code begin with, for families that have them: `upstream_rq_` makes
+    /// `upstream_rq_200`. Such a counter is there once it has counted.
+    const CODES: Option<&'static str> = None;
     /// The place of this one in `NAMES`.
     fn index(self) -> usize;
 }
@@ -42,8 +45,27 @@ pub enum Kind {
 pub struct Stats<F> {
     /// The middle part of the names.
     name: String,
-    lanes: Box<[OnceLock<Arc<[AtomicU64]>>]>,
+    lanes: Box<[OnceLock<Arc<LaneCells>>]>,
     family: PhantomData<fn() -> F>,
+}
+
+/// What one lane writes of one resource.
+struct LaneCells {
+    values: Box<[AtomicU64]>,
+    /// By the hundreds of a status from 100 to 599; made when a status of these hundreds is first counted, so that a
+    /// cluster that nobody uses has none.
+    codes: [OnceLock<Box<[AtomicU64]>>; 5],
+}
+
+fn zeros(n: usize) -> Box<[AtomicU64]> {
+    (0..n).map(|_| AtomicU64::new(0)).collect()
+}
+
+/// The names of the counters by status code, from 100 to 599. One family has such counters; a second one would need a
+/// table of its own.
+fn code_names(prefix: &'static str) -> &'static [String] {
+    static NAMES: OnceLock<Box<[String]>> = OnceLock::new();
+    NAMES.get_or_init(|| (100..600).map(|code| format!("{prefix}{code}")).collect())
 }
 
 impl<F: Family> Stats<F> {
@@ -60,7 +82,8 @@ impl<F: Family> Stats<F> {
     /// # Panics
     /// If there is no such lane.
     pub fn cells(&self, lane: usize) -> Cells<F> {
-        let cells = self.lanes[lane].get_or_init(|| (0..F::NAMES.len()).map(|_| AtomicU64::new(0)).collect());
+        let cells = self.lanes[lane]
+            .get_or_init(|| Arc::new(LaneCells { values: zeros(F::NAMES.len()), codes: Default::default() }));
         Cells { cells: cells.clone(), family: PhantomData }
     }
 
@@ -74,13 +97,19 @@ impl<F: Family> Stats<F> {
         self.lanes
             .iter()
             .filter_map(OnceLock::get)
-            .fold(0, |sum, cells| sum.wrapping_add(cells[index].load(Relaxed)))
+            .fold(0, |sum, cells| sum.wrapping_add(cells.values[index].load(Relaxed)))
+    }
+
+    /// Responses with the status code `100 * hundreds + rest + 100`, over all lanes.
+    fn sum_code(&self, hundreds: usize, rest: usize) -> u64 {
+        let lanes = self.lanes.iter().filter_map(OnceLock::get);
+        lanes.filter_map(|cells| cells.codes[hundreds].get()).map(|codes| codes[rest].load(Relaxed)).sum()
     }
 }
 
 /// One lane's view of a resource's statistics.
 pub struct Cells<F> {
-    cells: Arc<[AtomicU64]>,
+    cells: Arc<LaneCells>,
     family: PhantomData<fn() -> F>,
 }
 
@@ -88,9 +117,18 @@ impl<F: Family> Cells<F> {
     /// Adds to a counter or gauge.
     #[inline]
     pub fn add(&self, stat: F, n: u64) {
-        let cell = &self.cells[stat.index()];
-        // One writer: a load and a store cannot lose anything, and cost what a plain integer does.
-        cell.store(cell.load(Relaxed).wrapping_add(n), Relaxed);
+        bump(&self.cells.values[stat.index()], n);
+    }
+
+    /// Adds one to the counter of a status code, for families that have [`CODES`](Family::CODES). Codes past 599 have
+    /// none.
+    #[inline]
+    pub fn inc_code(&self, status: corelane_wire::Status) {
+        let code = usize::from(status.code());
+        if let Some(codes) = self.cells.codes.get((code / 100).wrapping_sub(1)) {
+            // Made by this lane, the only one that writes here: nobody is waited for.
+            bump(&codes.get_or_init(|| zeros(100))[code % 100], 1);
+        }
     }
 
     /// Adds one.
@@ -106,6 +144,12 @@ impl<F: Family> Cells<F> {
     }
 }
 
+/// One writer: a load and a store cannot lose anything, and cost what a plain integer does.
+#[inline]
+fn bump(cell: &AtomicU64, n: u64) {
+    cell.store(cell.load(Relaxed).wrapping_add(n), Relaxed);
+}
+
 impl<F> Clone for Cells<F> {
     fn clone(&self) -> Self {
         Cells { cells: self.cells.clone(), family: PhantomData }
@@ -114,7 +158,7 @@ impl<F> Clone for Cells<F> {
 
 impl<F> fmt::Debug for Cells<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Cells({} values)", self.cells.len())
+        write!(f, "Cells({} values)", self.cells.values.len())
     }
 }
 
@@ -134,6 +178,13 @@ impl<F: Family> Readable for Stats<F> {
         for (index, (stat, kind)) in F::NAMES.iter().enumerate() {
             let name = StatName { root: F::ROOT, resource: &self.name, stat };
             each(Sample { name, kind: *kind, value: self.sum(index) });
+        }
+        for (at, stat) in F::CODES.map_or(&[][..], code_names).iter().enumerate() {
+            let value = self.sum_code(at / 100, at % 100);
+            if value > 0 {
+                let name = StatName { root: F::ROOT, resource: &self.name, stat };
+                each(Sample { name, kind: Kind::Counter, value });
+            }
         }
     }
 }
@@ -263,6 +314,25 @@ mod tests {
         let limits = store.of::<LocalRateLimitStat>("api");
         limits.cells(1).inc(LocalRateLimitStat::Ok);
         assert_eq!(store.value("api.http_local_rate_limit.ok"), Some(1));
+    }
+
+    #[test]
+    fn codes_are_counted_once_they_occur() {
+        let store = StatsStore::new(2);
+        let stats = store.of::<ClusterStat>("web");
+        let status = |code| corelane_wire::Status::new(code).unwrap();
+        for (lane, code) in [(0, 200), (1, 200), (1, 404), (0, 599), (0, 600), (0, 999)] {
+            stats.cells(lane).inc_code(status(code));
+        }
+        let mut seen = Vec::new();
+        store.visit(|sample| {
+            let code = sample.name.stat.strip_prefix("upstream_rq_").unwrap_or_default();
+            if code.parse::<u16>().is_ok() {
+                seen.push((sample.name.to_string(), sample.value));
+            }
+        });
+        let want = [("200", 2), ("404", 1), ("599", 1)];
+        assert_eq!(seen, want.map(|(code, n)| (format!("cluster.web.upstream_rq_{code}"), n)));
     }
 
     #[test]

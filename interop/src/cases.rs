@@ -230,7 +230,10 @@ fn admin_answers(world: &mut World<'_>) -> Result<()> {
     let sidecar = world.sidecar()?;
     curl(&[&url(sidecar.bootstrap.http, "/")])?;
     ensure!(sidecar.admin("/ready")?.trim() == "LIVE", "/ready");
-    ensure!(sidecar.stat("cluster.origin.upstream_rq_2xx")? == 1, "{}", sidecar.admin("/stats")?);
+    for name in ["2xx", "200"] {
+        let stat = format!("cluster.origin.upstream_rq_{name}");
+        ensure!(sidecar.stat(&stat)? == 1, "{stat}: {}", sidecar.admin("/stats")?);
+    }
     ensure!(sidecar.stat("http.web.downstream_rq_2xx")? == 1, "{}", sidecar.admin("/stats")?);
     let info = sidecar.admin("/server_info")?;
     ensure!(info.contains("\"state\"") && info.contains("LIVE"), "{info}");

@@ -23,7 +23,7 @@ use std::{mem, rc::Rc};
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct RouterConfig {
-    /// Counts responses by class for each cluster.
+    /// Counts responses by class and by code for each cluster.
     pub(crate) dynamic_stats: bool,
     /// Adds none of the `x-envoy-` fields.
     pub(crate) suppress_envoy_headers: bool,
@@ -211,6 +211,7 @@ fn answered(
     let config = &exchange.chain.spec.router;
     if config.dynamic_stats {
         lease.pool().stats.inc(ClusterStat::class(head.status()));
+        lease.pool().stats.inc_code(head.status());
         lease.pool().stats.inc(ClusterStat::RqCompleted);
     }
     if !config.suppress_envoy_headers {

@@ -4,7 +4,7 @@ use super::{Family, Kind};
 
 /// Declares a family: one list for identifiers, names and kinds, so that they cannot disagree.
 macro_rules! family {
-    ($(#[$doc:meta])* $family:ident in $root:literal { $($(#[$about:meta])* $stat:ident = $name:literal $kind:ident,)* }) => {
+    ($(#[$doc:meta])* $family:ident in $root:literal $(with codes $codes:literal)? { $($(#[$about:meta])* $stat:ident = $name:literal $kind:ident,)* }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum $family { $($(#[$about])* #[doc = concat!("`", $name, "`")] $stat,)* }
@@ -12,6 +12,7 @@ macro_rules! family {
         impl Family for $family {
             const ROOT: &'static str = $root;
             const NAMES: &'static [(&'static str, Kind)] = &[$(($name, Kind::$kind),)*];
+            $(const CODES: Option<&'static str> = Some($codes);)?
             #[inline]
             fn index(self) -> usize {
                 self as usize
@@ -22,7 +23,7 @@ macro_rules! family {
 
 family! {
     /// Of a cluster: `cluster.NAME.`.
-    ClusterStat in "cluster" {
+    ClusterStat in "cluster" with codes "upstream_rq_" {
         CxTotal = "upstream_cx_total" Counter,
         CxActive = "upstream_cx_active" Gauge,
         CxHttp1Total = "upstream_cx_http1_total" Counter,
