@@ -33,6 +33,7 @@ mod world;
 macro_rules! cases {
     ($($setup:ident $module:ident::$name:ident;)*) => {
         /// Every case by name.
+        #[cfg(not(miri))]
         const CASES: &[&str] = &[$(stringify!($name)),*];
         tests! { sim Sim $($setup $module $name)* }
         #[cfg(not(miri))]
