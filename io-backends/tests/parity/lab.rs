@@ -15,6 +15,7 @@ use std::{
 
 /// Every driver that the suite holds to the contract; io_uring once more for each feature that an older kernel lacks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(miri, expect(dead_code, reason = "Miri runs the simulated kernel only"))]
 pub enum Driver {
     Epoll,
     Uring,
@@ -26,6 +27,7 @@ pub enum Driver {
 }
 
 impl Driver {
+    #[cfg(not(miri))]
     pub const ALL: [Driver; 5] =
         [Driver::Epoll, Driver::Uring, Driver::UringWholeBlocks, Driver::UringNoDefer, Driver::Sim];
 
