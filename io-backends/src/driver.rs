@@ -3,13 +3,14 @@
 use crate::{
     Config, Report,
     buf::Home,
-    epoll::Epoll,
+    epoll::{self, Epoll},
+    reactor::Core,
     report::Feature,
     ring::{self, Kernel as RingKernel, Ring},
     sim::SimRing,
     uring::Uring,
 };
-use std::{cell::RefCell, fmt, io, rc::Rc, str::FromStr};
+use std::{cell::RefCell, fmt, io, rc::Rc, str::FromStr, time::Duration};
 
 /// Which driver to use on a real kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -86,4 +87,10 @@ pub(crate) fn sim(config: &Config, home: &Rc<Home>, ring: SimRing) -> (Driver, R
     (Driver::Ring(RefCell::new(ring)), report)
 }
 
-pub(crate) use ring::turn as ring_turn;
+/// Submits and waits, up to `wait` (`None`: for ever), and hands out what came. Says how many events there were.
+pub(crate) fn turn(core: &Rc<Core>, wait: Option<Duration>) -> io::Result<usize> {
+    match &core.driver {
+        Driver::Ring(ring) => ring::turn(core, ring, wait),
+        Driver::Epoll(epoll) => epoll::turn(core, epoll, wait),
+    }
+}

@@ -40,7 +40,8 @@
 //! **Ring memory never waits**, neither for a peer nor for a consumer. A send from a block is tried once; what the socket
 //! does not take is copied to the heap first. Bytes received and not taken by the end of their turn are copied to the
 //! heap; past [`Config::recv_limit`] the driver stops receiving on that socket, until its queue is empty and somebody
-//! waits. So a stopped peer or consumer costs its limit plus one turn's worth of heap, and nobody else anything.
+//! waits. So a stopped peer or consumer costs its limit and what one turn delivers in heap (two turns where bytes can arrive
+//! before the cancel is submitted: io_uring without deferred task work, and the simulated kernel), and nobody else anything.
 //!
 //! **Ends are told apart.** FIN is `Ok(None)` and nothing else. A reset or a failure is an `Err`, again and again. A
 //! deadline is `TimedOut`, once. Export carries all of this. Dropping a [`SendHalf`] that was not

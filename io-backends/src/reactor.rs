@@ -574,10 +574,7 @@ impl Reactor {
             } else {
                 Some(Duration::ZERO)
             };
-        let events = match &core.driver {
-            Driver::Ring(ring) => driver::ring_turn(core, ring, wait)?,
-            Driver::Epoll(epoll) => crate::epoll::turn(core, epoll, wait)?,
-        };
+        let events = driver::turn(core, wait)?;
         core.clock.now.set(core.kernel.now());
         let timers = core.timers.borrow().0.live();
         core.fire_timers();
@@ -650,12 +647,7 @@ impl Reactor {
             if core.socks.borrow().live() == 0 && core.turn.closing.borrow().is_empty() {
                 return;
             }
-            let wait = Some(Duration::from_millis(10));
-            let turned = match &core.driver {
-                Driver::Ring(ring) => driver::ring_turn(core, ring, wait),
-                Driver::Epoll(epoll) => crate::epoll::turn(core, epoll, wait),
-            };
-            if turned.is_err() {
+            if driver::turn(core, Some(Duration::from_millis(10))).is_err() {
                 break;
             }
             // Nobody else moves this time, and a simulated cancel may take some.

@@ -194,13 +194,16 @@ impl Sock {
         }
     }
 
+    /// Whether to end now is to abort: a stream whose FIN has not gone out.
+    fn unfinished(&self, state: &State) -> bool {
+        state.send.finish != Finish::Done && state.accepted.is_none() && !self.datagram
+    }
+
     fn half_gone(self: &Rc<Self>, state: &mut State) {
         if state.life.closed {
             return;
         }
-        let unfinished = state.life.send_gone && state.send.finish != Finish::Done;
-        let abort = unfinished && state.accepted.is_none() && !self.datagram;
-        if abort {
+        if state.life.send_gone && self.unfinished(state) {
             // An error can never look like a clean end.
             self.core.kernel.linger_reset(self.fd, true);
             if !state.life.recv_gone {
@@ -227,20 +230,11 @@ impl Sock {
         for fd in state.accepted.iter_mut().flat_map(|queue| queue.drain(..)) {
             self.refuse(fd);
         }
-        self.cancel_recv(&mut state.recv);
+        self.cancel_all(state);
         match &self.core.driver {
-            Driver::Ring(ring) => {
-                let mut ring = ring.borrow_mut();
-                match &state.send.op {
-                    Some(op) if op.in_flight => ring.cancel(Tag::Send, self.key),
-                    _ => state.send.op = None,
-                }
-                if state.life.connecting.is_some() {
-                    ring.cancel(Tag::Connect, self.key);
-                }
-                if state.recv.watching {
-                    ring.cancel(Tag::Watch, self.key);
-                }
+            Driver::Ring(_) => {
+                // What the kernel is reading stays until it says that it has done so.
+                state.send.op.take_if(|op| !op.in_flight);
                 // Never before the submissions that name this number went out.
                 self.core.turn.closing.borrow_mut().push(self.fd);
             }
@@ -252,6 +246,34 @@ impl Sock {
             }
         }
         self.reap(state);
+    }
+
+    /// Asks every operation that is with the kernel to end.
+    fn cancel_all(&self, state: &mut State) {
+        self.cancel_recv(&mut state.recv);
+        let Driver::Ring(ring) = &self.core.driver else { return };
+        let operations = [
+            (Tag::Send, state.send.op.as_ref().is_some_and(|op| op.in_flight)),
+            (Tag::Connect, state.life.connecting.is_some()),
+            (Tag::Watch, state.recv.watching),
+        ];
+        for (tag, _) in operations.into_iter().filter(|(_, in_flight)| *in_flight) {
+            ring.borrow_mut().cancel(tag, self.key);
+        }
+    }
+
+    /// The lane ends: the socket is aborted whatever its halves still want.
+    pub(crate) fn abandon(self: &Rc<Self>, state: &mut State) {
+        if state.life.closed {
+            return;
+        }
+        if self.unfinished(state) {
+            self.core.kernel.linger_reset(self.fd, true);
+        }
+        state.recv.ended = Ended::Failed(libc::ECONNABORTED);
+        state.send.error = libc::ECONNABORTED;
+        state.send.queued = 0;
+        self.close(state);
     }
 
     /// Resets a connection that the kernel accepted and nobody took, as the kernel does with those in its own queue.
@@ -287,16 +309,7 @@ impl Sock {
         let state = &mut *self.state.borrow_mut();
         state.life.exporting = true;
         self.forget_timer(&mut state.recv);
-        self.cancel_recv(&mut state.recv);
-        if let Driver::Ring(ring) = &self.core.driver {
-            let mut ring = ring.borrow_mut();
-            if state.send.op.as_ref().is_some_and(|op| op.in_flight) {
-                ring.cancel(Tag::Send, self.key);
-            }
-            if state.recv.watching {
-                ring.cancel(Tag::Watch, self.key);
-            }
-        }
+        self.cancel_all(state);
     }
 
     pub(crate) fn poll_quiet(&self, cx: &Context<'_>) -> Poll<()> {
@@ -332,19 +345,4 @@ pub(crate) struct Counters {
     pub(crate) parked: Cell<u64>,
     pub(crate) lagged: Cell<u64>,
     pub(crate) turns: Cell<u64>,
-}
-
-impl Sock {
-    /// The lane ends: the socket is aborted whatever its halves still want.
-    pub(crate) fn abandon(self: &Rc<Self>, state: &mut State) {
-        if !state.life.closed {
-            if state.send.finish != Finish::Done && state.accepted.is_none() && !self.datagram {
-                self.core.kernel.linger_reset(self.fd, true);
-            }
-            state.recv.ended = Ended::Failed(libc::ECONNABORTED);
-            state.send.error = libc::ECONNABORTED;
-            state.send.queued = 0;
-            self.close(state);
-        }
-    }
 }

@@ -83,12 +83,7 @@ async fn an_idle_connection_of_another_lane_is_given_up(lab: Lab) {
 }
 
 async fn requests_beyond_the_limit_are_refused(lab: Lab) {
-    let upstream = lab.upstream(|mut wire| async move {
-        while wire.try_head().await.is_some() {
-            wire.io.sleep(Duration::from_millis(60)).await;
-            wire.send(response(200, "slow")).await;
-        }
-    });
+    let upstream = lab.slow_upstream();
     lab.http_with(&[upstream.addr], |_, cluster| cluster.breakers.max_requests = 1).await;
     let (mut one, mut two) = (lab.client().await, lab.client().await);
     one.send(get("/")).await;
@@ -103,12 +98,7 @@ async fn requests_beyond_the_limit_are_refused(lab: Lab) {
 }
 
 async fn a_waiting_request_is_not_active_yet(lab: Lab) {
-    let upstream = lab.upstream(|mut wire| async move {
-        while wire.try_head().await.is_some() {
-            wire.io.sleep(Duration::from_millis(60)).await;
-            wire.send(response(200, "slow")).await;
-        }
-    });
+    let upstream = lab.slow_upstream();
     lab.http_with(&[upstream.addr], |_, cluster| {
         cluster.breakers.max_connections = 1;
         cluster.breakers.max_requests = 1;
@@ -122,12 +112,7 @@ async fn a_waiting_request_is_not_active_yet(lab: Lab) {
 }
 
 async fn waiting_requests_beyond_the_limit_are_refused(lab: Lab) {
-    let upstream = lab.upstream(|mut wire| async move {
-        while wire.try_head().await.is_some() {
-            wire.io.sleep(Duration::from_millis(60)).await;
-            wire.send(response(200, "slow")).await;
-        }
-    });
+    let upstream = lab.slow_upstream();
     lab.http_with(&[upstream.addr], |_, cluster| {
         cluster.breakers.max_connections = 1;
         cluster.breakers.max_pending_requests = 1;

@@ -206,6 +206,16 @@ impl Lab {
         self.upstream_at(&Bind::tcp(self.free()), script)
     }
 
+    /// Answers every request after 60 ms, with `slow`.
+    pub(crate) fn slow_upstream(&self) -> Upstream {
+        self.upstream(|mut wire| async move {
+            while wire.try_head().await.is_some() {
+                wire.io.sleep(Duration::from_millis(60)).await;
+                wire.send(response(200, "slow")).await;
+            }
+        })
+    }
+
     pub(crate) fn upstream_at<F: Future<Output = ()> + 'static>(
         &self,
         bind: &Bind,

@@ -291,12 +291,7 @@ async fn what_is_not_used_any_more_is_freed(lab: Lab) {
 }
 
 async fn limits_change_with_a_publish(lab: Lab) {
-    let upstream = lab.upstream(|mut wire| async move {
-        while wire.try_head().await.is_some() {
-            wire.io.sleep(Duration::from_millis(60)).await;
-            wire.send(response(200, "slow")).await;
-        }
-    });
+    let upstream = lab.slow_upstream();
     let mut config = lab.http_with(&[upstream.addr], |_, cluster| cluster.breakers.max_connections = 1).await;
     let (mut one, mut two) = (lab.client().await, lab.client().await);
     one.send(get("/")).await;
