@@ -81,8 +81,8 @@ impl Sock {
         match &self.core.driver {
             Driver::Ring(_) => self.submit_send(op, false),
             Driver::Epoll(_) => {
-                // SAFETY: the message names chunks of `op`, which nothing touches during the call.
-                let result = unsafe { crate::sys::send(self.fd, op.prepare()) };
+                // SAFETY: the message lives in `op` and names its chunks; nothing touches either during the call.
+                let result = unsafe { crate::sys::send(self.fd, &*op.prepare()) };
                 drop(state);
                 self.sent(match result {
                     Ok(n) => i32::try_from(n).unwrap_or(i32::MAX),
