@@ -4,7 +4,10 @@
 //! events come a few at a time, as under a moderate load. What runs under callgrind is `lane`, the core on one thread; its
 //! file says why. `--top N` says which functions the instructions are in.
 
-use crate::{Arguments, HEADERS};
+use crate::{
+    Arguments, HEADERS,
+    callgrind::{self, total},
+};
 use anyhow::{Context, Result, ensure};
 use corelane_interop::{
     client::Connection,
@@ -96,9 +99,8 @@ fn run(nginx: &Nginx, backend: Backend, requests: u64, out: &Path) -> Result<()>
     let file = folder.path().join("bootstrap.yaml");
     let (bootstrap, quit) = (Bootstrap::to(nginx.origin, nginx.other)?, free_port()?);
     fs::write(&file, bootstrap.text())?;
-    let mut command = Command::new("valgrind");
-    command.arg("--tool=callgrind").arg(format!("--callgrind-out-file={}", out.display()));
-    command.arg(std::env::current_exe()?).arg("lane").arg(&file).args([backend.flag(), &quit.to_string()]);
+    let words = ["lane", &file.to_string_lossy(), backend.flag(), &quit.to_string()].map(str::to_owned);
+    let command = callgrind::command(out, &words)?;
     let mut process = Process::start(command, &folder.path().join("log"))?;
     wait_for("the proxy under valgrind", Duration::from_secs(60), || {
         process.expect_running()?;
@@ -135,27 +137,9 @@ fn drive(port: u16, requests: u64) -> Result<()> {
     Ok(())
 }
 
-/// The total that callgrind wrote.
-fn total(out: &Path) -> Result<u64> {
-    let text = fs::read_to_string(out).context("callgrind wrote no file")?;
-    let line = text.lines().find_map(|l| l.strip_prefix("totals:").or_else(|| l.strip_prefix("summary:")));
-    line.context("no total in callgrind's file")?.trim().parse().context("callgrind's total is a number")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn callgrinds_total_is_found() {
-        let folder = Folder::new("total").expect("the temporary folder is writable");
-        let path = folder.path().join("out");
-        fs::write(&path, "version: 1\nevents: Ir\nfn=(1) main\n16 400\ntotals: 123456\n")
-            .expect("it is writable");
-        assert_eq!(total(&path).expect("it is there"), 123_456);
-        fs::write(&path, "version: 1\n").expect("it is writable");
-        assert!(total(&path).is_err());
-    }
 
     #[test]
     fn functions_are_summed_over_the_files_inlined_into_them() {

@@ -2,23 +2,28 @@
 //!
 //! * `instructions`: user instructions per HTTP/1 request, by callgrind. Repeats to within a few instructions.
 //! * `haproxy`: CPU time per request beside HAProxy's, in paired rounds. Needs two cores that are otherwise idle.
+//! * `memory`: bytes per idle connection, the slope between 1,000 and 4,000.
+//! * `publish`: what a publish of one changed endpoint costs among 10,000 clusters, as a multiple of its cost among 10.
 //!
-//! Both fail when `--at-most` is exceeded, so that CI can hold a figure. This file owns the arguments; the measurements
+//! All fail when `--at-most` is exceeded, so that CI can hold a figure. This file owns the arguments; the measurements
 //! are in the files named after them.
 #![forbid(unsafe_code)]
 
+mod callgrind;
 mod haproxy;
 mod instructions;
 mod lane;
+mod memory;
+mod publish;
 mod stats;
 
 use anyhow::{Context, Result, bail, ensure};
 use std::{path::PathBuf, process::ExitCode};
 
-const USAGE: &str = "corelane-benches instructions|haproxy [--sidecar PATH] [--at-most X] \
+const USAGE: &str = "corelane-benches instructions|haproxy|memory|publish [--sidecar PATH] [--at-most X] \
                      [--top N] [--rounds N] [--seconds N] [--body BYTES] [--headers N] [--seed N]";
 
-/// What both measurements are told.
+/// What the measurements are told.
 struct Arguments {
     sidecar: PathBuf,
     at_most: Option<f64>,
@@ -46,12 +51,19 @@ fn run() -> Result<()> {
     if what == "lane" {
         return lane::serve(words);
     }
+    if what == "publish-lane" {
+        return publish::serve(words);
+    }
     let arguments = Arguments::parse(words)?;
     let (figure, unit) = match what.as_str() {
         "instructions" => {
             (instructions::measure(&arguments)?, "user instructions per request on the worse driver")
         }
         "haproxy" => (haproxy::measure(&arguments)?, "of HAProxy's CPU time per request on io_uring"),
+        "memory" => (memory::measure(&arguments)?, "bytes per idle connection on the worse driver"),
+        "publish" => {
+            (publish::measure()?, "times the instructions of a publish among 10 clusters, among 10,000")
+        }
         _ => bail!(USAGE),
     };
     if let Some(limit) = arguments.at_most {
