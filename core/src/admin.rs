@@ -10,9 +10,11 @@ mod guard;
 mod pages;
 mod serve;
 mod stats;
+mod stream;
 
 pub use pages::{Pages, Query, Reply};
 pub use stats::stats;
+pub use stream::{Asked, Sink};
 
 use std::{
     cell::{Cell, RefCell},

@@ -55,7 +55,16 @@ pub const DIRECT_RESPONSE_BODY: usize = 4096;
 /// Connections to the admin interface at one time: dashboards, scrapers and a person or two. One more waits in the backlog.
 pub const ADMIN_CONNECTIONS: usize = 64;
 
-/// Bytes of a request's body that the admin interface takes; none of its pages reads one.
+/// Pages that are written piece by piece at one time, each on a thread of its own (8 KiB of stack in use, a few pieces).
+pub const ADMIN_WRITERS: usize = 4;
+
+/// Bytes in one piece of such a page.
+pub const ADMIN_PIECE: usize = 32 << 10;
+
+/// Pieces that wait for a client, beside the one that is being sent: 128 KiB for each page that is being written.
+pub const ADMIN_PIECES: usize = 3;
+
+/// Bytes of a request's body that the admin interface takes: a node matcher and no more.
 pub const ADMIN_BODY: u64 = 64 << 10;
 
 /// How long an admin connection may wait for its peer: above the scrape interval of any monitoring system.

@@ -166,6 +166,11 @@ const BLOCKING_HOMES: &[Exception] = &[
         why: "starts the admin's own thread, so that no lane ever formats a page",
     },
     Exception {
+        path: "core/src/admin/stream.rs",
+        item: "",
+        why: "a long page is written on a thread of its own, held back by a bounded channel that the admin's thread empties",
+    },
+    Exception {
         path: "core/src/telemetry.rs",
         item: "Mutex",
         why: "guards the list of stats that publishing extends and the admin reads; lanes touch cells only",

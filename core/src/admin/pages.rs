@@ -1,18 +1,42 @@
 //! The table of pages: path, help, whether it reads or acts, and the function that answers. Owns dispatch, `/` and `/help`;
 //! knows no page by name.
 
+use super::stream::{self, Asked, Pieces, Sink};
+use crate::limits::ADMIN_WRITERS;
 use corelane_wire::{Method, Status};
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 /// What the admin interface serves.
 #[derive(Default)]
-pub struct Pages(Vec<Page>);
+pub struct Pages {
+    pages: Vec<Page>,
+    /// Held once more by each page that is being written.
+    writers: Arc<()>,
+}
 
 struct Page {
     path: &'static str,
     help: &'static str,
     acts: bool,
-    answer: Box<dyn Fn(&Query) -> Reply + Send>,
+    answer: Answering,
+}
+
+/// How a page answers.
+enum Answering {
+    Whole(Box<dyn Fn(&Query) -> Reply + Send>),
+    Streamed(Arc<dyn WritesPage>, &'static str),
+}
+
+/// A function that writes a page; see [`Pages::stream`].
+trait WritesPage: Fn(&Asked, &mut Sink) -> Result<(), Reply> + Send + Sync {}
+
+impl<F: Fn(&Asked, &mut Sink) -> Result<(), Reply> + Send + Sync> WritesPage for F {}
+
+/// What the server has to send.
+pub(super) enum Answer {
+    Whole(Reply),
+    /// A body of this media type, piece by piece.
+    Streamed(Pieces, &'static str),
 }
 
 /// The part of a target behind `?`, decoded: names with values, in order.
@@ -44,7 +68,7 @@ impl Pages {
         help: &'static str,
         answer: impl Fn(&Query) -> Reply + Send + 'static,
     ) -> Pages {
-        self.0.push(Page { path, help, acts: false, answer: Box::new(answer) });
+        self.pages.push(Page { path, help, acts: false, answer: Answering::Whole(Box::new(answer)) });
         self
     }
 
@@ -56,33 +80,73 @@ impl Pages {
         help: &'static str,
         answer: impl Fn(&Query) -> Reply + Send + 'static,
     ) -> Pages {
-        self.0.push(Page { path, help, acts: true, answer: Box::new(answer) });
+        self.pages.push(Page { path, help, acts: true, answer: Answering::Whole(Box::new(answer)) });
+        self
+    }
+
+    /// Adds a page whose body may be long: for GET and HEAD, or where it `acts` for POST. It runs on a thread of its own, so
+    /// it may wait, and what it writes leaves as the client takes it. The reply that it fails with is sent in its place if it
+    /// has written little yet; later, the connection is reset, so that a body that was cut never looks complete. A few of
+    /// them are written at one time ([`ADMIN_WRITERS`]); one more is answered 503.
+    #[must_use]
+    pub fn stream(
+        mut self,
+        path: &'static str,
+        help: &'static str,
+        acts: bool,
+        content_type: &'static str,
+        answer: impl Fn(&Asked, &mut Sink) -> Result<(), Reply> + Send + Sync + 'static,
+    ) -> Pages {
+        let answer = Answering::Streamed(Arc::new(answer), content_type);
+        self.pages.push(Page { path, help, acts, answer });
         self
     }
 
     /// The answer to a request that the guard let through.
-    pub(super) fn answer(&self, method: Method, target: &str) -> Reply {
+    pub(super) fn answer(&self, method: Method, target: &str, body: &[u8]) -> Answer {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let reads = matches!(method, Method::Get | Method::Head);
         if reads && matches!(path, "/" | "/help") {
-            return Reply::text(Status::OK, self.help());
+            return Answer::Whole(Reply::text(Status::OK, self.help()));
         }
-        let Some(page) = self.0.iter().find(|page| page.path == path) else {
+        let Some(page) = self.pages.iter().find(|page| page.path == path) else {
             let message = format!("invalid path. admin commands are:\n{}", self.help());
-            return Reply::text(Status::NOT_FOUND, message);
+            return Answer::Whole(Reply::text(Status::NOT_FOUND, message));
         };
         match (page.acts, reads, method == Method::Post) {
-            (false, true, _) | (true, _, true) => (page.answer)(&Query::parse(query)),
+            (false, true, _) | (true, _, true) => self.run(page, Query::parse(query), body),
             (acts, ..) => {
                 let method = if acts { "POST" } else { "GET" };
-                Reply::text(METHOD_NOT_ALLOWED, format!("{path} is for {method} only\n"))
+                let message = format!("{path} is for {method} only\n");
+                Answer::Whole(Reply::text(METHOD_NOT_ALLOWED, message))
+            }
+        }
+    }
+
+    fn run(&self, page: &Page, query: Query, body: &[u8]) -> Answer {
+        let (answer, content_type) = match &page.answer {
+            Answering::Whole(answer) => return Answer::Whole(answer(&query)),
+            Answering::Streamed(answer, content_type) => (answer.clone(), *content_type),
+        };
+        // One is the table's own.
+        if Arc::strong_count(&self.writers) > ADMIN_WRITERS {
+            let message = format!("{ADMIN_WRITERS} pages are being written already: try again\n");
+            return Answer::Whole(Reply::text(Status::SERVICE_UNAVAILABLE, message));
+        }
+        let asked = Asked { query, body: body.to_vec() };
+        let write = move |sink: &mut Sink| answer(&asked, sink);
+        match stream::write(write, content_type, self.writers.clone()) {
+            Ok(pieces) => Answer::Streamed(pieces, content_type),
+            Err(error) => {
+                let message = format!("no thread for this page: {error}\n");
+                Answer::Whole(Reply::text(Status::SERVICE_UNAVAILABLE, message))
             }
         }
     }
 
     fn help(&self) -> String {
         let mut lines: Vec<String> =
-            self.0.iter().map(|page| line(page.path, page.help, page.acts)).collect();
+            self.pages.iter().map(|page| line(page.path, page.help, page.acts)).collect();
         lines.push(line("/help", "print this list", false));
         lines.sort();
         lines.concat()
@@ -101,7 +165,7 @@ fn line(path: &str, help: &str, acts: bool) -> String {
 
 impl fmt::Debug for Pages {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|page| page.path)).finish()
+        f.debug_list().entries(self.pages.iter().map(|page| page.path)).finish()
     }
 }
 
@@ -174,6 +238,13 @@ mod tests {
             .act("/a", "do a", |_| Reply::text(Status::OK, "done"))
     }
 
+    fn whole(answer: Answer) -> Reply {
+        match answer {
+            Answer::Whole(reply) => reply,
+            Answer::Streamed(..) => panic!("no page of these streams"),
+        }
+    }
+
     #[test]
     fn pages_are_found_by_path_and_method() {
         let table = [
@@ -186,10 +257,10 @@ mod tests {
             (Method::Get, "/", 200, "  /a: do a (POST)\n  /b: show b\n  /help: print this list\n"),
         ];
         for (method, target, status, body) in table {
-            let reply = pages().answer(method, target);
+            let reply = whole(pages().answer(method, target, b""));
             assert_eq!((reply.status.code(), reply.body.as_slice()), (status, body.as_bytes()), "{target}");
         }
-        let missing = pages().answer(Method::Get, "/c");
+        let missing = whole(pages().answer(Method::Get, "/c", b""));
         assert_eq!(missing.status, Status::NOT_FOUND);
         assert!(missing.body.starts_with(b"invalid path. admin commands are:\n  /a"));
     }

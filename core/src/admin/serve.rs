@@ -1,11 +1,16 @@
 //! The admin's HTTP/1 server: accepts, reads a request, writes an answer. Owns the connection; what is on a page is decided
 //! in `pages`, who may see it in `guard`.
 
-use super::{Pages, Reply, guard::Guard};
-use crate::limits::{ADMIN_BODY, ADMIN_CONNECTIONS, ADMIN_IDLE, LINGER};
+use super::{
+    Pages, Reply,
+    guard::Guard,
+    pages::Answer,
+    stream::{Piece, Pieces},
+};
+use crate::limits::{ADMIN_BODY, ADMIN_CONNECTIONS, ADMIN_IDLE, ADMIN_PIECE, LINGER};
 use corelane_io::{Chunk, Io, Listener, RecvHalf, SendHalf, Stream};
 use corelane_wire::{
-    Known, Method, RequestHead, ResponseHead, Status,
+    Known, Method, RequestHead, ResponseHead, Status, Version,
     h1::{self, BodyDecoder, BodyLimits, Expectation, Framing, Limits, Persist, Progress, Step},
 };
 use std::{
@@ -75,11 +80,13 @@ struct Connection {
     send: SendHalf,
     /// Received and not consumed.
     input: Vec<u8>,
+    /// Of the request that is being answered.
+    body: Vec<u8>,
 }
 
 impl Connection {
     fn new(io: Io, stream: Stream) -> Connection {
-        Connection { io, recv: stream.recv, send: stream.send, input: Vec::new() }
+        Connection { io, recv: stream.recv, send: stream.send, input: Vec::new(), body: Vec::new() }
     }
 
     /// One request after another, until either side ends it.
@@ -93,10 +100,16 @@ impl Connection {
                     return self.close().await;
                 }
                 Read::Request => {
-                    let reply = answer(&head, pages, guard);
                     let persist = if h1::request_persists(&head) { Persist::Default } else { Persist::Close };
-                    self.write(head.method(), reply, persist).await?;
-                    persist
+                    match answer(&head, &self.body, pages, guard) {
+                        Answer::Whole(reply) => {
+                            self.write(head.method(), reply, persist).await?;
+                            persist
+                        }
+                        Answer::Streamed(pieces, content_type) => {
+                            self.stream(&head, pieces, content_type, persist).await?
+                        }
+                    }
                 }
             };
             if persist == Persist::Close {
@@ -105,7 +118,7 @@ impl Connection {
         }
     }
 
-    /// Reads a head and drops the body behind it.
+    /// Reads a head and the body behind it.
     async fn read(&mut self, head: &mut RequestHead) -> io::Result<Read> {
         let limits = Limits::default();
         loop {
@@ -126,16 +139,16 @@ impl Connection {
         if h1::expectation(head) == Expectation::Continue {
             self.send.push(Chunk::Static(b"HTTP/1.1 100 Continue\r\n\r\n"));
         }
-        self.skip_body(framing).await
+        self.read_body(framing).await
     }
 
-    async fn skip_body(&mut self, framing: Framing) -> io::Result<Read> {
+    async fn read_body(&mut self, framing: Framing) -> io::Result<Read> {
         let mut body = BodyDecoder::new(framing, BodyLimits::default());
-        let mut size = 0;
+        self.body.clear();
         while !body.is_done() {
             let used = match body.decode(&self.input) {
                 Ok(Step::Data { skip, take }) => {
-                    size += take as u64;
+                    self.body.extend_from_slice(&self.input[skip..skip + take]);
                     skip + take
                 }
                 Ok(Step::End { skip }) => skip,
@@ -148,7 +161,7 @@ impl Connection {
                 }
                 Err(_) => return Ok(Read::Bad(Status::BAD_REQUEST)),
             };
-            if size > ADMIN_BODY {
+            if self.body.len() as u64 > ADMIN_BODY {
                 return Ok(Read::Bad(Status::CONTENT_TOO_LARGE));
             }
             self.input.drain(..used);
@@ -169,10 +182,72 @@ impl Connection {
     }
 
     async fn write(&mut self, method: Method, reply: Reply, persist: Persist) -> io::Result<()> {
+        let framing = Framing::Length(reply.body.len() as u64);
+        self.push_head(reply.status, reply.content_type, framing, persist);
+        if method != Method::Head && !reply.body.is_empty() {
+            self.send.push(Chunk::Vec(reply.body));
+        }
+        self.io.timeout(ADMIN_IDLE, self.send.below(0)).await
+    }
+
+    /// Sends a body as it comes, in chunks, or to an HTTP/1.0 client until FIN.
+    async fn stream(
+        &mut self,
+        head: &RequestHead,
+        mut pieces: Pieces,
+        content_type: &'static str,
+        persist: Persist,
+    ) -> io::Result<Persist> {
+        let (framing, persist) = match head.version() {
+            Version::Http10 => (Framing::UntilClose, Persist::Close),
+            _ => (Framing::Chunked, persist),
+        };
+        let mut begun = false;
+        loop {
+            match pieces.next().await {
+                Some(Piece::Whole(reply)) => {
+                    self.write(head.method(), reply, persist).await?;
+                    return Ok(persist);
+                }
+                Some(Piece::Bytes(piece)) => {
+                    if !begun {
+                        begun = true;
+                        self.push_head(Status::OK, content_type, framing, persist);
+                    }
+                    if head.method() == Method::Head {
+                        break;
+                    }
+                    self.push_piece(piece, framing);
+                }
+                Some(Piece::End) => {
+                    if framing == Framing::Chunked {
+                        self.send.push(Chunk::Static(b"0\r\n\r\n"));
+                    }
+                    break;
+                }
+                // Dropping the connection without its end resets it.
+                None => return Err(io::ErrorKind::UnexpectedEof.into()),
+            }
+            self.io.timeout(ADMIN_IDLE, self.send.below(ADMIN_PIECE)).await?;
+        }
+        self.io.timeout(ADMIN_IDLE, self.send.below(0)).await?;
+        Ok(persist)
+    }
+
+    fn push_piece(&mut self, piece: Vec<u8>, framing: Framing) {
+        if framing != Framing::Chunked {
+            return self.send.push(Chunk::Vec(piece));
+        }
+        self.send.push(Chunk::Vec(format!("{:x}\r\n", piece.len()).into_bytes()));
+        self.send.push(Chunk::Vec(piece));
+        self.send.push(Chunk::Static(b"\r\n"));
+    }
+
+    fn push_head(&mut self, status: Status, content_type: &str, framing: Framing, persist: Persist) {
         let mut head = ResponseHead::default();
-        head.set_status(reply.status);
+        head.set_status(status);
         let fields: [(Known, &[u8]); 2] =
-            [(Known::ContentType, reply.content_type.as_bytes()), (Known::Server, b"corelane")];
+            [(Known::ContentType, content_type.as_bytes()), (Known::Server, b"corelane")];
         for (name, value) in fields {
             // Constants, all of them valid values.
             let _ = head.headers_mut().set(name, value);
@@ -182,12 +257,8 @@ impl Connection {
             let _ = head.headers_mut().append(name, value.as_bytes());
         }
         let mut out = Vec::new();
-        h1::write_response(&mut out, &head, Framing::Length(reply.body.len() as u64), persist);
+        h1::write_response(&mut out, &head, framing, persist);
         self.send.push(Chunk::Vec(out));
-        if method != Method::Head && !reply.body.is_empty() {
-            self.send.push(Chunk::Vec(reply.body));
-        }
-        self.io.timeout(ADMIN_IDLE, self.send.below(0)).await
     }
 
     /// Ends our side, then waits a moment for the peer's: closing with bytes unread would reset the answer away.
@@ -207,17 +278,18 @@ enum Read {
     Bad(Status),
 }
 
-fn answer(head: &RequestHead, pages: &Pages, guard: &Guard) -> Reply {
+fn answer(head: &RequestHead, body: &[u8], pages: &Pages, guard: &Guard) -> Answer {
     if !guard.host(head.authority()) {
         let message = "the Host field names another machine: use an address or localhost\n";
-        return Reply::text(Status::FORBIDDEN, message);
+        return Answer::Whole(Reply::text(Status::FORBIDDEN, message));
     }
     let reads = matches!(head.method(), Method::Get | Method::Head);
     if !reads && !guard.origin(head.headers().get("origin")) {
-        return Reply::text(Status::FORBIDDEN, "a page of another site may not change anything here\n");
+        let message = "a page of another site may not change anything here\n";
+        return Answer::Whole(Reply::text(Status::FORBIDDEN, message));
     }
     match std::str::from_utf8(head.path()) {
-        Ok(target) => pages.answer(head.method(), target),
-        Err(_) => Reply::text(Status::BAD_REQUEST, "the target is not UTF-8\n"),
+        Ok(target) => pages.answer(head.method(), target, body),
+        Err(_) => Answer::Whole(Reply::text(Status::BAD_REQUEST, "the target is not UTF-8\n")),
     }
 }

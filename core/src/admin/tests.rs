@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+mod streaming;
+
 fn start() -> (Admin, SocketAddr) {
     let pages = Pages::new().read("/ready", "is it", |_| Reply::text(Status::OK, "LIVE\n")).act(
         "/stop",
