@@ -80,6 +80,12 @@ pub(crate) const fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && all(bytes, TOKEN)
 }
 
+/// The index of the first byte from `at` on that is no token character; or the length.
+pub(crate) fn token_end(bytes: &[u8], at: usize) -> usize {
+    let rest = bytes[at..].iter();
+    at + rest.take_while(|byte| CLASSES[usize::from(**byte)] & TOKEN != 0).count()
+}
+
 /// A field value, which may be empty: no controls but HTAB, so no CR, LF or NUL.
 pub(crate) const fn is_value(bytes: &[u8]) -> bool {
     all(bytes, VALUE)

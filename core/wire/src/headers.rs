@@ -2,7 +2,7 @@
 //! names and values get in; never interprets a field.
 
 use crate::ascii;
-use crate::known::{Known, Name};
+use crate::known::{HOP_BY_HOP, Id, Known, Name, SINGLE};
 use crate::scan;
 use alloc::vec::Vec;
 use core::fmt;
@@ -34,7 +34,7 @@ struct Slot {
     value: u32,
     value_len: u32,
     name_len: u16,
-    known: Option<Known>,
+    known: Id,
     /// [`JOINED`], [`NOMINATED`].
     marks: u8,
 }
@@ -75,9 +75,9 @@ impl Slot {
     #[inline]
     fn is(&self, arena: &[u8], name: &Name<'_>) -> bool {
         match name.known {
-            Some(known) => self.known == Some(known),
+            Some(known) => self.known == known.id(),
             None => {
-                self.known.is_none()
+                self.known == Id::NONE
                     && usize::from(self.name_len) == name.bytes.len()
                     && self.name(arena).eq_ignore_ascii_case(name.bytes)
             }
@@ -246,6 +246,12 @@ impl Headers {
 
     // ---- for the codecs of this crate ----
 
+    /// Whether a name is there of which a second one would make the message ambiguous.
+    #[inline]
+    pub(crate) fn has_single(&self, id: Id) -> bool {
+        self.present & id.bit() & SINGLE != 0
+    }
+
     /// Whether a known name is there, in one test.
     #[inline]
     pub(crate) fn has(&self, known: Known) -> bool {
@@ -256,7 +262,7 @@ impl Headers {
     pub(crate) fn sole(&self, known: Known) -> Option<&[u8]> {
         let mut found = None;
         for slot in &self.slots {
-            if slot.known == Some(known) {
+            if slot.known == known.id() {
                 if found.is_some() {
                     return None;
                 }
@@ -267,17 +273,12 @@ impl Headers {
     }
 
     /// Takes one field that a parser found and checked: where name and value begin, and how long they are, in the bytes
-    /// that [`adopt_bytes`](Headers::adopt_bytes) will bring. Until then nothing but `adopt` and `clear` may be called.
-    #[inline]
-    pub(crate) fn adopt(
-        &mut self,
-        name: (usize, usize),
-        value: (usize, usize),
-        known: Option<Known>,
-        joined: bool,
-    ) {
+    /// that [`adopt_bytes`](Headers::adopt_bytes) will bring. Its id was [noted](Headers::note). Until then nothing but `adopt`,
+    /// `note` and `clear` may be called.
+    #[inline(always)]
+    pub(crate) fn adopt(&mut self, name: (usize, usize), value: (usize, usize), known: Id, joined: bool) {
         debug_assert!(name.1 <= usize::from(u16::MAX) && value.0 + value.1 <= ARENA_MAX);
-        self.push(Slot {
+        self.slots.push(Slot {
             name: name.0 as u32,
             name_len: name.1 as u16,
             value: value.0 as u32,
@@ -301,7 +302,7 @@ impl Headers {
         let mut listed = 0;
         for at in 0..slots.len() {
             let connection = slots[at];
-            if connection.known != Some(Known::Connection) {
+            if connection.known != Known::Connection.id() {
                 continue;
             }
             for option in ascii::list(connection.value(arena)) {
@@ -326,11 +327,11 @@ impl Headers {
 
     /// Appends to `out` the fields that travel on, as lines: those neither hop-by-hop, nor nominated, nor `dropped`.
     pub(crate) fn write_end_to_end(&self, out: &mut Vec<u8>, dropped: Option<Known>) {
+        let stays = HOP_BY_HOP | dropped.map_or(0, Known::bit);
         // Lines that lie joined and side by side are copied together; a parsed head is mostly that.
         let mut run = 0..0;
         for slot in &self.slots {
-            let stays = slot.known.is_some_and(|known| known.is_hop_by_hop() || Some(known) == dropped);
-            if stays || slot.marks & NOMINATED != 0 {
+            if slot.known.bit() & stays != 0 || slot.marks & NOMINATED != 0 {
                 continue;
             }
             if slot.marks & JOINED != 0 && slot.name as usize == run.end {
@@ -364,10 +365,14 @@ impl Headers {
     }
 
     fn push(&mut self, slot: Slot) {
-        if let Some(known) = slot.known {
-            self.present |= known.bit();
-        }
+        self.present |= slot.known.bit();
         self.slots.push(slot);
+    }
+
+    /// A name with this id is about to be adopted.
+    #[inline(always)]
+    pub(crate) fn note(&mut self, id: Id) {
+        self.present |= id.bit();
     }
 
     /// A name that begins with `x-envoy-` is about to be adopted.
@@ -405,7 +410,7 @@ impl Headers {
             name_len: name.bytes.len() as u16,
             value: at + name.bytes.len() as u32 + 2,
             value_len: value.len() as u32,
-            known: name.known,
+            known: Id::of(name.known),
             marks: JOINED,
         }
     }

@@ -1,6 +1,6 @@
 //! Field names that the proxy itself looks up. Owns their ids and how a name is recognised; holds no values.
 
-use crate::scan;
+use crate::scan::{self, Block, LEN};
 
 /// A field name the proxy reads or writes on every message, so that looking it up compares one byte per field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -89,37 +89,14 @@ impl Known {
     /// As [`recognise`](Known::recognise), for a name without control characters.
     #[inline]
     pub(crate) fn recognise_printable(name: &[u8]) -> Option<Known> {
-        Known::candidate(name).filter(|known| scan::same_name(name, known.name().as_bytes()))
+        let known = Known::candidate(name)?;
+        (known.name().len() == name.len() && scan::same_name(name, known.name().as_bytes())).then_some(known)
     }
 
-    /// Length and first letter leave at most one candidate, so a miss costs a jump.
-    #[inline(always)]
+    /// Length and first letter leave at most one candidate, so a miss costs a table's entry.
     const fn candidate(name: &[u8]) -> Option<Known> {
         let [first, ..] = name else { return None };
-        Some(match (name.len(), *first | 0x20) {
-            (2, b't') => Known::Te,
-            (4, b'h') => Known::Host,
-            (4, b'd') => Known::Date,
-            (6, b'e') => Known::Expect,
-            (6, b's') => Known::Server,
-            (7, b'u') => Known::Upgrade,
-            (7, b't') => Known::Trailer,
-            (10, b'c') => Known::Connection,
-            (10, b'k') => Known::KeepAlive,
-            (10, b'u') => Known::UserAgent,
-            (12, b'c') => Known::ContentType,
-            (12, b'x') => Known::XRequestId,
-            (14, b'c') => Known::ContentLength,
-            (15, b'x') => Known::XForwardedFor,
-            (16, b'p') => Known::ProxyConnection,
-            (16, b'x') => Known::XEnvoyInternal,
-            (17, b't') => Known::TransferEncoding,
-            (17, b'x') => Known::XForwardedProto,
-            (24, b'x') => Known::XEnvoyExternalAddress,
-            (29, b'x') => Known::XEnvoyUpstreamServiceTime,
-            (30, b'x') => Known::XEnvoyExpectedRqTimeoutMs,
-            _ => return None,
-        })
+        TABLE.ids[place(name.len(), *first, FACTOR)].known()
     }
 
     /// This id in a set of ids.
@@ -127,23 +104,153 @@ impl Known {
         1 << self as u32
     }
 
-    /// Whether a second one of it makes a message ambiguous.
-    pub(crate) const fn is_single(self) -> bool {
-        matches!(self, Known::Host | Known::ContentLength | Known::TransferEncoding)
-    }
-
-    /// Whether the field concerns one connection only and is never sent on as received (RFC 9110 section 7.6.1).
-    pub(crate) const fn is_hop_by_hop(self) -> bool {
-        const HOP_BY_HOP: u32 = Known::Connection.bit()
-            | Known::ContentLength.bit()
-            | Known::KeepAlive.bit()
-            | Known::ProxyConnection.bit()
-            | Known::Te.bit()
-            | Known::TransferEncoding.bit()
-            | Known::Upgrade.bit();
-        HOP_BY_HOP & self.bit() != 0
+    pub(crate) const fn id(self) -> Id {
+        Id(self as u8)
     }
 }
+
+/// The names of which a second one makes a message ambiguous.
+pub(crate) const SINGLE: u32 = Known::Host.bit() | Known::ContentLength.bit() | Known::TransferEncoding.bit();
+
+/// The fields that concern one connection only and are never sent on as received (RFC 9110 section 7.6.1).
+pub(crate) const HOP_BY_HOP: u32 = Known::Connection.bit()
+    | Known::ContentLength.bit()
+    | Known::KeepAlive.bit()
+    | Known::ProxyConnection.bit()
+    | Known::Te.bit()
+    | Known::TransferEncoding.bit()
+    | Known::Upgrade.bit();
+
+/// All known names by id.
+const ALL: [Known; 21] = [
+    Known::Connection,
+    Known::ContentLength,
+    Known::ContentType,
+    Known::Date,
+    Known::Expect,
+    Known::Host,
+    Known::KeepAlive,
+    Known::ProxyConnection,
+    Known::Server,
+    Known::Te,
+    Known::Trailer,
+    Known::TransferEncoding,
+    Known::Upgrade,
+    Known::UserAgent,
+    Known::XEnvoyExpectedRqTimeoutMs,
+    Known::XEnvoyExternalAddress,
+    Known::XEnvoyInternal,
+    Known::XEnvoyUpstreamServiceTime,
+    Known::XForwardedFor,
+    Known::XForwardedProto,
+    Known::XRequestId,
+];
+
+/// The id of a known name, or [`Id::NONE`]: what a field keeps of its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Id(u8);
+
+impl Id {
+    /// Of all names that are not known. One more than a known name can have.
+    pub(crate) const NONE: Id = Id(30);
+
+    #[inline(always)]
+    pub(crate) const fn of(known: Option<Known>) -> Id {
+        match known {
+            Some(known) => known.id(),
+            None => Id::NONE,
+        }
+    }
+
+    /// This id in a set of ids.
+    #[inline(always)]
+    pub(crate) const fn bit(self) -> u32 {
+        1 << (self.0 & 31)
+    }
+
+    pub(crate) const fn known(self) -> Option<Known> {
+        let at = self.0 as usize;
+        if at < ALL.len() { Some(ALL[at]) } else { None }
+    }
+
+    /// The id of the name of `len` bytes, 1 to 15, that `block` begins with, followed by a colon. `first` is its first byte in
+    /// lower case. The name has no control characters.
+    #[inline(always)]
+    pub(crate) fn in_block(block: Block, first: u8, len: usize) -> Id {
+        let id = TABLE.ids[place(len, first, FACTOR)];
+        if id == Id::NONE {
+            return id;
+        }
+        // The colon is compared too, and with it the length.
+        let (start, mask) =
+            (&TABLE.starts[usize::from(id.0 & 31)], u32::from(TABLE.masks[usize::from(id.0 & 31)]));
+        if block.lower().equal(start) & mask == mask { id } else { Id::NONE }
+    }
+}
+
+/// How known names are found: by place, then compared with the one name that can be there.
+struct Table {
+    ids: [Id; PLACES],
+    /// By id: the name and a colon.
+    starts: [[u8; LEN]; 32],
+    /// Which bytes of that to compare.
+    masks: [u16; 32],
+}
+
+const PLACES: usize = 128;
+
+/// Where a name is looked for.
+#[inline(always)]
+const fn place(len: usize, first: u8, factor: usize) -> usize {
+    (len ^ ((first | 0x20) as usize * factor)) % PLACES
+}
+
+/// The first with which no two known names have the same place. If a new name leaves none, this does not compile.
+const FACTOR: usize = {
+    let mut factor = 1;
+    while !separates(factor) {
+        factor += 1;
+        assert!(factor < PLACES, "no factor separates the known names by length and first letter");
+    }
+    factor
+};
+
+const fn separates(factor: usize) -> bool {
+    let mut taken = [false; PLACES];
+    let mut at = 0;
+    while at < ALL.len() {
+        let name = ALL[at].name().as_bytes();
+        let place = place(name.len(), name[0], factor);
+        if taken[place] {
+            return false;
+        }
+        taken[place] = true;
+        at += 1;
+    }
+    true
+}
+
+static TABLE: Table = {
+    let mut table = Table { ids: [Id::NONE; PLACES], starts: [[0; LEN]; 32], masks: [u16::MAX; 32] };
+    let mut at = 0;
+    while at < ALL.len() {
+        let (known, name) = (ALL[at], ALL[at].name().as_bytes());
+        assert!(known as usize == at && at < Id::NONE.0 as usize, "in the order of their ids");
+        table.ids[place(name.len(), name[0], FACTOR)] = known.id();
+        // Longer ones have zeros there, which no name is equal to.
+        if name.len() < LEN {
+            let mut i = 0;
+            while i < name.len() {
+                table.starts[at][i] = name[i];
+                i += 1;
+            }
+            table.starts[at][i] = b':';
+            table.masks[at] = u16::MAX >> (LEN - 1 - i);
+        }
+        at += 1;
+    }
+    table
+};
 
 /// A field name to look up: an id, or any spelling of any name.
 #[derive(Clone, Copy, Debug)]
@@ -178,47 +285,42 @@ mod tests {
     use super::*;
     use std::vec::Vec;
 
-    const ALL: [Known; 21] = [
-        Known::Connection,
-        Known::ContentLength,
-        Known::ContentType,
-        Known::Date,
-        Known::Expect,
-        Known::Host,
-        Known::KeepAlive,
-        Known::ProxyConnection,
-        Known::Server,
-        Known::Te,
-        Known::Trailer,
-        Known::TransferEncoding,
-        Known::Upgrade,
-        Known::UserAgent,
-        Known::XEnvoyExpectedRqTimeoutMs,
-        Known::XEnvoyExternalAddress,
-        Known::XEnvoyInternal,
-        Known::XEnvoyUpstreamServiceTime,
-        Known::XForwardedFor,
-        Known::XForwardedProto,
-        Known::XRequestId,
-    ];
+    /// As a parser does.
+    fn recognise_printable(name: &[u8]) -> Option<Known> {
+        let known = Known::recognise_printable(name);
+        if let 1..LEN = name.len() {
+            for behind in [0, b':', b'-', b'x'] {
+                let mut block = [behind; LEN];
+                block[..name.len()].copy_from_slice(name);
+                block[name.len()] = b':';
+                assert_eq!(
+                    Id::in_block(Block::load(&block), name[0] | 0x20, name.len()).known(),
+                    known,
+                    "{name:?}"
+                );
+            }
+        }
+        known
+    }
 
     #[test]
     fn every_known_name_is_recognised_in_any_case_and_no_neighbour_is() {
         for known in ALL {
             let name = known.name();
             assert_eq!(Known::recognise(name.as_bytes()), Some(known));
-            assert_eq!(Known::recognise_printable(name.to_ascii_uppercase().as_bytes()), Some(known));
+            assert_eq!(recognise_printable(name.to_ascii_uppercase().as_bytes()), Some(known));
             assert_eq!(Known::recognise(name.to_ascii_uppercase().as_bytes()), Some(known));
             for i in 0..name.len() {
                 // A byte that differs in more than case, at every place.
                 let mut near = Vec::from(name.as_bytes());
                 near[i] = b'0';
                 assert_eq!(Known::recognise(&near), None, "{name} at {i}");
-                assert_eq!(Known::recognise_printable(&near), None, "{name} at {i}");
+                assert_eq!(recognise_printable(&near), None, "{name} at {i}");
                 // CR is what clearing the case bit makes of a hyphen.
                 near[i] = name.as_bytes()[i] & !0x60;
                 assert_eq!(Known::recognise(&near), None, "{name} at {i}");
                 assert_eq!(Known::recognise(&name.as_bytes()[..i]), None);
+                assert_eq!(recognise_printable(&name.as_bytes()[..i]), None);
             }
         }
         assert_eq!(Known::recognise(b""), None);

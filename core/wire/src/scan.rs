@@ -1,86 +1,76 @@
-//! Finding the first byte that ends something, eight bytes at a time. Owns the arithmetic on words; knows nothing of
-//! messages.
-//!
-//! A word is eight bytes of input, the first lowest. A *mark* is the top bit of a byte in a word. All sums below are of
-//! bytes without their top bit and of constants so small that no byte carries into the next: every mark is exact.
+//! Finding the first byte that ends something, sixteen bytes at a time. Owns how a text is walked in blocks; knows nothing
+//! of messages.
 
-const TOP: u64 = repeat(0x80);
-const REST: u64 = repeat(0x7f);
+mod block;
 
-const fn repeat(byte: u8) -> u64 {
-    u64::from_ne_bytes([byte; 8])
-}
+use crate::ascii;
+pub(crate) use block::{Block, LEN};
 
-/// Marks the bytes that are `byte`'s equal or that have their top bit set. `rest` is the word without top bits.
-#[inline]
-const fn unlike(rest: u64, byte: u8) -> u64 {
-    (rest ^ repeat(byte)) + REST
-}
-
-/// The index of the first byte that cannot be in a value or reason phrase, or that is a tab, which can; or the length.
-#[inline]
-pub(crate) fn value_end(bytes: &[u8]) -> usize {
-    first(bytes, |word| {
-        let rest = word & REST;
-        let printable = (rest + repeat(0x80 - 0x20)) & !(rest + repeat(0x80 - 0x7f));
-        !(word | printable)
-    })
+/// The index of the first byte from `at` on that cannot be in a value or reason phrase, or that is a tab, which can; or the
+/// length.
+#[inline(always)]
+pub(crate) fn value_end(bytes: &[u8], at: usize) -> usize {
+    first(bytes, at, Block::value_stops)
 }
 
 /// Whether all of `bytes` can be a value: no controls but tabs.
 #[inline]
 pub(crate) fn is_value(bytes: &[u8]) -> bool {
-    let mut rest = bytes;
-    loop {
-        match &rest[value_end(rest)..] {
-            [] => return true,
-            [b'\t', behind @ ..] => rest = behind,
-            _ => return false,
-        }
+    if bytes.len() < LEN {
+        // Two halves that overlap, nearly always without a tab.
+        return match (bytes.first_chunk(), bytes.last_chunk()) {
+            (Some(start), Some(end)) if Block::of(start, end).value_stops() == 0 => true,
+            _ => ascii::is_value(bytes),
+        };
     }
+    let mut end = value_end(bytes, 0);
+    while bytes.get(end) == Some(&b'\t') {
+        end = value_end(bytes, end + 1);
+    }
+    end == bytes.len()
 }
 
-/// The index of the first byte that is a colon, a blank, a control other than DEL, or not ASCII; or the length.
+/// The index of the first byte from `at` on that is no letter, digit or hyphen, of which nearly all names consist; or the
+/// length.
 #[inline]
-pub(crate) fn name_end(bytes: &[u8]) -> usize {
-    first(bytes, |word| {
-        let rest = word & REST;
-        word | !((rest + repeat(0x80 - 0x21)) & unlike(rest, b':'))
-    })
+pub(crate) fn plain_name_end(bytes: &[u8], at: usize) -> usize {
+    first(bytes, at, |block| block.name_stops() & 0xffff)
 }
 
 /// The index of the first byte that cannot be in a request target, the space that ends it among them; or the length.
 #[inline]
 pub(crate) fn target_end(bytes: &[u8]) -> usize {
-    first(bytes, |word| {
-        let rest = word & REST;
-        let graphic = (rest + repeat(0x80 - 0x21)) & !(rest + repeat(0x80 - 0x7f));
-        word | !(graphic & unlike(rest, b'#'))
-    })
+    first(bytes, 0, Block::target_stops)
 }
 
-/// The index of the first byte that `marks` marks, as it must mark zero, or the length.
-#[inline]
-fn first(bytes: &[u8], marks: impl Fn(u64) -> u64) -> usize {
-    let (words, tail) = bytes.as_chunks::<8>();
-    let mut passed = 0;
-    for word in words {
-        let marked = marks(u64::from_le_bytes(*word)) & TOP;
-        if marked != 0 {
-            return passed + lowest(marked);
+/// The index of the first byte from `at` on that is in the set that `stops` gives of each block, or the length.
+#[inline(always)]
+fn first(bytes: &[u8], at: usize, stops: fn(Block) -> u32) -> usize {
+    let mut rest = &bytes[at..];
+    while let Some((block, behind)) = rest.split_first_chunk::<LEN>() {
+        let stops = stops(Block::load(block));
+        if stops != 0 {
+            return bytes.len() - rest.len() + stops.trailing_zeros() as usize;
         }
-        passed += 8;
+        rest = behind;
     }
-    // Only at the very end of the input, so not once per field. The zeros that fill up the word end everything.
-    let mut last = [0; 8];
-    last[..tail.len()].copy_from_slice(tail);
-    passed + lowest(marks(u64::from_le_bytes(last)) & TOP)
+    last(bytes, rest.len(), stops)
 }
 
-/// Which byte has the lowest mark; 8 if none has.
-#[inline]
-const fn lowest(marked: u64) -> usize {
-    (marked.trailing_zeros() / 8) as usize
+/// As [`first`], in the last `left` bytes, which are fewer than a block has: once per message, not once per field.
+#[inline(never)]
+fn last(bytes: &[u8], left: usize, stops: fn(Block) -> u32) -> usize {
+    let (stops, from) = match bytes.last_chunk::<LEN>() {
+        // A block that begins before what is left: what it says about the bytes before is dropped.
+        Some(block) => (stops(Block::load(block)) >> (LEN - left), bytes.len() - left),
+        None => {
+            let mut block = [0; LEN];
+            block[..bytes.len()].copy_from_slice(bytes);
+            (stops(Block::load(&block)) >> (bytes.len() - left), bytes.len() - left)
+        }
+    };
+    // Behind the end of a short text are zeros, which end everything.
+    if stops == 0 { bytes.len() } else { from + stops.trailing_zeros() as usize }
 }
 
 /// Whether `name`, a name or value without control characters but tabs, is `lower` in some case. `lower` consists of lower-case letters,
@@ -90,7 +80,7 @@ const fn lowest(marked: u64) -> usize {
 /// is that same character in some case, or a control character other than a tab.
 #[inline]
 pub(crate) fn same_name(name: &[u8], lower: &[u8]) -> bool {
-    const CASE: u64 = repeat(0x20);
+    const CASE: u64 = u64::from_ne_bytes([0x20; 8]);
     debug_assert!(name.len() == lower.len());
     let same_word =
         |name: &[u8; 8], lower: &[u8; 8]| u64::from_le_bytes(*name) | CASE == u64::from_le_bytes(*lower);
@@ -109,22 +99,29 @@ mod tests {
     use super::*;
 
     /// Every byte at every place, before and behind a byte that does not end anything.
-    fn check(end: fn(&[u8]) -> usize, ends: fn(u8) -> bool) {
-        for len in 0..26 {
+    fn check(end: fn(&[u8], usize) -> usize, ends: fn(u8) -> bool) {
+        // Every length and alignment around two blocks, and every byte at the ends of blocks and of the whole.
+        for len in 0..36 {
+            let mut bytes = std::vec![b'a'; len];
+            for from in 0..=len {
+                assert_eq!(end(&bytes, from), len);
+            }
             for at in 0..len {
                 for byte in 0..=255u8 {
-                    let mut bytes = std::vec![b'a'; len];
-                    assert_eq!(end(&bytes), len);
                     bytes[at] = byte;
-                    assert_eq!(end(&bytes), if ends(byte) { at } else { len }, "{byte:#x} at {at} of {len}");
+                    for from in [0, at / 2, at, at + 1] {
+                        let expected = if ends(byte) && from <= at { at } else { len };
+                        assert_eq!(end(&bytes, from), expected, "{byte:#x} at {at} of {len}, from {from}");
+                    }
                 }
+                bytes[at] = b'a';
             }
         }
         for first in 0..=255u8 {
             for second in 0..=255u8 {
                 let bytes = [first, second, b'a', b'a', b'a', b'a', b'a', b'a'];
                 let expected = bytes.iter().position(|b| ends(*b)).unwrap_or(8);
-                assert_eq!(end(&bytes), expected, "{first:#x} {second:#x}");
+                assert_eq!(end(&bytes, 0), expected, "{first:#x} {second:#x}");
             }
         }
     }
@@ -132,15 +129,15 @@ mod tests {
     #[test]
     fn every_end_is_found_at_every_place_and_nothing_else_is() {
         check(value_end, |b| b < b' ' || b == 0x7f);
-        check(name_end, |b| b <= b' ' || b == b':' || b >= 0x80);
-        check(target_end, |b| !b.is_ascii_graphic() || b == b'#');
+        check(plain_name_end, |b| !b.is_ascii_alphanumeric() && b != b'-');
+        check(|bytes, at| at + target_end(&bytes[at..]), |b| !b.is_ascii_graphic() || b == b'#');
     }
 
     #[test]
     fn values_hold_no_controls_but_tabs() {
         for byte in 0..=255u8 {
-            for at in 0..12 {
-                let mut bytes = *b"value value1";
+            for at in 0..20 {
+                let mut bytes = *b"value value1 value 2";
                 bytes[at] = byte;
                 assert_eq!(is_value(&bytes), crate::ascii::is_value(&bytes), "{byte:#x} at {at}");
             }

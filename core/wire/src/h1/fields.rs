@@ -4,8 +4,8 @@
 use crate::ascii;
 use crate::h1::ParseError;
 use crate::headers::{Headers, is_plain_option, is_x_envoy};
-use crate::known::{Known, Name};
-use crate::scan;
+use crate::known::{Id, Known, Name};
+use crate::scan::{self, Block, LEN};
 
 /// Parses field lines from `start` on, up to and including the empty line, into `headers`, replacing what was there.
 /// Returns where the empty line ends, or `None` while bytes are missing; `headers` has to be cleared then, as after an
@@ -22,104 +22,123 @@ pub(super) fn parse_fields(
     // Whether a `connection` field has more than one plain option.
     let mut options = false;
     loop {
-        match rest {
-            [b'\r' | b'\n', ..] => {
-                let at = section.len() - rest.len();
-                let Some(end) = line_end(section, at, ParseError::LineEnd)? else { return Ok(None) };
-                headers.adopt_bytes(&section[..end]);
-                if options {
-                    nominate(headers)?;
-                }
-                return Ok(Some(start + end));
-            }
-            [] => return Ok(None),
+        let at = section.len() - rest.len();
+        if headers.len() < max
+            && let Some(next) = usual_field(headers, rest, at, &mut options)
+        {
+            rest = next;
+            continue;
+        }
+        match rest.first() {
+            Some(b'\r' | b'\n') => break,
+            None => return Ok(None),
             _ if headers.len() == max => return Err(ParseError::TooManyFields),
             _ => {}
         }
-        match parse_field(headers, rest, section.len() - rest.len(), &mut options)? {
+        match any_field(headers, rest, at, &mut options)? {
             Some(next) => rest = next,
             None => return Ok(None),
         }
     }
+    let at = section.len() - rest.len();
+    let Some(end) = line_end(section, at, ParseError::LineEnd)? else { return Ok(None) };
+    headers.adopt_bytes(&section[..end]);
+    if options {
+        nominate(headers)?;
+    }
+    Ok(Some(start + end))
+}
+
+/// The field line at the start of `rest`, which is at `at` in the section, if it is as nearly everybody writes it: a plain
+/// name of up to fifteen characters, a colon and one space, a value without tabs, CRLF. Returns what is behind the line;
+/// `None` if it is anything else, and then nothing was done. It decides nothing that [`any_field`] does not decide alike.
+#[inline(always)]
+fn usual_field<'b>(headers: &mut Headers, rest: &'b [u8], at: usize, options: &mut bool) -> Option<&'b [u8]> {
+    let block = Block::load(rest.first_chunk()?);
+    let len = block.name_stops().trailing_zeros() as usize;
+    let [separator @ .., first] = rest.get(len..)?.first_chunk::<3>()?;
+    if separator != b": " || *first <= b' ' || !(1..LEN).contains(&len) {
+        return None;
+    }
+    let value_at = len + 2;
+    let stop = scan::value_end(rest, value_at);
+    // The value begins with something else than a blank, so it is not empty.
+    let [last, end @ ..] = rest.get(stop - 1..)?.first_chunk::<3>()?;
+    if end != b"\r\n" || *last <= b' ' {
+        return None;
+    }
+    let initial = rest[0] | 0x20;
+    if initial == b'x' && block.is_x_envoy() {
+        headers.note_x_envoy();
+    }
+    let id = Id::in_block(block, initial, len);
+    if id != Id::NONE {
+        if headers.has_single(id) {
+            return None;
+        }
+        if id == Known::Connection.id() {
+            *options |= !is_plain_option(&rest[value_at..stop]);
+        }
+        headers.note(id);
+    }
+    headers.adopt((at, len), (at + value_at, stop - value_at), id, true);
+    Some(&rest[stop + 2..])
 }
 
 /// The field line at the start of `rest`, which is at `at` in the section. Returns what is behind the line.
-#[inline]
-fn parse_field<'b>(
+#[inline(never)]
+fn any_field<'b>(
     headers: &mut Headers,
     rest: &'b [u8],
     at: usize,
     options: &mut bool,
 ) -> Result<Option<&'b [u8]>, ParseError> {
-    // A name cannot hold a blank, so white space in front of it (a continued line) or before the colon stops here too.
-    let colon = scan::name_end(rest);
-    let Some((name, behind)) = rest.split_at_checked(colon) else { return Ok(None) };
-    let known = match behind {
-        [] => return Ok(None),
-        [b':', ..] => recognise(headers, name)?,
-        _ => return Err(ParseError::FieldName),
-    };
-    // One space, as everybody writes it, or any number of blanks.
-    let (blanks, one_space) = match behind {
-        [_, b' ', b' ' | b'\t', ..] | [_, b'\t', ..] => (count_blanks(&behind[1..]), false),
-        [_, b' ', ..] => (1, true),
-        _ => (0, false),
-    };
-    let value = &behind[1 + blanks..];
-    let stop = value_end(value, 0);
-    let (value, behind) = value.split_at(stop);
-    let next = match behind {
-        [b'\r', b'\n', next @ ..] => next,
-        _ => return line_end(behind, 0, ParseError::FieldValue).map(|_| None),
-    };
-    let trimmed = match value {
-        [.., b' ' | b'\t'] => ascii::trim(value).len(),
-        _ => value.len(),
-    };
-    let joined = one_space && trimmed == value.len();
-    *options |= known == Some(Known::Connection) && !is_plain_option(&value[..trimmed]);
-    let value_at = at + colon + 1 + blanks;
-    headers.adopt((at, colon), (value_at, trimmed), known, joined);
-    Ok(Some(next))
+    let Some((len, id)) = name(headers, rest)? else { return Ok(None) };
+    let behind = &rest[len + 1..];
+    let blanks = behind.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+    let value_at = len + 1 + blanks;
+    let stop = value_end(rest, value_at);
+    let Some(end) = line_end(rest, stop, ParseError::FieldValue)? else { return Ok(None) };
+    let value = ascii::trim(&rest[value_at..stop]);
+    let joined = behind.first() == Some(&b' ') && blanks == 1 && value.len() == stop - value_at;
+    *options |= id == Known::Connection.id() && !is_plain_option(value);
+    headers.note(id);
+    headers.adopt((at, len), (at + value_at, value.len()), id, joined);
+    Ok(Some(&rest[end..]))
 }
 
-/// Checks a name, and that it is not the second of a field that must not be repeated: that would be a second opinion.
-#[inline]
-fn recognise(headers: &mut Headers, name: &[u8]) -> Result<Option<Known>, ParseError> {
+/// The length and the id of the name at the start of `rest`; a colon follows it. A name cannot hold a blank, so white space in
+/// front of it (a continued line) or before the colon is refused here too, and so is the second of a field that must not be
+/// repeated: that would be a second opinion. `None` while bytes are missing.
+fn name(headers: &mut Headers, rest: &[u8]) -> Result<Option<(usize, Id)>, ParseError> {
+    let len = ascii::token_end(rest, scan::plain_name_end(rest, 0));
+    match rest.get(len) {
+        None => return Ok(None),
+        Some(b':') if len != 0 && len <= usize::from(u16::MAX) => {}
+        Some(_) => return Err(ParseError::FieldName),
+    }
+    let name = &rest[..len];
     if is_x_envoy(name) {
         headers.note_x_envoy();
     }
-    match Known::recognise_printable(name) {
-        Some(known) => {
-            if known.is_single() && headers.has(known) {
-                return Err(repeated(known));
-            }
-            Ok(Some(known))
-        }
-        None if ascii::is_token(name) && name.len() <= usize::from(u16::MAX) => Ok(None),
-        None => Err(ParseError::FieldName),
-    }
+    let id = Id::of(Known::recognise_printable(name));
+    if headers.has_single(id) { Err(repeated(id)) } else { Ok(Some((len, id))) }
 }
 
 #[cold]
-fn repeated(known: Known) -> ParseError {
-    match known {
-        Known::Host => ParseError::Host,
-        Known::ContentLength => ParseError::ContentLength,
+fn repeated(id: Id) -> ParseError {
+    match id.known() {
+        Some(Known::Host) => ParseError::Host,
+        Some(Known::ContentLength) => ParseError::ContentLength,
         _ => ParseError::TransferEncoding,
     }
-}
-
-#[cold]
-fn count_blanks(bytes: &[u8]) -> usize {
-    bytes.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count()
 }
 
 /// Where a value or reason phrase that begins at `at` ends: at the first byte that it cannot hold.
 #[inline]
 pub(super) fn value_end(bytes: &[u8], mut at: usize) -> usize {
     loop {
-        at += scan::value_end(&bytes[at..]);
+        at = scan::value_end(bytes, at);
         if bytes.get(at) != Some(&b'\t') {
             return at;
         }
