@@ -3,8 +3,10 @@
 
 use std::path::Path as FilePath;
 
+use bytes::Bytes;
 use corelane_proto::envoy::config::bootstrap::v3::Bootstrap;
 use prost::Message;
+use prost_reflect::DynamicMessage;
 
 use crate::{
     message::decode,
@@ -62,6 +64,16 @@ pub fn merge(base: &mut Bootstrap, over: &Bootstrap) {
 /// Every rule that is broken, with the field's path.
 pub fn validate(schema: &Schema, bootstrap: &Bootstrap) -> Result<(), Vec<Problem>> {
     Validator::new(schema).check(bootstrap, Path::root(""))
+}
+
+/// The message's bytes, small enough to be kept for as long as the process lives: `/config_dump` shows them.
+pub fn pack(bootstrap: &Bootstrap) -> Bytes {
+    bootstrap.encode_to_vec().into()
+}
+
+/// What [`pack`] packed, for a look at it by reflection.
+pub(crate) fn open(schema: &Schema, packed: &Bytes) -> DynamicMessage {
+    DynamicMessage::decode(schema.of::<Bootstrap>(), packed.clone()).expect("it was packed from this type")
 }
 
 #[cfg(test)]

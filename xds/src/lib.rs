@@ -6,6 +6,7 @@
 
 pub mod args;
 pub mod bootstrap;
+pub mod dump;
 pub mod echo;
 pub mod info;
 pub mod load;

@@ -24,6 +24,7 @@ use signal_hook::{
 
 use crate::{
     args::{Args, Command, HELP, Mode},
+    dump::Dump,
     info::{self, Server},
     load::Source,
     logging,
@@ -101,6 +102,7 @@ fn serve(profile: &Profile, args: Args, source: &Source) -> Result<ExitCode, Vec
 struct Running {
     proxy: Proxy,
     server: Arc<Server>,
+    dump: Arc<Dump>,
     admin: Option<Admin>,
 }
 
@@ -113,15 +115,16 @@ fn start(profile: &Profile, args: Args, first: &Translated) -> Result<Running, V
     let proxy = builder.start().map_err(|error| trouble("the lanes do not start", &error))?;
     let handle = proxy.handle().clone();
     let server = Arc::new(Server::new(args, handle.clone(), started, first.node.clone()));
+    let dump = Arc::new(Dump::new(first.bootstrap.clone(), started, None));
     let admin = match &first.admin {
         Some(at) => {
-            let admin = Admin::start(at, info::pages(&server));
+            let admin = Admin::start(at, dump.page(info::pages(&server)));
             Some(admin.map_err(|error| trouble(&format!("the admin at {at}"), &error))?)
         }
         None => None,
     };
     handle.configure(&first.config).map_err(|problems| in_words_of_the_file(first, &problems))?;
-    Ok(Running { proxy, server, admin })
+    Ok(Running { proxy, server, dump, admin })
 }
 
 /// Does what signals say until the proxy has drained.
@@ -170,6 +173,7 @@ fn reload(source: &Source, running: &Running, first: &Translated) {
         let published = running.proxy.handle().configure(&next.config);
         published.map_err(|problems| in_words_of_the_file(&next, &problems))?;
         running.server.set_node(next.node);
+        running.dump.set_bootstrap(next.bootstrap, SystemTime::now());
         Ok(())
     });
     release_freed_memory();

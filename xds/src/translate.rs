@@ -17,12 +17,14 @@ mod route;
 
 use std::{collections::BTreeSet, mem::take};
 
+use bytes::Bytes;
 use corelane::config::Config;
 use corelane_io::Peer;
 use corelane_proto::envoy::config::bootstrap::v3::{Admin as AdminMessage, Bootstrap};
 
 pub use crate::translate::origins::Origins;
 use crate::{
+    bootstrap,
     message::schema::Schema,
     problem::{Path, Problem},
     translate::rest::Translator,
@@ -35,6 +37,8 @@ pub struct Translated {
     pub config: Config,
     /// Where the admin interface listens; nowhere where `None`.
     pub admin: Option<Peer>,
+    /// The whole message in its wire form, as `/config_dump` shows it.
+    pub bootstrap: Bytes,
     /// The node in protobuf's JSON form, as `/server_info` shows it.
     pub node: Option<serde_json::Value>,
     /// Where in the file each part of `config` came from.
@@ -48,6 +52,7 @@ pub struct Translated {
 pub fn bootstrap(schema: &Schema, mut bootstrap: Bootstrap) -> Result<Translated, Vec<Problem>> {
     let mut translator = Translator::new(schema);
     let root = Path::root("");
+    let packed = bootstrap::pack(&bootstrap);
     let node = take(&mut bootstrap.node).and_then(|node| translator.json(&node, &root.field("node")));
     let admin = take(&mut bootstrap.admin).and_then(|admin| translator.admin(admin, &root.field("admin")));
     let mut config = Config::default();
@@ -73,7 +78,10 @@ pub fn bootstrap(schema: &Schema, mut bootstrap: Bootstrap) -> Result<Translated
     translator.without_effect(&mut bootstrap);
     translator.done(bootstrap, &root);
     let (problems, origins) = translator.finish();
-    if problems.is_empty() { Ok(Translated { config, admin, node, origins }) } else { Err(problems) }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    Ok(Translated { config, admin, bootstrap: packed, node, origins })
 }
 
 impl Translator<'_> {

@@ -48,6 +48,14 @@ impl Schema {
             .map_err(|error| format!("does not decode: {error}"))
     }
 
+    /// What a message of type `google.protobuf.Any` holds; `None` where its type is not known or its bytes are not of it.
+    pub(crate) fn open_dynamic(&self, any: &DynamicMessage) -> Option<DynamicMessage> {
+        let url = any.get_field_by_name("type_url")?;
+        let descriptor = self.by_url(url.as_str()?)?;
+        let value = any.get_field_by_name("value")?;
+        DynamicMessage::decode(descriptor, value.as_bytes()?.clone()).ok()
+    }
+
     /// The pool itself, for extensions of options.
     pub(crate) fn pool(&self) -> &DescriptorPool {
         &self.pool
