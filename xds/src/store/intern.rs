@@ -30,7 +30,14 @@ impl PartialEq for Body {
 /// Every content in use, once.
 pub(crate) struct Interner {
     hasher: FixedState,
-    bodies: HashTable<Body>,
+    bodies: HashTable<Used>,
+}
+
+/// A content and how often it was kept and not released. Counted here and not by the bytes' own references: whoever dumps
+/// resources holds some of those for a while.
+struct Used {
+    body: Body,
+    uses: usize,
 }
 
 impl Interner {
@@ -42,27 +49,27 @@ impl Interner {
     /// response of which it is a thousandth, and a thousand updates a thousand responses.
     pub(crate) fn keep(&mut self, received: &Bytes) -> Body {
         let hash = self.hasher.hash_one(&received[..]);
-        let same = |body: &Body| body.hash == hash && body.bytes == *received;
-        let entry = self.bodies.entry(hash, same, |body| body.hash);
-        let kept = entry.or_insert_with(|| Body { hash, bytes: Bytes::copy_from_slice(received) });
-        kept.get().clone()
+        let same = |kept: &Used| kept.body.hash == hash && kept.body.bytes == *received;
+        let entry = self.bodies.entry(hash, same, |kept| kept.body.hash);
+        let fresh = || Used { body: Body { hash, bytes: Bytes::copy_from_slice(received) }, uses: 0 };
+        let mut kept = entry.or_insert_with(fresh);
+        kept.get_mut().uses += 1;
+        kept.get().body.clone()
     }
 
-    /// Gives one use back; the last one frees the bytes.
+    /// Gives one use back; the last one forgets the bytes.
     pub(crate) fn release(&mut self, body: Body) {
-        let hash = body.hash;
-        let same = |kept: &Body| *kept == body;
-        let Ok(entry) = self.bodies.find_entry(hash, same) else { return };
-        drop(body);
-        // Empty bytes are static and never unique; they weigh nothing, and one entry for them is no leak.
-        if entry.get().bytes.is_unique() {
+        let same = |kept: &Used| kept.body == body;
+        let Ok(mut entry) = self.bodies.find_entry(body.hash, same) else { return };
+        entry.get_mut().uses -= 1;
+        if entry.get().uses == 0 {
             entry.remove();
         }
     }
 
-    /// Distinct contents held, the empty one not counted: it is never freed.
+    /// Distinct contents held.
     pub(crate) fn len(&self) -> usize {
-        self.bodies.iter().filter(|body| !body.bytes.is_empty()).count()
+        self.bodies.len()
     }
 }
 
@@ -96,6 +103,16 @@ mod tests {
         let kept = interner.keep(&slice);
         drop(slice);
         assert!(response.is_unique(), "{kept:?}");
+    }
+
+    /// A dump holds the bytes of a resource for as long as its client reads.
+    #[test]
+    fn a_content_that_somebody_else_holds_is_forgotten_with_its_last_use() {
+        let mut interner = Interner::new(FixedState::with_seed(7));
+        let kept = interner.keep(&Bytes::from_static(b"one"));
+        let held = kept.bytes().clone();
+        interner.release(kept);
+        assert_eq!((interner.len(), &held[..]), (0, &b"one"[..]));
     }
 
     #[test]
