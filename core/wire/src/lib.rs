@@ -2,7 +2,7 @@
 //!
 //! This crate owns how messages look on the wire: heads ([`RequestHead`], [`ResponseHead`], [`Headers`]), the HTTP/1
 //! codec ([`h1`]), and what a connection begins with: the PROXY protocol ([`proxy`]), TLS hellos ([`client_hello`]) and
-//! the first line of HTTP ([`sniff`]). It never reads a clock, a socket or configuration, and it needs no std.
+//! the first line of HTTP ([`sniff`]); and the messages of DNS ([`dns`]). It never reads a clock, a socket or configuration, and it needs no std.
 //!
 //! # What a head guarantees
 //!
@@ -38,6 +38,7 @@ extern crate std;
 
 mod ascii;
 pub mod client_hello;
+pub mod dns;
 pub mod h1;
 mod head;
 mod headers;

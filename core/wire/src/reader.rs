@@ -32,6 +32,18 @@ impl<'a> Reader<'a> {
         &self.bytes[self.at..]
     }
 
+    /// What has not been read, which is read with this.
+    pub(crate) fn take_rest(&mut self) -> &'a [u8] {
+        let rest = self.rest();
+        self.at = self.bytes.len();
+        rest
+    }
+
+    /// A reader of the same input at another place in it.
+    pub(crate) fn at(&self, position: usize) -> Option<Reader<'a>> {
+        (position <= self.bytes.len()).then_some(Reader { bytes: self.bytes, at: position })
+    }
+
     pub(crate) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         let read = *self.rest().first_chunk()?;
         self.at += N;
