@@ -37,30 +37,8 @@ impl Compiler {
     /// Everything that is wrong.
     pub fn compile(&self, base: &Snapshot, config: &Config) -> Result<Snapshot, Problems> {
         let mut edit = self.edit(base);
-        let mut problems = Vec::new();
-        let mut names = BTreeSet::new();
-        for cluster in &config.clusters {
-            if !names.insert(&cluster.name) {
-                problems
-                    .push(ConfigError::new(format!("clusters[{:?}]", cluster.name), "the name occurs twice"));
-            } else if let Err(Problems(more)) = edit.set_cluster(cluster) {
-                problems.extend(more);
-            }
-        }
-        edit.keep_clusters(&names);
-        let mut names = BTreeSet::new();
-        for listener in &config.listeners {
-            if !names.insert(&listener.name) {
-                problems.push(ConfigError::new(
-                    format!("listeners[{:?}]", listener.name),
-                    "the name occurs twice",
-                ));
-            } else if let Err(Problems(more)) = edit.set_listener(listener) {
-                problems.extend(more);
-            }
-        }
-        edit.keep_listeners(&names);
-        if problems.is_empty() { Ok(edit.finish()) } else { Err(Problems(problems)) }
+        edit.replace(config)?;
+        Ok(edit.finish())
     }
 
     /// Some resources anew, on top of `base`.
@@ -77,6 +55,37 @@ pub struct Edit<'a> {
 }
 
 impl Edit<'_> {
+    /// Everything anew, as [`Compiler::compile`].
+    ///
+    /// # Errors
+    /// Everything that is wrong; the edit is of no use then.
+    pub fn replace(&mut self, config: &Config) -> Result<(), Problems> {
+        let mut problems = Vec::new();
+        let mut names = BTreeSet::new();
+        for cluster in &config.clusters {
+            if !names.insert(&cluster.name) {
+                problems
+                    .push(ConfigError::new(format!("clusters[{:?}]", cluster.name), "the name occurs twice"));
+            } else if let Err(Problems(more)) = self.set_cluster(cluster) {
+                problems.extend(more);
+            }
+        }
+        self.keep_clusters(&names);
+        let mut names = BTreeSet::new();
+        for listener in &config.listeners {
+            if !names.insert(&listener.name) {
+                problems.push(ConfigError::new(
+                    format!("listeners[{:?}]", listener.name),
+                    "the name occurs twice",
+                ));
+            } else if let Err(Problems(more)) = self.set_listener(listener) {
+                problems.extend(more);
+            }
+        }
+        self.keep_listeners(&names);
+        if problems.is_empty() { Ok(()) } else { Err(Problems(problems)) }
+    }
+
     /// Adds or replaces a cluster. One that is equal to what is there stays what it is.
     ///
     /// # Errors
@@ -89,6 +98,20 @@ impl Edit<'_> {
         let cluster = Cluster::compile(config, old.map(|old| &**old), &self.compiler.stats)?;
         self.next.clusters.insert(config.name.as_str().into(), Arc::new(cluster));
         Ok(())
+    }
+
+    /// Tells a cluster the endpoints that were found for it, for one that finds them itself. Those that stay keep their
+    /// connections. Nothing happens where there is no such cluster any more.
+    pub fn set_found(&mut self, cluster: &str, found: Arc<[crate::config::Endpoint]>) {
+        if let Some(old) = self.next.clusters.get(cluster) {
+            let next = old.with_found(found, old.revision() + 1);
+            self.next.clusters.insert(cluster.into(), Arc::new(next));
+        }
+    }
+
+    /// What the edit began with, as far as it has come.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.next
     }
 
     /// Removes a cluster; routes to it answer 503 from then on.

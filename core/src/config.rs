@@ -3,11 +3,13 @@
 //! (see `compile`).
 
 mod cluster;
+mod dns;
 mod http;
 mod route;
 mod value;
 
 pub use cluster::{Balancer, Breakers, Cluster, ClusterKind, Endpoint};
+pub use dns::{Dns, DnsFamily, DnsResolver, DnsTarget};
 pub use http::{Codec, HttpConnectionManager, HttpFilter, ServerHeader};
 pub use route::{
     Action, DirectResponse, FilterOverride, Forward, PathMatch, PathMatcher, Route, RouteConfiguration,

@@ -4,12 +4,14 @@
 //! Publishes go one after the other through one control task, off the lanes. New listening sockets are bound first, on
 //! every lane, so that a port that is taken refuses the publish before any lane has seen it.
 
+mod news;
 mod publish;
 
+pub(crate) use news::News;
 pub(crate) use publish::{Control, control};
 
 use crate::{
-    compile::{Cluster, Compiler, Listener},
+    compile::{Cluster, Compiler, Edit, Listener},
     config::{Config, ConfigError, Problems},
     telemetry::StatsStore,
 };
@@ -84,6 +86,8 @@ pub(crate) struct Shared {
     /// Where each listener listens, with the port the kernel chose.
     pub(crate) bound: Mutex<Vec<(Arc<str>, Peer)>>,
     pub(crate) state: AtomicU8,
+    /// Tells whoever looks after clusters off the lanes that there are others now.
+    pub(crate) news: News,
 }
 
 /// Orders for the control task.
@@ -101,8 +105,17 @@ impl Default for Orders {
 
 pub(crate) enum Order {
     Publish(Snapshot, Outcome),
+    Edit(Change, Outcome),
+    Warm(Outcome),
     Drain(Duration, Outcome),
     Stop(Outcome),
+}
+
+/// Makes the next snapshot of the one that is published when its turn comes.
+pub(crate) struct Change {
+    run: Box<dyn FnOnce(&mut Edit<'_>) -> Result<(), Problems> + Send>,
+    /// The proxy serves once this is published; what only prepares for that does not make it live.
+    live: bool,
 }
 
 impl Orders {
@@ -158,12 +171,44 @@ impl Handle {
         self.order(|outcome| Order::Publish(next, outcome))
     }
 
-    /// Compiles and publishes, and waits: for threads that may block.
+    /// Changes single resources of what is published when the turn of this order comes: several threads that edit lose
+    /// nothing of each other's. `change` runs on the control task, off the lanes.
+    pub fn edit(
+        &self,
+        change: impl FnOnce(&mut Edit<'_>) -> Result<(), Problems> + Send + 'static,
+    ) -> Published {
+        self.order(|outcome| Order::Edit(Change { run: Box::new(change), live: true }, outcome))
+    }
+
+    /// The same for what only prepares: the proxy is not live by it.
+    pub(crate) fn prepare(
+        &self,
+        change: impl FnOnce(&mut Edit<'_>) -> Result<(), Problems> + Send + 'static,
+    ) -> Published {
+        self.order(|outcome| Order::Edit(Change { run: Box::new(change), live: false }, outcome))
+    }
+
+    /// Resolves once every published cluster is warm: those that find their endpoints themselves have looked once.
+    pub fn warm(&self) -> Published {
+        self.order(Order::Warm)
+    }
+
+    /// Compiles and publishes, and waits: for threads that may block. New clusters come first and are warm before the
+    /// listeners that use them.
     ///
     /// # Errors
     /// Everything that is wrong with the configuration, or why a listener could not be bound.
     pub fn configure(&self, config: &Config) -> Result<(), Problems> {
-        self.publish(self.compile(config)?).wait()
+        // Everything that is wrong is found before anything is published.
+        let next = self.compile(config)?;
+        if next.clusters.values().any(|cluster| !cluster.is_warm()) {
+            let clusters = config.clusters.clone();
+            self.prepare(move |edit| clusters.iter().try_for_each(|cluster| edit.set_cluster(cluster)))
+                .wait()?;
+            self.warm().wait()?;
+        }
+        let config = config.clone();
+        self.edit(move |edit| edit.replace(&config)).wait()
     }
 
     /// Stops accepting, lets connections end, then ends the lanes: those of which a connection is still open after
@@ -206,6 +251,10 @@ impl Handle {
             1 => State::Live,
             _ => State::Draining,
         }
+    }
+
+    pub(crate) fn news(&self) -> &News {
+        &self.0.news
     }
 
     fn order(&self, order: impl FnOnce(Outcome) -> Order) -> Published {

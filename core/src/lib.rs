@@ -14,6 +14,7 @@ pub mod compile;
 pub mod config;
 pub mod conn;
 pub mod control;
+pub mod dns;
 pub mod error;
 pub mod filter;
 pub mod http;

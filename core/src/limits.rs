@@ -76,3 +76,23 @@ pub const RATE_LIMIT_FILL: Duration = Duration::from_millis(50);
 /// Bytes of a host that a virtual host's domain can match. RFC 1035 section 2.3.4 allows 253; with brackets and a port it
 /// stays below this. A longer one goes to the domain `*`.
 pub const HOST: usize = 272;
+
+/// How long one address of an endpoint has before the next is tried beside it (RFC 8305's Connection Attempt Delay), as in
+/// Envoy.
+pub const NEXT_ADDRESS: Duration = Duration::from_millis(300);
+
+/// Names that are being resolved at one time. Each takes a socket or two for a few milliseconds, or seconds where a server is
+/// silent: 256 are 512 descriptors at most, and ten thousand names are through in a second where servers answer.
+pub const DNS_LOOKUPS: u32 = 256;
+
+/// How long what `/etc/resolv.conf` and `/etc/hosts` say is believed before they are read again.
+pub const DNS_FILES_FRESH: Duration = Duration::from_secs(1);
+
+/// Servers of `/etc/resolv.conf` that are asked, and search domains that are tried: the C library's bounds.
+pub const DNS_SERVERS: usize = 3;
+
+/// Search domains that are tried for one name; the C library had this bound until it had none.
+pub const DNS_SEARCH: usize = 6;
+
+/// The shortest time between two lookups of one name, whatever its TTL or the configuration says.
+pub const DNS_PAUSE: Duration = Duration::from_millis(10);

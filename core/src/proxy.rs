@@ -1,9 +1,10 @@
-//! Building and starting a proxy: its lanes, each a pinned thread with its driver, and the control task. Owns the threads;
+//! Building and starting a proxy: its lanes, each a pinned thread with its driver, the control task and the resolver. Owns the threads;
 //! what they do is in `lane` and `control`.
 
 use crate::{
     compile::Compiler,
     control::{Control, Handle, Shared, block_on, control},
+    dns::{self, Settings, System},
     filter::Registry,
     lane::Lane,
     limits::LANES,
@@ -30,6 +31,7 @@ pub struct Builder {
     pin: bool,
     driver: Config,
     registry: Registry,
+    names: Option<System>,
 }
 
 impl Proxy {
@@ -40,6 +42,7 @@ impl Proxy {
             pin: true,
             driver: Config::default(),
             registry: Registry::new(),
+            names: None,
         }
     }
 
@@ -112,6 +115,13 @@ impl Builder {
         self
     }
 
+    /// What is known about name servers and hosts, instead of what the files of the machine say.
+    #[must_use]
+    pub fn names(mut self, system: System) -> Builder {
+        self.names = Some(system);
+        self
+    }
+
     /// Starts the lanes. They serve nothing until a configuration is published.
     ///
     /// # Errors
@@ -143,11 +153,18 @@ impl Builder {
         let shared = shared(self.registry, stats, reports);
         let orders = Control { shared: shared.clone(), lanes };
         threads.push(thread::Builder::new().name("control".into()).spawn(move || block_on(control(orders)))?);
-        Ok(Proxy { handle: Handle::new(shared), threads })
+        let handle = Handle::new(shared);
+        let settings = self.names.map_or(Settings::Files, Settings::Fixed);
+        let (ready, started) = mpsc::channel();
+        let names = handle.clone();
+        let run = move || run_names(names, settings, &ready);
+        threads.push(thread::Builder::new().name("names".into()).spawn(run)?);
+        started.recv().map_err(|_| io::Error::other("the resolver's thread ended while it started"))??;
+        Ok(Proxy { handle, threads })
     }
 
     /// The same proxy on lanes that somebody else drives: those of a simulated world, or of the program's own loops. The
-    /// control task runs on the first.
+    /// control task and the resolver run on the first. Nothing is read from the machine's files.
     ///
     /// # Panics
     /// Without any lane.
@@ -164,7 +181,10 @@ impl Builder {
         let reports = lanes.iter().map(|io| io.report().clone()).collect();
         let shared = shared(self.registry, stats, reports);
         lanes[0].spawn(control(Control { shared: shared.clone(), lanes: mailboxes }));
-        Handle::new(shared)
+        let handle = Handle::new(shared);
+        let settings = Settings::Fixed(self.names.unwrap_or_default());
+        lanes[0].spawn(dns::run(lanes[0].clone(), handle.clone(), settings));
+        handle
     }
 }
 
@@ -177,7 +197,21 @@ fn shared(registry: Registry, stats: Arc<StatsStore>, reports: Vec<Report>) -> A
         current: Mutex::default(),
         bound: Mutex::default(),
         state: AtomicU8::new(0),
+        news: Default::default(),
     })
+}
+
+/// The thread that resolves names. epoll, always: it sends a datagram now and then.
+fn run_names(handle: Handle, settings: Settings, ready: &mpsc::Sender<io::Result<()>>) {
+    match Reactor::new(&Config { backend: Backend::Epoll, ..Config::default() }) {
+        Ok(reactor) => {
+            let _ = ready.send(Ok(()));
+            reactor.run(dns::run(reactor.io().clone(), handle, settings));
+        }
+        Err(e) => {
+            let _ = ready.send(Err(e));
+        }
+    }
 }
 
 /// A lane's thread, from its driver's start to its end.

@@ -7,7 +7,7 @@
 
 mod families;
 
-pub use families::{ClusterStat, HttpStat, ListenerStat, LocalRateLimitStat, TcpStat};
+pub use families::{ClusterStat, DiscoveryStat, HttpStat, ListenerStat, LocalRateLimitStat, TcpStat};
 
 use std::{
     collections::BTreeMap,
@@ -45,6 +45,7 @@ pub enum Kind {
 pub struct Stats<F> {
     /// The middle part of the names.
     name: String,
+    /// One for each lane, and the last for who is on none.
     lanes: Box<[OnceLock<Arc<LaneCells>>]>,
     family: PhantomData<fn() -> F>,
 }
@@ -72,7 +73,7 @@ impl<F: Family> Stats<F> {
     fn new(name: &str, lanes: usize) -> Stats<F> {
         Stats {
             name: name.to_owned(),
-            lanes: (0..lanes).map(|_| OnceLock::new()).collect(),
+            lanes: (0..=lanes).map(|_| OnceLock::new()).collect(),
             family: PhantomData,
         }
     }
@@ -85,6 +86,11 @@ impl<F: Family> Stats<F> {
         let cells = self.lanes[lane]
             .get_or_init(|| Arc::new(LaneCells { values: zeros(F::NAMES.len()), codes: Default::default() }));
         Cells { cells: cells.clone(), family: PhantomData }
+    }
+
+    /// Cells for what is counted off the lanes. Only one thread may write through them, as for a lane.
+    pub fn off_lane(&self) -> Cells<F> {
+        self.cells(self.lanes.len() - 1)
     }
 
     /// The sum over all lanes. Lanes go on counting meanwhile, so two values read together may not fit each other.
@@ -222,7 +228,8 @@ impl fmt::Display for StatName<'_> {
 #[derive(Debug)]
 pub struct StatsStore {
     lanes: usize,
-    families: Mutex<BTreeMap<&'static str, BTreeMap<String, Entry>>>,
+    /// By root and first name: several families may have one root.
+    families: Mutex<BTreeMap<(&'static str, &'static str), BTreeMap<String, Entry>>>,
 }
 
 struct Entry {
@@ -247,7 +254,7 @@ impl StatsStore {
     /// managers with one prefix count together, as in Envoy, and a replaced cluster goes on counting.
     pub fn of<F: Family>(&self, resource: &str) -> Arc<Stats<F>> {
         let mut families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
-        let family = families.entry(F::ROOT).or_default();
+        let family = families.entry((F::ROOT, F::NAMES[0].0)).or_default();
         let live = family.get(resource).and_then(|entry| entry.typed.upgrade());
         if let Some(stats) = live.and_then(|stats| stats.downcast::<Stats<F>>().ok()) {
             return stats;
@@ -360,6 +367,7 @@ mod tests {
             assert_eq!(names.len(), F::NAMES.len(), "{}", F::ROOT);
         }
         check::<ClusterStat>();
+        check::<DiscoveryStat>();
         check::<HttpStat>();
         check::<ListenerStat>();
         check::<LocalRateLimitStat>();

@@ -3,6 +3,7 @@
 
 mod balance;
 mod connection;
+mod eyeballs;
 mod pool;
 mod state;
 mod wait;

@@ -1,20 +1,26 @@
 //! Compiled clusters.
 
 use crate::{
-    config::{self, ConfigError, Problems},
-    telemetry::{ClusterStat, Stats, StatsStore},
+    config::{self, ClusterKind, ConfigError, Endpoint, Problems},
+    telemetry::{ClusterStat, DiscoveryStat, Stats, StatsStore},
     upstream::{ClusterState, EndpointState},
 };
 use corelane_io::Peer;
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
 /// A compiled cluster: its configuration and the state that all lanes share.
 pub struct Cluster {
     config: config::Cluster,
     state: Arc<ClusterState>,
-    /// In the order of the configuration.
+    /// What the cluster found by itself, for those that do; `None` until then.
+    found: Option<Arc<[Endpoint]>>,
+    /// How often it has found something.
+    revision: u64,
+    /// In the order of the members.
     endpoints: Vec<Arc<EndpointState>>,
     stats: Arc<Stats<ClusterStat>>,
+    /// For a cluster that finds its endpoints itself.
+    discovery: Option<Arc<Stats<DiscoveryStat>>>,
 }
 
 impl Cluster {
@@ -29,22 +35,69 @@ impl Cluster {
         if !problems.is_empty() {
             return Err(Problems(problems));
         }
-        let mut known: BTreeMap<&Peer, Vec<&Arc<EndpointState>>> = BTreeMap::new();
-        for endpoint in old.iter().flat_map(|old| &old.endpoints).rev() {
-            known.entry(endpoint.addr()).or_default().push(endpoint);
-        }
-        // An address that occurs twice has two states: each keeps its own.
-        let endpoints = config.endpoints.iter().map(|endpoint| {
-            let kept = known.get_mut(&endpoint.addr).and_then(Vec::pop);
-            kept.cloned().unwrap_or_else(|| Arc::new(EndpointState::new(endpoint.addr.clone())))
-        });
-        let endpoints = endpoints.collect();
         let state = match old {
             Some(old) => old.state.clone(),
             None => Arc::new(ClusterState::new(&config.breakers)),
         };
+        // What was found stays true as long as the same is looked for.
+        let same = old.filter(|old| old.config.kind == config.kind);
+        let (found, revision) = match same {
+            Some(old) => (old.found.clone(), old.revision),
+            None => (None, old.map_or(0, |old| old.revision)),
+        };
         let name = config.alt_stat_name.as_ref().unwrap_or(&config.name);
-        Ok(Cluster { config: config.clone(), state, endpoints, stats: stats.of(name) })
+        let mut cluster = Cluster {
+            config: config.clone(),
+            state,
+            found,
+            revision,
+            endpoints: Vec::new(),
+            stats: stats.of(name),
+            discovery: config.kind.dns().map(|_| stats.of(name)),
+        };
+        cluster.endpoints = cluster.endpoint_states(old.map_or(&[], |old| &old.endpoints));
+        Ok(cluster)
+    }
+
+    /// The same cluster after it has found its endpoints, for one that finds them itself.
+    pub(crate) fn with_found(&self, found: Arc<[Endpoint]>, revision: u64) -> Cluster {
+        let mut next = Cluster {
+            config: self.config.clone(),
+            state: self.state.clone(),
+            found: Some(found),
+            revision,
+            endpoints: Vec::new(),
+            stats: self.stats.clone(),
+            discovery: self.discovery.clone(),
+        };
+        next.endpoints = next.endpoint_states(&self.endpoints);
+        next
+    }
+
+    /// This cluster with what `other`, another generation of it, found since; `None` where that is no news.
+    pub(crate) fn with_news_of(&self, other: &Cluster) -> Option<Cluster> {
+        let same = Arc::ptr_eq(&self.state, &other.state) && self.config.kind == other.config.kind;
+        let newer = same && other.revision > self.revision;
+        let found = other.found.as_ref().filter(|_| newer)?;
+        Some(self.with_found(found.clone(), other.revision))
+    }
+
+    /// The state of each member, taken over from `old` by identity.
+    fn endpoint_states(&self, old: &[Arc<EndpointState>]) -> Vec<Arc<EndpointState>> {
+        // The one endpoint of a logical name is that name, wherever it points to.
+        if let (ClusterKind::LogicalDns(_), [_], [state]) = (&self.config.kind, self.members(), old) {
+            return vec![state.clone()];
+        }
+        let mut known: BTreeMap<&Peer, Vec<&Arc<EndpointState>>> = BTreeMap::new();
+        for endpoint in old.iter().rev() {
+            known.entry(endpoint.addr()).or_default().push(endpoint);
+        }
+        // An address that occurs twice has two states: each keeps its own.
+        let states = self.members().iter().map(|endpoint| {
+            let kept = known.get_mut(&endpoint.addr).and_then(Vec::pop);
+            kept.cloned().unwrap_or_else(|| Arc::new(EndpointState::new(endpoint.addr.clone())))
+        });
+        states.collect()
     }
 
     /// A cluster that nobody configured: one endpoint, no limits (see `Cx::set_upstream`).
@@ -61,7 +114,7 @@ impl Cluster {
         let state = Arc::new(ClusterState::new(&config.breakers));
         let endpoints = vec![Arc::new(EndpointState::new(addr.clone()))];
         let stats = stats.of(&config.name);
-        Cluster { config, state, endpoints, stats }
+        Cluster { config, state, found: None, revision: 0, endpoints, stats, discovery: None }
     }
 
     /// What it was compiled from.
@@ -74,9 +127,33 @@ impl Cluster {
         &self.state
     }
 
-    /// What all lanes share about its endpoints, in the order of the configuration.
+    /// Its endpoints: those of the configuration, or, where the cluster finds them itself, what it found last.
+    pub fn members(&self) -> &[Endpoint] {
+        match (&self.config.kind, &self.found) {
+            (ClusterKind::Static, _) => &self.config.endpoints,
+            (_, Some(found)) => found,
+            (_, None) => &[],
+        }
+    }
+
+    /// How often it has found its endpoints by itself.
+    pub(crate) fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Whether it can be used: a cluster that finds its endpoints itself has looked for them once, with or without success.
+    pub fn is_warm(&self) -> bool {
+        self.found.is_some() || self.config.kind.dns().is_none_or(|dns| !dns.wait_for_warm)
+    }
+
+    /// What all lanes share about its endpoints, in the order of [`Cluster::members`].
     pub fn endpoints(&self) -> &[Arc<EndpointState>] {
         &self.endpoints
+    }
+
+    /// What is counted about finding its endpoints, for a cluster that does it itself.
+    pub fn discovery(&self) -> Option<&Arc<Stats<DiscoveryStat>>> {
+        self.discovery.as_ref()
     }
 
     pub(crate) fn stats(&self) -> &Arc<Stats<ClusterStat>> {
@@ -136,5 +213,29 @@ fn check(config: &config::Cluster) -> Vec<ConfigError> {
             problem(&format!("endpoints[{i}].address"), "has no port");
         }
     }
+    if let Some(dns) = config.kind.dns() {
+        check_dns(dns, &config.kind, &mut problem);
+    }
     problems
+}
+
+fn check_dns(dns: &config::Dns, kind: &ClusterKind, problem: &mut dyn FnMut(&str, &str)) {
+    if matches!(kind, ClusterKind::LogicalDns(_)) && dns.targets.len() != 1 {
+        problem("load_assignment", "must hold exactly one endpoint, which is the name to resolve");
+    }
+    if dns.refresh.is_zero() {
+        problem("dns_refresh_rate", "must be greater than zero");
+    }
+    for (i, target) in dns.targets.iter().enumerate() {
+        if target.like.weight == 0 {
+            problem(&format!("endpoints[{i}].load_balancing_weight"), "must be 1 at least");
+        }
+        if target.port == 0 {
+            problem(&format!("endpoints[{i}].address"), "has no port");
+        }
+        let literal = target.name.parse::<IpAddr>().is_ok();
+        if let (false, Err(bad)) = (literal, corelane_wire::dns::Name::new(&target.name)) {
+            problem(&format!("endpoints[{i}].address"), &format!("{:?} is no name: it {bad}", target.name));
+        }
+    }
 }

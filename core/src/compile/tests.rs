@@ -35,7 +35,7 @@ fn what_did_not_change_is_the_same_object() {
         clusters: vec![Cluster::new("one", [peer(1)]), Cluster::new("two", [peer(2)])],
     };
     let first = compiler.compile(&Snapshot::default(), &config).unwrap();
-    config.clusters[1].endpoints.push(Endpoint { addr: peer(3), weight: 1 });
+    config.clusters[1].endpoints.push(Endpoint::new(peer(3)));
     config.listeners.remove(0);
     let second = compiler.compile(&first, &config).unwrap();
     assert!(Arc::ptr_eq(first.cluster("one").unwrap(), second.cluster("one").unwrap()));
@@ -107,7 +107,7 @@ fn clusters_are_checked() {
         ["clusters[\"c\"].least_request_lb_config.choice_count: must be 2 at least"]
     );
     assert_eq!(
-        check(|c| c.endpoints[0] = Endpoint { addr: peer(0), weight: 0 }),
+        check(|c| c.endpoints[0] = Endpoint { weight: 0, ..Endpoint::new(peer(0)) }),
         [
             "clusters[\"c\"].endpoints[0].load_balancing_weight: must be 1 at least",
             "clusters[\"c\"].endpoints[0].address: has no port",

@@ -1,5 +1,6 @@
 //! Clusters: where requests can go, and how many at a time.
 
+use super::Dns;
 use corelane_io::Peer;
 use std::time::Duration;
 
@@ -16,7 +17,8 @@ pub struct Cluster {
     pub connect_timeout: Duration,
     /// How an endpoint is chosen.
     pub balancer: Balancer,
-    /// The endpoints; may be empty. An address that occurs twice counts twice when one is chosen.
+    /// The endpoints; may be empty. An address that occurs twice counts twice when one is chosen. Not read where the
+    /// cluster finds them itself.
     pub endpoints: Vec<Endpoint>,
     /// How much may be in flight, over all lanes.
     pub breakers: Breakers,
@@ -46,7 +48,7 @@ impl Cluster {
             kind: ClusterKind::Static,
             connect_timeout: Self::CONNECT_TIMEOUT,
             balancer: Balancer::RoundRobin,
-            endpoints: endpoints.into_iter().map(|addr| Endpoint { addr, weight: 1 }).collect(),
+            endpoints: endpoints.into_iter().map(Endpoint::new).collect(),
             breakers: Breakers::default(),
             idle_timeout: Some(Self::IDLE_TIMEOUT),
             max_requests_per_connection: None,
@@ -56,10 +58,26 @@ impl Cluster {
 }
 
 /// How the endpoints of a cluster are found (Envoy `Cluster.type`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum ClusterKind {
     /// They are in the configuration, as addresses.
     Static,
+    /// They are what names resolve to: every address is an endpoint, and one that is not in the newest answer is gone
+    /// (Envoy `STRICT_DNS`).
+    StrictDns(Box<Dns>),
+    /// There is one, a name. A new connection goes to the first address of the newest answer, or to the first of the others
+    /// that can be reached; older connections stay (Envoy `LOGICAL_DNS`).
+    LogicalDns(Box<Dns>),
+}
+
+impl ClusterKind {
+    /// What is to be resolved.
+    pub fn dns(&self) -> Option<&Dns> {
+        match self {
+            ClusterKind::StrictDns(dns) | ClusterKind::LogicalDns(dns) => Some(dns),
+            ClusterKind::Static => None,
+        }
+    }
 }
 
 /// How an endpoint is chosen (Envoy `lb_policy`).
@@ -82,8 +100,18 @@ pub enum Balancer {
 pub struct Endpoint {
     /// Its address, and its identity.
     pub addr: Peer,
+    /// Further addresses of the same endpoint: tried in turn, RFC 8305's way, where the first does not answer soon
+    /// (Envoy `Endpoint.additional_addresses`).
+    pub additional: Vec<Peer>,
     /// Its share, 1 to 128 in Envoy; at least 1 (Envoy `load_balancing_weight`).
     pub weight: u32,
+}
+
+impl Endpoint {
+    /// At one address, with weight 1.
+    pub fn new(addr: impl Into<Peer>) -> Endpoint {
+        Endpoint { addr: addr.into(), additional: Vec::new(), weight: 1 }
+    }
 }
 
 /// Circuit breakers of a cluster (Envoy `circuit_breakers.thresholds`). `u32::MAX` is no limit and costs nothing.

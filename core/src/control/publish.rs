@@ -1,6 +1,6 @@
 //! The control task: one order after the other, each done on all lanes before the next begins.
 
-use super::{Order, Shared, Snapshot, State};
+use super::{Change as Edited, Order, Outcome, Shared, Snapshot, State};
 use crate::{
     compile::Listener,
     config::{ConfigError, Problems},
@@ -26,13 +26,21 @@ pub(crate) struct Control {
 /// Carries orders out until the lanes are told to end.
 pub(crate) async fn control(control: Control) {
     carry_out(&control).await;
+    control.shared.news.end();
     control.shared.orders.close();
 }
 
 async fn carry_out(control: &Control) {
+    // Those who wait for warm clusters; they are told that the proxy has ended when this is dropped.
+    let mut waiting: Vec<Outcome> = Vec::new();
     loop {
+        if !waiting.is_empty() && control.current().clusters.values().all(|cluster| cluster.is_warm()) {
+            waiting.drain(..).for_each(|outcome| outcome.is(Ok(())));
+        }
         match control.shared.orders.next().await {
-            Order::Publish(next, outcome) => outcome.is(control.publish(next).await),
+            Order::Publish(next, outcome) => outcome.is(control.publish(next, true).await),
+            Order::Edit(change, outcome) => outcome.is(control.edit(change).await),
+            Order::Warm(outcome) => waiting.push(outcome),
             Order::Drain(grace, outcome) => {
                 control.each(move |lane, ack| drain(lane, grace, ack)).await;
                 outcome.is(Ok(()));
@@ -80,8 +88,22 @@ impl Control {
         barrier.passed().await;
     }
 
-    async fn publish(&self, next: Snapshot) -> Result<(), Problems> {
-        let last = self.shared.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    fn current(&self) -> Snapshot {
+        self.shared.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn edit(&self, Edited { run, live }: Edited) -> Result<(), Problems> {
+        let next = {
+            let mut edit = self.shared.compiler.edit(&self.current());
+            run(&mut edit)?;
+            edit.finish()
+        };
+        self.publish(next, live).await
+    }
+
+    async fn publish(&self, next: Snapshot, live: bool) -> Result<(), Problems> {
+        let last = self.current();
+        let next = with_news(next, &last);
         let change = Arc::new(difference(&last, &next));
         let bound = self.bind(&last, &change).await?;
         for (_, cluster) in &change.clusters {
@@ -102,14 +124,14 @@ impl Control {
             listening.sort_by(|a, b| a.0.cmp(&b.0));
         }
         *self.shared.current.lock().unwrap_or_else(PoisonError::into_inner) = next;
-        let live = self.shared.state.compare_exchange(
-            State::PreInitializing as u8,
-            State::Live as u8,
-            SeqCst,
-            SeqCst,
-        );
-        // Live already, or draining, which a late publish does not undo.
-        let _ = live;
+        if live {
+            let (from, to) = (State::PreInitializing as u8, State::Live as u8);
+            // Live already, or draining, which a late publish does not undo.
+            let _ = self.shared.state.compare_exchange(from, to, SeqCst, SeqCst);
+        }
+        if !change.clusters.is_empty() {
+            self.shared.news.ring();
+        }
         Ok(())
     }
 
@@ -275,4 +297,22 @@ mod tests {
         let told: Vec<_> = change.clusters.iter().map(|(name, spec)| (&**name, spec.is_some())).collect();
         assert_eq!(told, [("c0", false), ("new", true)]);
     }
+}
+
+/// `next` with what clusters found since it was compiled: else a publish that took its time would take it from them.
+fn with_news(mut next: Snapshot, last: &Snapshot) -> Snapshot {
+    let news: Vec<_> = difference(last, &next)
+        .clusters
+        .into_iter()
+        .filter_map(|(name, cluster)| {
+            let (cluster, known) = (cluster?, last.clusters.get(&name)?);
+            let newer = match cluster.config() == known.config() {
+                true if known.revision() > cluster.revision() => Some(known.clone()),
+                _ => cluster.with_news_of(known).map(Arc::new),
+            };
+            Some((name, newer?))
+        })
+        .collect();
+    next.clusters.extend(news);
+    next
 }

@@ -62,6 +62,22 @@ family! {
 }
 
 family! {
+    /// Of a cluster that finds its endpoints itself: `cluster.NAME.`.
+    DiscoveryStat in "cluster" {
+        /// Times it looked.
+        Attempt = "update_attempt" Counter,
+        /// Times it was told, if only that there is none.
+        Success = "update_success" Counter,
+        /// Times nobody could tell it.
+        Failure = "update_failure" Counter,
+        /// Times it was told that there is none and went on with what it had.
+        Empty = "update_empty" Counter,
+        /// Times nothing had changed.
+        NoRebuild = "update_no_rebuild" Counter,
+    }
+}
+
+family! {
     /// Of the connection managers with one prefix: `http.PREFIX.`.
     HttpStat in "http" {
         CxTotal = "downstream_cx_total" Counter,

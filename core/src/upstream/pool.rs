@@ -4,11 +4,12 @@
 use super::{
     balance::Balancer,
     connection::{Connection, Dialed, Lease, Slot},
+    eyeballs::connect,
     state::{Active, ClusterState, EndpointState, Limit},
     wait::{Waiters, Waiting},
 };
 use crate::{
-    compile,
+    compile, config,
     error::{Error, Kind},
     telemetry::{Cells, ClusterStat},
 };
@@ -48,6 +49,8 @@ struct Members {
 /// One endpoint on one lane.
 pub(super) struct Host {
     endpoint: Arc<EndpointState>,
+    /// Where new connections go: the first address, and others of the same endpoint. That of a logical name moves.
+    addrs: RefCell<Rc<[Peer]>>,
     /// The last one used is the first one taken, so that a pool shrinks when traffic does.
     idle: RefCell<Vec<Rc<Connection>>>,
     /// Of the task that watches the idle ones, once there is one.
@@ -219,7 +222,8 @@ impl Pool {
 
     async fn dial(&self, host: &Host, slot: Slot) -> Result<Dialed, Error> {
         let within = self.members.borrow().spec.config().connect_timeout;
-        match self.io.timeout(within, self.io.connect(host.addr())).await {
+        let addrs = host.addrs.borrow().clone();
+        match self.io.timeout(within, connect(&self.io, &addrs)).await {
             Ok(stream) => {
                 slot.opened();
                 Ok(Dialed { stream, slot })
@@ -279,28 +283,47 @@ impl Pool {
 impl Members {
     fn new(io: &Io, spec: Arc<compile::Cluster>, old: &[Rc<Host>]) -> Members {
         let kept: BTreeMap<_, _> = old.iter().map(|host| (Arc::as_ptr(&host.endpoint), host)).collect();
-        let hosts: Vec<_> = spec
-            .endpoints()
-            .iter()
-            .map(|endpoint| match kept.get(&Arc::as_ptr(endpoint)) {
-                Some(host) => (*host).clone(),
-                None => Rc::new(Host::new(endpoint.clone())),
-            })
-            .collect();
-        let config = spec.config();
-        let weights: Vec<_> = config.endpoints.iter().map(|endpoint| endpoint.weight).collect();
-        let balancer = Balancer::new(config.balancer, &weights, io.random());
+        let members = spec.members();
+        let hosts = spec.endpoints().iter().zip(members).map(|(endpoint, member)| {
+            match kept.get(&Arc::as_ptr(endpoint)) {
+                Some(host) => {
+                    host.moved(member);
+                    (*host).clone()
+                }
+                None => Rc::new(Host::new(endpoint.clone(), member)),
+            }
+        });
+        let hosts: Vec<_> = hosts.collect();
+        let weights: Vec<_> = members.iter().map(|endpoint| endpoint.weight).collect();
+        let balancer = Balancer::new(spec.config().balancer, &weights, io.random());
         Members { counts_activity: balancer.counts_activity(), spec, hosts, balancer: RefCell::new(balancer) }
     }
 }
 
 impl Host {
-    fn new(endpoint: Arc<EndpointState>) -> Host {
-        Host { endpoint, idle: RefCell::default(), reaper: RefCell::default(), retired: Cell::new(false) }
+    fn new(endpoint: Arc<EndpointState>, member: &config::Endpoint) -> Host {
+        Host {
+            endpoint,
+            addrs: RefCell::new(addresses(member)),
+            idle: RefCell::default(),
+            reaper: RefCell::default(),
+            retired: Cell::new(false),
+        }
     }
 
-    pub(super) fn addr(&self) -> &Peer {
-        self.endpoint.addr()
+    pub(super) fn addr(&self) -> Peer {
+        self.addrs.borrow()[0].clone()
+    }
+
+    /// New connections go where a newer generation says.
+    fn moved(&self, member: &config::Endpoint) {
+        let same = {
+            let addrs = self.addrs.borrow();
+            addrs[0] == member.addr && addrs[1..] == member.additional[..]
+        };
+        if !same {
+            *self.addrs.borrow_mut() = addresses(member);
+        }
     }
 
     pub(super) fn is_retired(&self) -> bool {
@@ -361,6 +384,11 @@ impl Host {
             connection.close();
         }
     }
+}
+
+/// All addresses of an endpoint, the first one first.
+fn addresses(member: &config::Endpoint) -> Rc<[Peer]> {
+    std::iter::once(&member.addr).chain(&member.additional).cloned().collect()
 }
 
 impl Drop for Host {

@@ -5,6 +5,7 @@
 
 mod breakers;
 mod chaos;
+mod dns;
 mod failures;
 mod filters;
 mod flow;

@@ -242,6 +242,6 @@ impl Translator<'_> {
             }
         };
         self.done(message, path);
-        Some(Endpoint { addr: addr?, weight })
+        Some(Endpoint { weight, ..Endpoint::new(addr?) })
     }
 }
