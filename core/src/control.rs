@@ -113,6 +113,7 @@ pub(crate) enum Order {
 
 /// Makes the next snapshot of the one that is published when its turn comes.
 pub(crate) struct Change {
+    #[expect(clippy::type_complexity, reason = "one function, used once; a name would say no more")]
     run: Box<dyn FnOnce(&mut Edit<'_>) -> Result<(), Problems> + Send>,
     /// The proxy serves once this is published; what only prepares for that does not make it live.
     live: bool,

@@ -228,8 +228,14 @@ impl fmt::Display for StatName<'_> {
 #[derive(Debug)]
 pub struct StatsStore {
     lanes: usize,
-    /// By root and first name: several families may have one root.
-    families: Mutex<BTreeMap<(&'static str, &'static str), BTreeMap<String, Entry>>>,
+    families: Mutex<BTreeMap<FamilyKey, BTreeMap<String, Entry>>>,
+}
+
+/// Tells families apart: several may have one root, but no name is in two of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct FamilyKey {
+    root: &'static str,
+    first_name: &'static str,
 }
 
 struct Entry {
@@ -254,7 +260,7 @@ impl StatsStore {
     /// managers with one prefix count together, as in Envoy, and a replaced cluster goes on counting.
     pub fn of<F: Family>(&self, resource: &str) -> Arc<Stats<F>> {
         let mut families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
-        let family = families.entry((F::ROOT, F::NAMES[0].0)).or_default();
+        let family = families.entry(FamilyKey { root: F::ROOT, first_name: F::NAMES[0].0 }).or_default();
         let live = family.get(resource).and_then(|entry| entry.typed.upgrade());
         if let Some(stats) = live.and_then(|stats| stats.downcast::<Stats<F>>().ok()) {
             return stats;

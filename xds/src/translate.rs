@@ -8,6 +8,8 @@
 
 mod address;
 mod cluster;
+mod dns;
+mod endpoint;
 mod extension;
 mod http;
 mod listener;
@@ -55,6 +57,7 @@ pub fn bootstrap(schema: &Schema, mut bootstrap: Bootstrap) -> Result<Translated
     let packed = bootstrap::pack(&bootstrap);
     let node = take(&mut bootstrap.node).and_then(|node| translator.json(&node, &root.field("node")));
     let admin = take(&mut bootstrap.admin).and_then(|admin| translator.admin(admin, &root.field("admin")));
+    translator.names(&mut bootstrap, &root);
     let mut config = Config::default();
     if let Some(mut resources) = take(&mut bootstrap.static_resources) {
         let path = root.field("static_resources");
@@ -94,6 +97,17 @@ impl Translator<'_> {
             take(&mut admin.address).and_then(|address| self.address(address, &path.field("address")));
         self.done(admin, path);
         address
+    }
+
+    /// Whom clusters ask for names that do not say it themselves.
+    fn names(&mut self, bootstrap: &mut Bootstrap, path: &Path<'_>) {
+        self.bootstrap_resolver.use_tcp = take(&mut bootstrap.use_tcp_for_dns_lookups);
+        if let Some(config) = bootstrap.dns_resolution_config.take() {
+            self.bootstrap_resolver = self.resolution(config, &path.field("dns_resolution_config"));
+        }
+        if let Some(extension) = bootstrap.typed_dns_resolver_config.take() {
+            self.bootstrap_resolver = self.resolver(extension, &path.field("typed_dns_resolver_config"));
+        }
     }
 
     /// Settings whose effect is there, or whose subject is not.

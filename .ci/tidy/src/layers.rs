@@ -171,6 +171,11 @@ const BLOCKING_HOMES: &[Exception] = &[
         why: "a long page is written on a thread of its own, held back by a bounded channel that the admin's thread empties",
     },
     Exception {
+        path: "core/src/dns/system.rs",
+        item: "std::fs",
+        why: "resolv.conf and hosts, read on the resolver's own thread; a proxy on somebody's lanes is given them",
+    },
+    Exception {
         path: "core/src/telemetry.rs",
         item: "Mutex",
         why: "guards the list of stats that publishing extends and the admin reads; lanes touch cells only",

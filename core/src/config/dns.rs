@@ -19,6 +19,8 @@ pub struct Dns {
     pub failure_refresh: Option<(Duration, Duration)>,
     /// An answer holds as long as it says itself, where it says more than zero (Envoy `respect_dns_ttl`).
     pub respect_ttl: bool,
+    /// The shortest time an answer holds when its own time counts (Envoy `dns_min_refresh_rate`).
+    pub min_ttl: Duration,
     /// Whom to ask and how.
     pub resolver: DnsResolver,
     /// Whether a configuration with this cluster waits for the first answer (Envoy `wait_for_warm_on_init`).
@@ -38,6 +40,7 @@ impl Dns {
             jitter: Duration::ZERO,
             failure_refresh: None,
             respect_ttl: false,
+            min_ttl: Duration::ZERO,
             resolver: DnsResolver::default(),
             wait_for_warm: true,
         }

@@ -245,6 +245,24 @@ fn changed<T>(item: &DiffItem<'_, '_, Arc<str>, Arc<T>>) -> (Arc<str>, Option<Ar
     }
 }
 
+/// `next` with what clusters found since it was compiled: else a publish that took its time would take it from them.
+fn with_news(mut next: Snapshot, last: &Snapshot) -> Snapshot {
+    let news: Vec<_> = difference(last, &next)
+        .clusters
+        .into_iter()
+        .filter_map(|(name, cluster)| {
+            let (cluster, known) = (cluster?, last.clusters.get(&name)?);
+            let newer = match cluster.config() == known.config() {
+                true if known.revision() > cluster.revision() => Some(known.clone()),
+                _ => cluster.with_news_of(known).map(Arc::new),
+            };
+            Some((name, newer?))
+        })
+        .collect();
+    next.clusters.extend(news);
+    next
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -297,22 +315,4 @@ mod tests {
         let told: Vec<_> = change.clusters.iter().map(|(name, spec)| (&**name, spec.is_some())).collect();
         assert_eq!(told, [("c0", false), ("new", true)]);
     }
-}
-
-/// `next` with what clusters found since it was compiled: else a publish that took its time would take it from them.
-fn with_news(mut next: Snapshot, last: &Snapshot) -> Snapshot {
-    let news: Vec<_> = difference(last, &next)
-        .clusters
-        .into_iter()
-        .filter_map(|(name, cluster)| {
-            let (cluster, known) = (cluster?, last.clusters.get(&name)?);
-            let newer = match cluster.config() == known.config() {
-                true if known.revision() > cluster.revision() => Some(known.clone()),
-                _ => cluster.with_news_of(known).map(Arc::new),
-            };
-            Some((name, newer?))
-        })
-        .collect();
-    next.clusters.extend(news);
-    next
 }

@@ -81,8 +81,7 @@ struct Asking<'a> {
 impl<'a> Asking<'a> {
     fn new(resolver: &'a Resolver, system: &System, dns: &Dns) -> Asking<'a> {
         let own = &dns.resolver;
-        let mut servers =
-            if own.servers.is_empty() { system.servers.clone() } else { own.servers.clone() };
+        let mut servers = if own.servers.is_empty() { system.servers.clone() } else { own.servers.clone() };
         if !servers.is_empty() && (own.rotate || system.rotate) {
             let turn = resolver.turn.get();
             resolver.turn.set(turn.wrapping_add(1));
@@ -118,15 +117,17 @@ impl<'a> Asking<'a> {
             None => None,
         };
         let (v4, v6) = (taken(v4), taken(v6));
-        let of = |answer: &Option<Answer>| answer.as_ref().map_or(Vec::new(), |answer| answer.addresses.clone());
+        let of =
+            |answer: &Option<Answer>| answer.as_ref().map_or(Vec::new(), |answer| answer.addresses.clone());
         let addrs = preferred(family, of(&v4), of(&v6));
         // A family that nobody could say anything about matters only where the other has nothing.
         if let (true, Some(failure)) = (addrs.is_empty(), failure) {
             return Err(failure);
         }
-        let ttls = [&v4, &v6].into_iter().flatten().filter(|answer| {
-            answer.addresses.iter().any(|ip| addrs.contains(ip))
-        });
+        let ttls = [&v4, &v6]
+            .into_iter()
+            .flatten()
+            .filter(|answer| answer.addresses.iter().any(|ip| addrs.contains(ip)));
         let ttl = ttls.map(|answer| Duration::from_secs(answer.ttl.into())).min();
         Ok(Found { addrs, ttl })
     }
@@ -164,7 +165,8 @@ impl<'a> Asking<'a> {
 
 /// Over a socket of its own, whose port nobody else knows. What does not answer the question is not looked at any further.
 async fn by_udp(io: &Io, server: SocketAddr, question: &Question) -> io::Result<Answer> {
-    let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let any: IpAddr =
+        if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let mut socket = io.udp(&Bind::tcp(SocketAddr::new(any, 0)))?;
     let mut message = Vec::with_capacity(64);
     write_question(&mut message, question);

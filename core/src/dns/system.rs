@@ -3,7 +3,6 @@
 use crate::limits::{DNS_SEARCH, DNS_SERVERS};
 use std::{
     collections::BTreeMap,
-    fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
@@ -79,8 +78,9 @@ impl System {
 
     /// What the files of this machine say. One that is not there says nothing; without servers the one of this machine is
     /// asked, as the C library does.
+    #[expect(clippy::disallowed_methods, reason = "two small files, on the resolver's own thread")]
     pub(super) fn read() -> System {
-        let text = |path| fs::read_to_string(path).unwrap_or_default();
+        let text = |path| std::fs::read_to_string(path).unwrap_or_default();
         let mut system = System::parse(&text("/etc/resolv.conf"), &text("/etc/hosts"));
         if system.servers.is_empty() {
             system.servers.push(SocketAddr::from((Ipv4Addr::LOCALHOST, PORT)));
@@ -157,7 +157,10 @@ mod tests {
         assert_eq!(system.search, ["a.test", "b.test"]);
         assert_eq!((system.ndots, system.timeout, system.attempts), (2, Duration::from_secs(1), 5));
         assert!(system.rotate && !system.use_tcp);
-        assert_eq!(system.known("WEB.test."), Some(vec!["192.0.2.7".parse().unwrap(), "2001:db8::7".parse().unwrap()]));
+        assert_eq!(
+            system.known("WEB.test."),
+            Some(vec!["192.0.2.7".parse().unwrap(), "2001:db8::7".parse().unwrap()])
+        );
         assert_eq!(system.known("web").map(|ips| ips.len()), Some(1));
         assert_eq!(system.known("other"), None);
     }

@@ -157,7 +157,8 @@ impl Watch {
             return;
         }
         let targets = self.dns.targets.iter().zip(found.iter().flatten());
-        let endpoints: Arc<[Endpoint]> = targets.flat_map(|(target, addrs)| self.endpoints(target, addrs)).collect();
+        let endpoints: Arc<[Endpoint]> =
+            targets.flat_map(|(target, addrs)| self.endpoints(target, addrs)).collect();
         let cluster = self.cluster.clone();
         let published = self.handle.prepare(move |edit| {
             edit.set_found(&cluster, endpoints);
@@ -181,7 +182,7 @@ impl Watch {
 
     fn pause(&self, found: &Found) -> Duration {
         let ttl = found.ttl.filter(|ttl| self.dns.respect_ttl && !ttl.is_zero());
-        ttl.unwrap_or(self.dns.refresh)
+        ttl.map_or(self.dns.refresh, |ttl| ttl.max(self.dns.min_ttl))
     }
 
     /// Exponential back-off with full jitter, as Envoy's.

@@ -1,4 +1,5 @@
-//! Addresses. Envoy resolves no names here either: a static address is an IP or a Unix socket.
+//! Addresses. Envoy resolves no names here either: a static address is an IP or a Unix socket. Only clusters that resolve
+//! names take them.
 
 use std::{
     mem::take,
@@ -27,6 +28,22 @@ impl Translator<'_> {
         peer
     }
 
+    /// What a cluster that resolves names may have as an address: a name, or an IP address, and a port.
+    pub(super) fn name_and_port(&mut self, mut address: Address, path: &Path<'_>) -> Option<(String, u16)> {
+        let named = match take(&mut address.address) {
+            Some(Kind::SocketAddress(mut socket)) => {
+                let name = take(&mut socket.address);
+                self.port(socket, &path.field("socket_address")).map(|port| (name, port))
+            }
+            other => {
+                address.address = other;
+                None
+            }
+        };
+        self.done(address, path);
+        named
+    }
+
     fn socket_address(&mut self, mut socket: SocketAddress, path: &Path<'_>) -> Option<Peer> {
         let text = take(&mut socket.address);
         let ip = text.parse::<IpAddr>();
@@ -34,6 +51,12 @@ impl Translator<'_> {
             let what = format!("{text:?} is not an IP address; names are for clusters that resolve them");
             self.refuse(&path.field("address"), what);
         }
+        let port = self.port(socket, path);
+        Some(Peer::Tcp(SocketAddr::new(ip.ok()?, port?)))
+    }
+
+    /// The port of a socket address of which the host was taken, and nothing else.
+    fn port(&mut self, mut socket: SocketAddress, path: &Path<'_>) -> Option<u16> {
         let port = match socket.port_specifier.take() {
             // The API's own rule keeps it under 65,536.
             Some(PortSpecifier::PortValue(port)) => u16::try_from(port).ok(),
@@ -43,7 +66,7 @@ impl Translator<'_> {
             }
         };
         self.done(socket, path);
-        Some(Peer::Tcp(SocketAddr::new(ip.ok()?, port?)))
+        port
     }
 
     fn pipe(&mut self, mut pipe: Pipe, path: &Path<'_>) -> Option<Peer> {

@@ -1,17 +1,16 @@
-//! Clusters and their endpoints.
+//! Clusters, but for their endpoints.
 
 use std::{collections::BTreeMap, mem::take};
 
-use corelane::config::{Balancer, Breakers, Cluster, ClusterKind, Endpoint};
+use corelane::config::{Balancer, Breakers, Cluster};
 use corelane_proto::envoy::{
     config::{
         cluster::v3::{
             CircuitBreakers, Cluster as Message,
             circuit_breakers::Thresholds,
-            cluster::{ClusterDiscoveryType, DiscoveryType, LbConfig, LbPolicy, LeastRequestLbConfig},
+            cluster::{LbConfig, LbPolicy, LeastRequestLbConfig},
         },
-        core::v3::{HealthStatus, HttpProtocolOptions as Common, RoutingPriority},
-        endpoint::v3::{ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier},
+        core::v3::{HttpProtocolOptions as Common, RoutingPriority},
     },
     extensions::upstreams::http::v3::{
         HttpProtocolOptions,
@@ -22,10 +21,7 @@ use corelane_proto::envoy::{
 };
 use prost::Name as _;
 
-use crate::{
-    problem::Path,
-    translate::rest::{Translator, drop_default},
-};
+use crate::{problem::Path, translate::rest::Translator};
 
 /// Envoy's default of `choice_count`.
 const CHOICES: u32 = 2;
@@ -34,7 +30,6 @@ impl Translator<'_> {
     pub(super) fn cluster(&mut self, mut message: Message, path: &Path<'_>) -> Option<Cluster> {
         let mut cluster = Cluster::new(take(&mut message.name), []);
         self.origins.note(format!("clusters[{:?}]", cluster.name), path);
-        cluster.kind = self.kind(&mut message);
         cluster.balancer = self.balancer(&mut message, path);
         cluster.alt_stat_name = Some(take(&mut message.alt_stat_name)).filter(|name| !name.is_empty());
         if let Some(timeout) = self.duration(&mut message.connect_timeout, &path.field("connect_timeout")) {
@@ -47,23 +42,9 @@ impl Translator<'_> {
             cluster.breakers = self.breakers(breakers, &path.field("circuit_breakers"));
         }
         self.http_options(&mut cluster, &mut message, path);
-        // Where the kind is refused its endpoints are not worth a problem each: most are names then.
-        let refused = message.cluster_discovery_type.is_some();
-        if let Some(assignment) = message.load_assignment.take().filter(|_| !refused) {
-            cluster.endpoints = self.endpoints(assignment, &path.field("load_assignment"));
-        }
-        // A static cluster resolves nothing.
-        message.dns_lookup_family = 0;
+        self.members(&mut cluster, &mut message, path);
         self.done(message, path);
         Some(cluster)
-    }
-
-    fn kind(&mut self, message: &mut Message) -> ClusterKind {
-        // Every other kind stays in the message, to be reported.
-        if message.cluster_discovery_type == Some(ClusterDiscoveryType::Type(DiscoveryType::Static.into())) {
-            message.cluster_discovery_type = None;
-        }
-        ClusterKind::Static
     }
 
     fn balancer(&mut self, message: &mut Message, path: &Path<'_>) -> Balancer {
@@ -191,57 +172,5 @@ impl Translator<'_> {
             cluster.max_requests_per_connection = Some(requests).filter(|&requests| requests > 0);
         }
         self.done(common, path);
-    }
-
-    fn endpoints(&mut self, mut assignment: ClusterLoadAssignment, path: &Path<'_>) -> Vec<Endpoint> {
-        // Names the cluster in EDS; inside a cluster Envoy does not read it.
-        assignment.cluster_name.clear();
-        let mut endpoints = Vec::new();
-        let list = path.field("endpoints");
-        for (at, locality) in take(&mut assignment.endpoints).into_iter().enumerate() {
-            self.locality(&mut endpoints, locality, &list.index(at));
-        }
-        self.done(assignment, path);
-        endpoints
-    }
-
-    fn locality(&mut self, into: &mut Vec<Endpoint>, mut locality: LocalityLbEndpoints, path: &Path<'_>) {
-        // Where endpoints are, and a share by place: read only by locality-weighted and zone-aware balancing, which a cluster
-        // has to ask for and which is refused there.
-        locality.locality = None;
-        locality.load_balancing_weight = None;
-        let list = path.field("lb_endpoints");
-        for (at, endpoint) in take(&mut locality.lb_endpoints).into_iter().enumerate() {
-            into.extend(self.endpoint(endpoint, &list.index(at)));
-        }
-        self.done(locality, path);
-    }
-
-    fn endpoint(&mut self, mut message: LbEndpoint, path: &Path<'_>) -> Option<Endpoint> {
-        if message.health_status() == HealthStatus::Healthy {
-            message.health_status = 0;
-        }
-        drop_default(&mut message.load_balancing_weight, 1);
-        let weight = message.load_balancing_weight.take().unwrap_or(1);
-        let addr = match message.host_identifier.take() {
-            Some(HostIdentifier::Endpoint(mut endpoint)) => {
-                let path = path.field("endpoint");
-                let address = endpoint.address.take();
-                if address.is_none() {
-                    self.refuse(&path.field("address"), "is required");
-                }
-                // Read by host rewriting and health checking only, which are refused where they are asked for.
-                endpoint.hostname.clear();
-                let peer = address.and_then(|address| self.address(address, &path.field("address")));
-                self.done(endpoint, &path);
-                peer
-            }
-            other => {
-                message.host_identifier = other;
-                None
-            }
-        };
-        self.done(message, path);
-        Some(Endpoint { weight, ..Endpoint::new(addr?) })
     }
 }

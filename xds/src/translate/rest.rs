@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use corelane::config::DnsResolver;
 use prost::Name;
 use prost_reflect::{DynamicMessage, ReflectMessage as _, SerializeOptions, Value};
 
@@ -17,13 +18,21 @@ pub(super) struct Translator<'s> {
     pub(super) schema: &'s Schema,
     /// Clusters that a route of a static table may name.
     pub(super) known_clusters: BTreeSet<String>,
+    /// Whom clusters ask for names that do not say it themselves.
+    pub(super) bootstrap_resolver: DnsResolver,
     pub(super) origins: Origins,
     problems: Vec<Problem>,
 }
 
 impl<'s> Translator<'s> {
     pub(super) fn new(schema: &'s Schema) -> Self {
-        Self { schema, known_clusters: BTreeSet::new(), origins: Origins::default(), problems: Vec::new() }
+        Self {
+            schema,
+            known_clusters: BTreeSet::new(),
+            bootstrap_resolver: DnsResolver::default(),
+            origins: Origins::default(),
+            problems: Vec::new(),
+        }
     }
 
     /// What was found wrong, and where everything came from.

@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use corelane::config::{
-    Action, Balancer, Breakers, Codec, FilterOverride, Forward, HttpConnectionManager, PathMatch, Terminal,
-    Upstream,
+    Action, Balancer, Breakers, ClusterKind, Codec, DnsFamily, DnsResolver, FilterOverride, Forward,
+    HttpConnectionManager, PathMatch, Terminal, Upstream,
 };
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MapKey, ReflectMessage as _, Value};
 
@@ -142,7 +142,8 @@ fn what_is_not_implemented_or_contradicts_itself_is_refused_with_its_path() {
         ("{inline_string: hello}", "{filename: /etc/passwd}", format!("{HCM}.{HOST}.routes[2].direct_response.body.filename: is not implemented")),
         ("domains: ['*']", "domains: [a.b, A.b]", format!("{HCM}.{HOST}.domains[1]: the domain \"A.b\" is already taken")),
         ("domains: ['*']", "domains: ['a.*.b']", format!("{HCM}.{HOST}.domains[0]: \"a.*.b\" has a * that is not at one end")),
-        ("type: STATIC", "type: STRICT_DNS", "static_resources.clusters[0].type: STRICT_DNS is not implemented".into()),
+        ("type: STATIC", "type: ORIGINAL_DST", "static_resources.clusters[0].type: ORIGINAL_DST is not implemented".into()),
+        ("type: STATIC", "type: STRICT_DNS\n    typed_dns_resolver_config: {name: a, typed_config: {'@type': type.googleapis.com/envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig, use_resolvers_as_fallback: true}}", "static_resources.clusters[0].typed_dns_resolver_config.typed_config.use_resolvers_as_fallback: is not implemented".into()),
         ("lb_policy: LEAST_REQUEST\n    least_request_lb_config: {choice_count: 3}", "lb_policy: MAGLEV", "static_resources.clusters[0].lb_policy: MAGLEV is not implemented".into()),
         ("priority: HIGH", "priority: DEFAULT", "static_resources.clusters[0].circuit_breakers.thresholds[1]: a second entry for the priority DEFAULT".into()),
         ("port_value: 10000", "named_port: http", "static_resources.listeners[0].address.socket_address.named_port: is not implemented".into()),
@@ -158,9 +159,71 @@ fn what_is_not_implemented_or_contradicts_itself_is_refused_with_its_path() {
     }
 }
 
+/// Every way of asking for names to be resolved, and what becomes of its settings.
+#[test]
+fn names_are_resolved_as_the_file_says() {
+    let dns = |kind: &str| {
+        let text = FILE
+            .replace("type: STATIC", kind)
+            .replace("127.0.0.1, port_value: 8080", "web.test, port_value: 8080");
+        let translated = translate(&text).unwrap_or_else(|problems| panic!("{problems:#?}"));
+        translated.config.clusters[0].kind.clone()
+    };
+    let ClusterKind::StrictDns(plain) = dns("type: STRICT_DNS") else { panic!("not STRICT_DNS") };
+    assert_eq!(
+        (plain.refresh, plain.family, plain.wait_for_warm),
+        (Duration::from_secs(5), DnsFamily::Auto, true)
+    );
+    let names: Vec<_> = plain.targets.iter().map(|target| (target.name.as_str(), target.port)).collect();
+    assert_eq!(names, [("web.test", 8080), ("::1", 8080)]);
+    assert_eq!(plain.targets[1].like.weight, 3);
+    let ClusterKind::StrictDns(set) = dns("type: STRICT_DNS
+    dns_refresh_rate: 1s
+    dns_jitter: 0.5s
+    dns_failure_refresh_rate: {base_interval: 2s}
+    respect_dns_ttl: true
+    dns_lookup_family: ALL
+    wait_for_warm_on_init: false
+    dns_resolvers: [{socket_address: {address: 192.0.2.1, port_value: 53}}]") else {
+        panic!("not STRICT_DNS")
+    };
+    let seconds = Duration::from_secs;
+    assert_eq!((set.refresh, set.jitter), (seconds(1), Duration::from_millis(500)));
+    assert_eq!(set.failure_refresh, Some((seconds(2), seconds(20))));
+    assert!(set.respect_ttl && !set.wait_for_warm && set.family == DnsFamily::All);
+    assert_eq!(set.resolver.servers, ["192.0.2.1:53".parse().unwrap()]);
+    let ClusterKind::StrictDns(extension) = dns("cluster_type:
+      name: envoy.cluster.dns
+      typed_config:
+        '@type': type.googleapis.com/envoy.extensions.clusters.dns.v3.DnsCluster
+        dns_lookup_family: V4_PREFERRED
+        dns_min_refresh_rate: 3s
+        typed_dns_resolver_config:
+          name: envoy.network.dns_resolver.cares
+          typed_config:
+            '@type': type.googleapis.com/envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
+            dns_resolver_options: {use_tcp_for_dns_lookups: true, no_default_search_domain: true}
+            query_timeout_seconds: 7
+            query_tries: 2
+            rotate_nameservers: true")
+    else {
+        panic!("not a DnsCluster")
+    };
+    assert_eq!((extension.family, extension.min_ttl), (DnsFamily::V4Preferred, seconds(3)));
+    let asked = DnsResolver {
+        use_tcp: true,
+        no_search: true,
+        timeout: Some(seconds(7)),
+        tries: Some(2),
+        rotate: true,
+        servers: vec![],
+    };
+    assert_eq!(extension.resolver, asked);
+}
+
 #[test]
 fn all_problems_are_found_at_once() {
-    let text = FILE.replace("codec_type: AUTO", "tracing: {}").replace("type: STATIC", "type: EDS");
+    let text = FILE.replace("codec_type: AUTO", "tracing: {}").replace("type: STATIC", "type: ORIGINAL_DST");
     assert_eq!(translate(&text).unwrap_err().len(), 2);
 }
 
@@ -243,7 +306,18 @@ const WITHOUT_EFFECT: &[&str] = &[
     "bootstrap.enable_worker_cpu_affinity",
     "bootstrap.stats_flush_interval",
     "bootstrap.stats_flush_on_admin",
+    // Nothing is resolved in this file.
+    "bootstrap.dns_resolution_config",
+    "bootstrap.use_tcp_for_dns_lookups",
+    "cluster.dns_failure_refresh_rate",
+    "cluster.dns_jitter",
     "cluster.dns_lookup_family",
+    "cluster.dns_refresh_rate",
+    "cluster.dns_resolution_config",
+    "cluster.dns_resolvers",
+    "cluster.respect_dns_ttl",
+    "cluster.use_tcp_for_dns_lookups",
+    "cluster.wait_for_warm_on_init",
     // Only a longer body, or an unknown cluster, makes a difference: see the table of refusals.
     "routes.max_direct_response_body_size_bytes",
     "routes.validate_clusters",

@@ -1,0 +1,176 @@
+//! How a cluster finds its endpoints, and those that stand in its configuration.
+
+use std::mem::take;
+
+use corelane::config::{Cluster, ClusterKind, Dns, DnsTarget, Endpoint};
+use corelane_io::Peer;
+use corelane_proto::envoy::{
+    config::{
+        cluster::v3::{
+            Cluster as Message,
+            cluster::{ClusterDiscoveryType, DiscoveryType},
+        },
+        core::v3::{Address, HealthStatus},
+        endpoint::v3::{ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier},
+    },
+    extensions::clusters::dns::v3::DnsCluster,
+};
+
+use crate::{
+    problem::Path,
+    translate::rest::{Translator, drop_default},
+};
+
+/// An endpoint but for its place: where it is may still be a name.
+struct Placed {
+    address: Address,
+    like: Endpoint,
+}
+
+impl Translator<'_> {
+    /// The kind of a cluster with what belongs to it.
+    pub(super) fn members(&mut self, cluster: &mut Cluster, message: &mut Message, path: &Path<'_>) {
+        // Taken also where nothing is resolved: Envoy does not read them then.
+        let settings = self.dns_settings(message, path);
+        let assignment = message.load_assignment.take();
+        let at = path.field("load_assignment");
+        match message.cluster_discovery_type.take() {
+            // The first in the API, so what is meant where nothing is said.
+            None => cluster.endpoints = self.static_endpoints(assignment, &at),
+            Some(ClusterDiscoveryType::Type(kind)) if kind == i32::from(DiscoveryType::Static) => {
+                cluster.endpoints = self.static_endpoints(assignment, &at);
+            }
+            Some(ClusterDiscoveryType::Type(kind)) if kind == i32::from(DiscoveryType::StrictDns) => {
+                let targets = self.targets(assignment, &at);
+                cluster.kind = ClusterKind::StrictDns(Box::new(Dns { targets, ..settings }));
+            }
+            Some(ClusterDiscoveryType::Type(kind)) if kind == i32::from(DiscoveryType::LogicalDns) => {
+                let targets = self.targets(assignment, &at);
+                cluster.kind = ClusterKind::LogicalDns(Box::new(Dns { targets, ..settings }));
+            }
+            Some(ClusterDiscoveryType::ClusterType(mut custom)) => {
+                let path = path.field("cluster_type");
+                match custom.typed_config.take() {
+                    Some(any) if Self::holds::<DnsCluster>(&any) => {
+                        // A label: the type says what the cluster is.
+                        custom.name.clear();
+                        let targets = self.targets(assignment, &at);
+                        let path = path.field("typed_config");
+                        if let Some(extension) = self.open::<DnsCluster>(&any, &path) {
+                            cluster.kind = self.dns_cluster(extension, targets, settings, &path);
+                        }
+                    }
+                    other => custom.typed_config = other,
+                }
+                self.done(custom, &path);
+            }
+            // Its endpoints are not worth a problem each: most are names then.
+            other => message.cluster_discovery_type = other,
+        }
+    }
+
+    fn static_endpoints(
+        &mut self,
+        assignment: Option<ClusterLoadAssignment>,
+        path: &Path<'_>,
+    ) -> Vec<Endpoint> {
+        assignment.map_or(Vec::new(), |assignment| self.endpoints(assignment, path))
+    }
+
+    /// Endpoints that are addresses.
+    pub(super) fn endpoints(&mut self, assignment: ClusterLoadAssignment, path: &Path<'_>) -> Vec<Endpoint> {
+        self.assignment(assignment, path, |this, placed, path| {
+            let addr = this.address(placed.address, path)?;
+            Some(Endpoint { addr, ..placed.like })
+        })
+    }
+
+    /// Endpoints that are names.
+    fn targets(&mut self, assignment: Option<ClusterLoadAssignment>, path: &Path<'_>) -> Vec<DnsTarget> {
+        let Some(assignment) = assignment else {
+            self.refuse(path, "is required: it holds the names to resolve");
+            return Vec::new();
+        };
+        self.assignment(assignment, path, |this, placed, path| {
+            let (name, port) = this.name_and_port(placed.address, path)?;
+            if !placed.like.additional.is_empty() {
+                this.refuse(path, "a name cannot stand beside additional_addresses");
+            }
+            Some(DnsTarget { name, port, like: placed.like })
+        })
+    }
+
+    fn assignment<T>(
+        &mut self,
+        mut assignment: ClusterLoadAssignment,
+        path: &Path<'_>,
+        mut place: impl FnMut(&mut Self, Placed, &Path<'_>) -> Option<T>,
+    ) -> Vec<T> {
+        // Names the cluster in EDS; inside a cluster Envoy does not read it.
+        assignment.cluster_name.clear();
+        let mut endpoints = Vec::new();
+        let list = path.field("endpoints");
+        for (at, mut locality) in take(&mut assignment.endpoints).into_iter().enumerate() {
+            let path = list.index(at);
+            let members = path.field("lb_endpoints");
+            for (at, endpoint) in take(&mut locality.lb_endpoints).into_iter().enumerate() {
+                let path = members.index(at);
+                if let Some(placed) = self.endpoint(endpoint, &path) {
+                    let path = path.field("endpoint");
+                    endpoints.extend(place(self, placed, &path.field("address")));
+                }
+            }
+            self.locality(locality, &path);
+        }
+        self.done(assignment, path);
+        endpoints
+    }
+
+    fn locality(&mut self, mut locality: LocalityLbEndpoints, path: &Path<'_>) {
+        // Where endpoints are, and a share by place: read only by locality-weighted and zone-aware balancing, which a cluster
+        // has to ask for and which is refused there.
+        locality.locality = None;
+        locality.load_balancing_weight = None;
+        self.done(locality, path);
+    }
+
+    fn endpoint(&mut self, mut message: LbEndpoint, path: &Path<'_>) -> Option<Placed> {
+        if message.health_status() == HealthStatus::Healthy {
+            message.health_status = 0;
+        }
+        drop_default(&mut message.load_balancing_weight, 1);
+        // Anything will do for an address: whoever places the endpoint says it.
+        let mut like = Endpoint::new(Peer::Unix(Default::default()));
+        like.weight = message.load_balancing_weight.take().unwrap_or(1);
+        let address = match message.host_identifier.take() {
+            Some(HostIdentifier::Endpoint(mut endpoint)) => {
+                let path = path.field("endpoint");
+                let address = endpoint.address.take();
+                if address.is_none() {
+                    self.refuse(&path.field("address"), "is required");
+                }
+                let list = path.field("additional_addresses");
+                for (at, mut more) in take(&mut endpoint.additional_addresses).into_iter().enumerate() {
+                    let path = list.index(at);
+                    match more.address.take() {
+                        Some(address) => {
+                            like.additional.extend(self.address(address, &path.field("address")));
+                        }
+                        None => self.refuse(&path.field("address"), "is required"),
+                    }
+                    self.done(more, &path);
+                }
+                // Read by host rewriting and health checking only, which are refused where they are asked for.
+                endpoint.hostname.clear();
+                self.done(endpoint, &path);
+                address
+            }
+            other => {
+                message.host_identifier = other;
+                None
+            }
+        };
+        self.done(message, path);
+        Some(Placed { address: address?, like })
+    }
+}
