@@ -10,10 +10,12 @@ mod guard;
 mod pages;
 mod serve;
 mod stats;
+mod status;
 mod stream;
 
 pub use pages::{Pages, Query, Reply};
-pub use stats::stats;
+pub use stats::{Number, prometheus, stats};
+pub use status::{clusters, listeners};
 pub use stream::{Asked, Sink};
 
 use std::{

@@ -8,11 +8,12 @@ use crate::{
     lane::{ChainCell, Current, Lane, tracked},
     limits::ACCEPT_PAUSE,
     tcp,
-    telemetry::{Cells, ListenerStat},
+    telemetry::{Cells, ListenerHistogram, ListenerStat},
 };
-use corelane_io::{Bind, Exported, Io, Listener, Peer, Stream};
+use corelane_io::{Bind, Exported, Instant, Io, Listener, Peer, Stream};
 use std::{
     cell::{Cell, RefCell},
+    fmt,
     future::{Future, poll_fn},
     io,
     pin::pin,
@@ -143,7 +144,7 @@ impl ListenerSlot {
             listener: self.spec.borrow().config().address.clone(),
             accepted: lane.io().now(),
         };
-        let conn = Conn { stream, meta, open: Some(Open::new(&self.stats)) };
+        let conn = Conn { stream, open: Some(Open::new(&self.stats, lane.io(), meta.accepted)), meta };
         match cell.current() {
             Current::Http(_) => lane.io().spawn(tracked(lane, http::serve(conn, cell, lane.clone()))),
             Current::Tcp(_) => lane.io().spawn(tracked(lane, tcp::forward(conn, cell, lane.clone()))),
@@ -203,16 +204,23 @@ fn adopt(io: &Io, name: &Arc<str>, exported: Exported, peer: Peer) {
 }
 
 /// Counts a connection of a listener while it lives.
-#[derive(Debug)]
 pub(crate) struct Open {
     stats: Cells<ListenerStat>,
+    io: Io,
+    accepted: Instant,
 }
 
 impl Open {
-    fn new(stats: &Cells<ListenerStat>) -> Open {
+    fn new(stats: &Cells<ListenerStat>, io: &Io, accepted: Instant) -> Open {
         stats.inc(ListenerStat::CxTotal);
         stats.inc(ListenerStat::CxActive);
-        Open { stats: stats.clone() }
+        Open { stats: stats.clone(), io: io.clone(), accepted }
+    }
+}
+
+impl fmt::Debug for Open {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Open(since {:?})", self.accepted)
     }
 }
 
@@ -220,5 +228,6 @@ impl Drop for Open {
     fn drop(&mut self) {
         self.stats.dec(ListenerStat::CxActive);
         self.stats.inc(ListenerStat::CxDestroy);
+        self.stats.record_ms(ListenerHistogram::CxLength, self.io.now() - self.accepted);
     }
 }

@@ -1,22 +1,30 @@
-//! Statistics: counters and gauges that each have one writing lane and are summed when somebody reads. Owns their
-//! storage and their names, which are Envoy's; formats nothing on a lane.
+//! Statistics: counters, gauges and histograms that each have one writing lane and are summed when somebody reads. Owns
+//! their storage and their names, which are Envoy's; formats nothing on a lane.
 //!
 //! A [`Stats`] belongs to one resource (a cluster, a connection manager's prefix) and lives as long as somebody uses it.
 //! Each lane has its own cells, made when it first touches the resource, and writes them with a plain load and store:
 //! no lane ever waits for another's cache line.
 
 mod families;
+mod histogram;
 
-pub use families::{ClusterStat, DiscoveryStat, HttpStat, ListenerStat, LocalRateLimitStat, TcpStat};
+pub use families::{
+    ClusterHistogram, ClusterStat, DiscoveryStat, HttpHistogram, HttpStat, ListenerHistogram, ListenerStat,
+    LocalRateLimitStat, NoHistogram, TcpStat,
+};
+pub use histogram::{BOUNDS, Bin, Histogram, QUANTILES};
+
+use histogram::Bins;
 
 use std::{
     collections::BTreeMap,
     fmt,
     marker::PhantomData,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 /// A closed set of statistics that come together: those of a cluster, say.
@@ -28,6 +36,16 @@ pub trait Family: Copy + 'static {
     /// What the names of counters by status code begin with, for families that have them: `upstream_rq_` makes
     /// `upstream_rq_200`. Such a counter is there once it has counted.
     const CODES: Option<&'static str> = None;
+    /// The histograms that come with them.
+    type Histogram: HistogramFamily;
+    /// The place of this one in `NAMES`.
+    fn index(self) -> usize;
+}
+
+/// The closed set of histograms of a family.
+pub trait HistogramFamily: Copy + 'static {
+    /// The last part of each name, by index.
+    const NAMES: &'static [&'static str];
     /// The place of this one in `NAMES`.
     fn index(self) -> usize;
 }
@@ -47,7 +65,16 @@ pub struct Stats<F> {
     name: String,
     /// One for each lane, and the last for who is on none.
     lanes: Box<[OnceLock<Arc<LaneCells>>]>,
+    /// What the counters were when they were last reset: only lanes write cells, so a reset is taken off when reading.
+    base: Mutex<Base>,
     family: PhantomData<fn() -> F>,
+}
+
+/// Values of counters to count from; zero where there is none.
+#[derive(Default)]
+struct Base {
+    values: Vec<u64>,
+    codes: BTreeMap<usize, u64>,
 }
 
 /// What one lane writes of one resource.
@@ -56,6 +83,14 @@ struct LaneCells {
     /// By the hundreds of a status from 100 to 599; made when a status of these hundreds is first counted, so that a
     /// cluster that nobody uses has none.
     codes: [OnceLock<Box<[AtomicU64]>>; 5],
+    /// Of each histogram of the family; made when a value is first recorded.
+    histograms: OnceLock<Box<[Bins]>>,
+}
+
+impl LaneCells {
+    fn new(values: usize) -> LaneCells {
+        LaneCells { values: zeros(values), codes: Default::default(), histograms: OnceLock::new() }
+    }
 }
 
 fn zeros(n: usize) -> Box<[AtomicU64]> {
@@ -74,6 +109,7 @@ impl<F: Family> Stats<F> {
         Stats {
             name: name.to_owned(),
             lanes: (0..=lanes).map(|_| OnceLock::new()).collect(),
+            base: Mutex::default(),
             family: PhantomData,
         }
     }
@@ -83,8 +119,7 @@ impl<F: Family> Stats<F> {
     /// # Panics
     /// If there is no such lane.
     pub fn cells(&self, lane: usize) -> Cells<F> {
-        let cells = self.lanes[lane]
-            .get_or_init(|| Arc::new(LaneCells { values: zeros(F::NAMES.len()), codes: Default::default() }));
+        let cells = self.lanes[lane].get_or_init(|| Arc::new(LaneCells::new(F::NAMES.len())));
         Cells { cells: cells.clone(), family: PhantomData }
     }
 
@@ -95,7 +130,28 @@ impl<F: Family> Stats<F> {
 
     /// The sum over all lanes. Lanes go on counting meanwhile, so two values read together may not fit each other.
     pub fn read(&self, stat: F) -> u64 {
-        self.sum(stat.index())
+        self.value(stat.index(), &self.base())
+    }
+
+    fn base(&self) -> MutexGuard<'_, Base> {
+        self.base.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A value since the last reset.
+    fn value(&self, index: usize, base: &Base) -> u64 {
+        self.sum(index).wrapping_sub(base.values.get(index).copied().unwrap_or(0))
+    }
+
+    /// A histogram over all lanes, as [`read`](Stats::read) reads a number.
+    pub fn histogram(&self, of: F::Histogram) -> Histogram {
+        self.collect(of.index())
+    }
+
+    fn collect(&self, index: usize) -> Histogram {
+        let mut total = Histogram::default();
+        let lanes = self.lanes.iter().filter_map(OnceLock::get);
+        lanes.filter_map(|cells| cells.histograms.get()).for_each(|all| all[index].add_to(&mut total));
+        total
     }
 
     fn sum(&self, index: usize) -> u64 {
@@ -135,6 +191,22 @@ impl<F: Family> Cells<F> {
             // Made by this lane, the only one that writes here: nobody is waited for.
             bump(&codes.get_or_init(|| zeros(100))[code % 100], 1);
         }
+    }
+
+    /// Counts a value in a histogram.
+    #[inline]
+    pub fn record(&self, of: F::Histogram, value: u64) {
+        let all = self
+            .cells
+            .histograms
+            .get_or_init(|| F::Histogram::NAMES.iter().map(|_| Bins::default()).collect());
+        all[of.index()].record(value);
+    }
+
+    /// Counts a duration in a histogram of milliseconds.
+    #[inline]
+    pub fn record_ms(&self, of: F::Histogram, took: Duration) {
+        self.record(of, u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
     }
 
     /// Adds one.
@@ -177,20 +249,40 @@ impl<F: Family> fmt::Debug for Stats<F> {
 /// What a reader sees of any family.
 trait Readable: Send + Sync {
     fn visit(&self, each: &mut dyn FnMut(Sample<'_>));
+    fn visit_histograms(&self, each: &mut dyn FnMut(StatName<'_>, Histogram));
+    fn reset_counters(&self);
 }
 
 impl<F: Family> Readable for Stats<F> {
     fn visit(&self, each: &mut dyn FnMut(Sample<'_>)) {
+        let base = self.base();
         for (index, (stat, kind)) in F::NAMES.iter().enumerate() {
             let name = StatName { root: F::ROOT, resource: &self.name, stat };
-            each(Sample { name, kind: *kind, value: self.sum(index) });
+            each(Sample { name, kind: *kind, value: self.value(index, &base) });
         }
         for (at, stat) in F::CODES.map_or(&[][..], code_names).iter().enumerate() {
-            let value = self.sum_code(at / 100, at % 100);
+            let value = self.sum_code(at / 100, at % 100) - base.codes.get(&at).copied().unwrap_or(0);
             if value > 0 {
                 let name = StatName { root: F::ROOT, resource: &self.name, stat };
                 each(Sample { name, kind: Kind::Counter, value });
             }
+        }
+    }
+
+    fn visit_histograms(&self, each: &mut dyn FnMut(StatName<'_>, Histogram)) {
+        for (index, stat) in F::Histogram::NAMES.iter().enumerate() {
+            each(StatName { root: F::ROOT, resource: &self.name, stat }, self.collect(index));
+        }
+    }
+
+    fn reset_counters(&self) {
+        let mut base = self.base();
+        let counters = F::NAMES.iter().enumerate();
+        base.values =
+            counters.map(|(at, (_, kind))| if *kind == Kind::Counter { self.sum(at) } else { 0 }).collect();
+        if F::CODES.is_some() {
+            let codes = (0..500).map(|at| (at, self.sum_code(at / 100, at % 100)));
+            base.codes = codes.filter(|(_, count)| *count > 0).collect();
         }
     }
 }
@@ -275,21 +367,32 @@ impl StatsStore {
         stats
     }
 
-    /// Shows every value, sorted by family and resource, and forgets the resources that nobody uses any more.
+    /// Shows every counter and gauge, sorted by family and resource, and forgets the resources that nobody uses any more.
     pub fn visit(&self, mut each: impl FnMut(Sample<'_>)) {
-        // Read outside of the lock: a visitor may take its time.
-        let live: Vec<Arc<dyn Readable>> = {
-            let mut families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
-            for family in families.values_mut() {
-                family.retain(|_, entry| entry.read.strong_count() > 0);
-            }
-            families
-                .values()
-                .flat_map(|family| family.values())
-                .filter_map(|entry| entry.read.upgrade())
-                .collect()
-        };
-        live.iter().for_each(|stats| stats.visit(&mut each));
+        self.live().iter().for_each(|stats| stats.visit(&mut each));
+    }
+
+    /// Shows every histogram in the same order.
+    pub fn visit_histograms(&self, mut each: impl FnMut(StatName<'_>, Histogram)) {
+        self.live().iter().for_each(|stats| stats.visit_histograms(&mut each));
+    }
+
+    /// Has every counter begin at zero again, as far as readers see. Gauges and histograms stay, as in Envoy.
+    pub fn reset_counters(&self) {
+        self.live().iter().for_each(|stats| stats.reset_counters());
+    }
+
+    /// What is used now: to be read outside of the lock, because a visitor may take its time.
+    fn live(&self) -> Vec<Arc<dyn Readable>> {
+        let mut families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
+        for family in families.values_mut() {
+            family.retain(|_, entry| entry.read.strong_count() > 0);
+        }
+        families
+            .values()
+            .flat_map(|family| family.values())
+            .filter_map(|entry| entry.read.upgrade())
+            .collect()
     }
 
     /// One value by its full name; for tests and scripts.
@@ -346,6 +449,38 @@ mod tests {
         });
         let want = [("200", 2), ("404", 1), ("599", 1)];
         assert_eq!(seen, want.map(|(code, n)| (format!("cluster.web.upstream_rq_{code}"), n)));
+    }
+
+    #[test]
+    fn histograms_are_read_over_lanes() {
+        let store = StatsStore::new(2);
+        let stats = store.of::<ClusterStat>("web");
+        stats.cells(0).record(ClusterHistogram::RqTime, 7);
+        stats.cells(1).record_ms(ClusterHistogram::RqTime, Duration::from_micros(7_900));
+        let mut seen = Vec::new();
+        store.visit_histograms(|name, read| seen.push((name.to_string(), read.count(), read.sum())));
+        assert!(seen.contains(&("cluster.web.upstream_rq_time".into(), 2, 14)), "{seen:?}");
+        assert_eq!(stats.histogram(ClusterHistogram::CxLength).count(), 0);
+    }
+
+    #[test]
+    fn a_reset_is_of_counters_only() {
+        let store = StatsStore::new(1);
+        let stats = store.of::<ClusterStat>("web");
+        let cells = stats.cells(0);
+        let ok = corelane_wire::Status::new(200).unwrap();
+        let count = || {
+            cells.inc(ClusterStat::RqTotal);
+            cells.inc(ClusterStat::RqActive);
+            cells.inc_code(ok);
+        };
+        (0..3).for_each(|_| count());
+        store.reset_counters();
+        count();
+        let values = ["rq_total", "rq_active", "rq_200"]
+            .map(|stat| store.value(&format!("cluster.web.upstream_{stat}")));
+        assert_eq!(values, [Some(1), Some(4), Some(1)]);
+        assert_eq!(stats.read(ClusterStat::RqTotal), 1);
     }
 
     #[test]

@@ -4,9 +4,11 @@ use std::{ffi::OsString, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use corelane_io::Backend;
 use lexopt::{Arg, Parser, ValueExt as _};
-use log::LevelFilter;
+
+use crate::logging::{Pattern, Settings, level};
 
 /// What the command line asks for.
+#[expect(clippy::large_enum_variant, reason = "made once, and taken apart at once")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Serve or validate.
@@ -24,6 +26,8 @@ pub struct Args {
     pub config_path: Option<PathBuf>,
     /// `--config-yaml`: a bootstrap as text, merged over the file's.
     pub config_yaml: Option<String>,
+    /// `--service-node`, `--service-cluster`, `--service-zone`: parts of the node, over what the bootstrap says.
+    pub node: Identity,
     /// `--concurrency`: lanes; one for each CPU where `None`.
     pub concurrency: Option<NonZeroUsize>,
     /// `--backend`: the kernel interface of the lanes.
@@ -32,8 +36,23 @@ pub struct Args {
     pub mode: Mode,
     /// `--drain-time-s`: how long connections may go on after SIGTERM.
     pub drain_time: Duration,
-    /// `-l`: what is logged.
-    pub log_level: LevelFilter,
+    /// `--file-flush-interval-msec`: within what time an access log is written.
+    pub file_flush_interval: Duration,
+    /// `--admin-address-path`: a file that is told where the admin listens.
+    pub admin_address_path: Option<PathBuf>,
+    /// `-l` and the other options of the log.
+    pub log: Settings,
+}
+
+/// Who the proxy is to a control plane, as far as the command line says it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// `--service-node`: the node's `id`.
+    pub id: Option<String>,
+    /// `--service-cluster`: the node's `cluster`.
+    pub cluster: Option<String>,
+    /// `--service-zone`: the zone of the node's `locality`.
+    pub zone: Option<String>,
 }
 
 /// What to do with the configuration.
@@ -60,12 +79,16 @@ impl Default for Args {
         Self {
             config_path: None,
             config_yaml: None,
+            node: Identity::default(),
             concurrency: None,
             backend: Backend::Auto,
             mode: Mode::Serve,
             // Envoy's default.
             drain_time: Duration::from_secs(600),
-            log_level: LevelFilter::Info,
+            // Envoy's default is ten seconds, which is long for somebody who reads along.
+            file_flush_interval: Duration::from_secs(1),
+            admin_address_path: None,
+            log: Settings::default(),
         }
     }
 }
@@ -75,15 +98,41 @@ pub const HELP: &str = "\
 Options:
   -c, --config-path FILE      Envoy bootstrap, .yaml, .yml or .json
       --config-yaml YAML      Envoy bootstrap as text, merged over the file
+      --service-node ID       the node's id, over the bootstrap's
+      --service-cluster NAME  the node's cluster, over the bootstrap's
+      --service-zone ZONE     the zone of the node's locality, over the bootstrap's
       --concurrency N         lanes, each pinned to one CPU (default: one for each CPU)
+      --cpuset-threads        one lane for each CPU the process may use, which is the default
       --backend KIND          auto, uring or epoll (default: auto, io_uring where it works)
       --mode MODE             serve, or validate: say what is wrong with the configuration (default: serve)
       --drain-time-s SECONDS  how long connections may go on after SIGTERM (default: 600)
+      --file-flush-interval-msec N
+                              within what time an access log is written (default: 1000)
+      --admin-address-path FILE
+                              a file to write the admin's address to
   -l, --log-level LEVEL       trace, debug, info, warning, error, critical or off (default: info)
+      --component-log-level LIST
+                              levels of single loggers: NAME:LEVEL,NAME:LEVEL
+      --log-format PATTERN    how a line looks, in spdlog's flags (default: [%Y-%m-%d %T.%e][%l][%n] %v)
+      --log-path FILE         log to a file, not to standard error
       --version
   -h, --help
 
-Without -c and --config-yaml an embedded example runs. SIGHUP reads the file again. SIGTERM drains, a second one exits.
+Options of Envoy's that are taken so that its command lines work, and what holds whatever they say:
+      --disable-hot-restart, --base-id N, --use-dynamic-base-id, --restart-epoch N, --parent-shutdown-time-s N,
+      --socket-path PATH, --socket-mode MODE, --skip-hot-restart-on-no-parent, --skip-hot-restart-parent-stats
+                              there is no hot restart: SIGHUP reads the configuration again; the epoch must be 0
+      --drain-strategy WHAT   a drain tells every client at its next response: immediate
+      --local-address-ip-version V
+                              both versions are served
+      --allow-unknown-static-fields, --reject-unknown-dynamic-fields, --ignore-unknown-dynamic-fields
+                              unknown fields are refused, with their path
+      --skip-deprecated-logs  deprecated fields are not logged
+      --file-flush-min-size-kb N
+                              access logs are written by time, not by size
+
+Without -c and --config-yaml an embedded example runs. SIGHUP reads the file again, SIGUSR1 opens access logs again.
+SIGTERM drains, a second one exits.
 ";
 
 impl Command {
@@ -110,24 +159,109 @@ impl Command {
                 Arg::Value(_) => String::new(),
             };
             match arg {
-                Arg::Short('c') | Arg::Long("config-path") => args.config_path = Some(parser.value()?.into()),
-                Arg::Long("config-yaml") => args.config_yaml = Some(parser.value()?.string()?),
-                Arg::Long("concurrency") => args.concurrency = Some(parser.value()?.parse()?),
-                Arg::Long("backend") => args.backend = parser.value()?.parse()?,
-                Arg::Long("mode") => args.mode = parser.value()?.parse_with(mode)?,
-                Arg::Long("drain-time-s") => {
-                    args.drain_time = Duration::from_secs(parser.value()?.parse::<u32>()?.into())
-                }
-                Arg::Short('l') | Arg::Long("log-level") => {
-                    args.log_level = parser.value()?.parse_with(level)?
-                }
+                Arg::Short('c') => args.take("config-path", &mut parser)?,
+                Arg::Short('l') => args.take("log-level", &mut parser)?,
                 Arg::Short('h') | Arg::Long("help") => return Ok(Self::Help),
                 Arg::Long("version") => return Ok(Self::Version),
+                Arg::Long(name) if OPTIONS.contains(&name) => {
+                    let name = name.to_owned();
+                    args.take(&name, &mut parser)?;
+                }
+                Arg::Long(name) if SWITCHES_WITHOUT_EFFECT.contains(&name) => {}
+                Arg::Long(name) if VALUES_WITHOUT_EFFECT.contains(&name) => {
+                    let name = name.to_owned();
+                    without_effect(&name, &parser.value()?.string()?)?;
+                }
                 _ => return Err(arg.unexpected()),
             }
         }
         Ok(Self::Run(args))
     }
+}
+
+/// Options with a value that matters.
+const OPTIONS: [&str; 15] = [
+    "config-path",
+    "config-yaml",
+    "service-node",
+    "service-cluster",
+    "service-zone",
+    "concurrency",
+    "backend",
+    "mode",
+    "drain-time-s",
+    "file-flush-interval-msec",
+    "admin-address-path",
+    "log-level",
+    "component-log-level",
+    "log-format",
+    "log-path",
+];
+
+/// Envoy's options without a value that change nothing here; `--help` says what holds.
+const SWITCHES_WITHOUT_EFFECT: [&str; 9] = [
+    "cpuset-threads",
+    "disable-hot-restart",
+    "use-dynamic-base-id",
+    "skip-hot-restart-on-no-parent",
+    "skip-hot-restart-parent-stats",
+    "allow-unknown-static-fields",
+    "reject-unknown-dynamic-fields",
+    "ignore-unknown-dynamic-fields",
+    "skip-deprecated-logs",
+];
+
+/// The same, with a value.
+const VALUES_WITHOUT_EFFECT: [&str; 8] = [
+    "base-id",
+    "restart-epoch",
+    "parent-shutdown-time-s",
+    "socket-path",
+    "socket-mode",
+    "drain-strategy",
+    "local-address-ip-version",
+    "file-flush-min-size-kb",
+];
+
+impl Args {
+    /// Takes the value of one of [`OPTIONS`].
+    fn take(&mut self, name: &str, parser: &mut Parser) -> Result<(), lexopt::Error> {
+        let value = parser.value()?;
+        match name {
+            "config-path" => self.config_path = Some(value.into()),
+            "config-yaml" => self.config_yaml = Some(value.string()?),
+            "service-node" => self.node.id = Some(value.string()?),
+            "service-cluster" => self.node.cluster = Some(value.string()?),
+            "service-zone" => self.node.zone = Some(value.string()?),
+            "concurrency" => self.concurrency = Some(value.parse()?),
+            "backend" => self.backend = value.parse()?,
+            "mode" => self.mode = value.parse_with(mode)?,
+            "drain-time-s" => self.drain_time = Duration::from_secs(value.parse::<u32>()?.into()),
+            "file-flush-interval-msec" => {
+                self.file_flush_interval = Duration::from_millis(value.parse::<u32>()?.into());
+            }
+            "admin-address-path" => self.admin_address_path = Some(value.into()),
+            "log-level" => self.log.levels.set_default(value.parse_with(level)?),
+            "component-log-level" => value.parse_with(|list| self.log.levels.set_list(list))?,
+            "log-format" => self.log.pattern = value.parse_with(Pattern::parse)?,
+            _ => self.log.path = Some(value.into()),
+        }
+        Ok(())
+    }
+}
+
+/// Whether an option that changes nothing is one that Envoy would take.
+fn without_effect(name: &str, value: &str) -> Result<(), lexopt::Error> {
+    let fits = match name {
+        "restart-epoch" if value != "0" => {
+            return Err("--restart-epoch must be 0: there is no hot restart".into());
+        }
+        "drain-strategy" => matches!(value, "gradual" | "immediate"),
+        "local-address-ip-version" => matches!(value, "v4" | "v6"),
+        "socket-path" => true,
+        _ => value.bytes().all(|byte| byte.is_ascii_digit()) && !value.is_empty(),
+    };
+    if fits { Ok(()) } else { Err(format!("--{name} cannot be {value:?}").into()) }
 }
 
 fn mode(text: &str) -> Result<Mode, &'static str> {
@@ -138,22 +272,11 @@ fn mode(text: &str) -> Result<Mode, &'static str> {
     }
 }
 
-/// Envoy's levels. Nothing here is worse than an error, so `critical` shows errors.
-fn level(text: &str) -> Result<LevelFilter, &'static str> {
-    match text {
-        "trace" => Ok(LevelFilter::Trace),
-        "debug" => Ok(LevelFilter::Debug),
-        "info" => Ok(LevelFilter::Info),
-        "warning" | "warn" => Ok(LevelFilter::Warn),
-        "error" | "critical" => Ok(LevelFilter::Error),
-        "off" => Ok(LevelFilter::Off),
-        _ => Err("must be trace, debug, info, warning, error, critical or off"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::logging::Levels;
+    use log::LevelFilter;
 
     fn parse(line: &str) -> Result<Command, String> {
         Command::parse(line.split_whitespace().map(OsString::from))
@@ -166,15 +289,24 @@ mod tests {
 
     #[test]
     fn every_option_is_taken() {
-        let line = "-c a.yaml --config-yaml {} --concurrency 2 --backend epoll --mode validate --drain-time-s 5 -l off";
+        let line = "-c a.yaml --config-yaml {} --service-node n --service-cluster c --service-zone z --concurrency 2 \
+                    --backend epoll --mode validate --drain-time-s 5 --file-flush-interval-msec 7 \
+                    --admin-address-path a --log-path log --log-format %v --component-log-level run:trace -l off";
+        let mut levels = Levels::new(LevelFilter::Off);
+        levels.set("run", LevelFilter::Trace);
+        let log = Settings { levels, pattern: Pattern::parse("%v").unwrap(), path: Some("log".into()) };
+        let text = |text: &str| Some(text.to_owned());
         let expected = Args {
+            node: Identity { id: text("n"), cluster: text("c"), zone: text("z") },
+            file_flush_interval: Duration::from_millis(7),
+            admin_address_path: Some("a".into()),
             config_path: Some("a.yaml".into()),
             config_yaml: Some("{}".into()),
             concurrency: NonZeroUsize::new(2),
             backend: Backend::Epoll,
             mode: Mode::Validate,
             drain_time: Duration::from_secs(5),
-            log_level: LevelFilter::Off,
+            log,
         };
         assert_eq!(parse(line), Ok(Command::Run(expected.clone())));
         let long = line.replace("-c ", "--config-path=").replace("-l ", "--log-level=");
@@ -194,6 +326,12 @@ mod tests {
             ("--mode run", "serve or validate"),
             ("-l loud", "critical or off"),
             ("--drain-time-s -1", "drain-time-s"),
+            ("--drain-strategy slow", "drain-strategy"),
+            ("--local-address-ip-version v5", "local-address-ip-version"),
+            ("--restart-epoch 1", "no hot restart"),
+            ("--base-id x", "base-id"),
+            ("--log-format %q", "%q"),
+            ("--component-log-level run", "NAME:LEVEL"),
         ];
         for (line, part) in table {
             let error = parse(line).unwrap_err();
@@ -203,10 +341,21 @@ mod tests {
 
     #[test]
     fn help_names_every_option() {
-        let source = include_str!("args.rs");
-        let options = source.split("Arg::Long(\"").skip(1).filter_map(|rest| rest.split('"').next());
-        for option in options.filter(|option| option.chars().all(|c| c.is_ascii_lowercase() || c == '-')) {
+        let known =
+            [&OPTIONS[..], &SWITCHES_WITHOUT_EFFECT, &VALUES_WITHOUT_EFFECT, &["version", "help"]].concat();
+        for option in known {
             assert!(HELP.contains(&format!("--{option}")), "--{option}");
         }
+    }
+
+    /// As Istio's agent starts Envoy.
+    #[test]
+    fn the_command_line_of_istio_is_taken() {
+        let line = "-c etc/istio/proxy/envoy-rev.json --drain-time-s 45 --drain-strategy immediate \
+                    --local-address-ip-version v4 --file-flush-interval-msec 1000 --disable-hot-restart \
+                    --allow-unknown-static-fields -l warning --component-log-level misc:error --concurrency 2";
+        let Ok(Command::Run(args)) = parse(line) else { panic!("{:?}", parse(line)) };
+        assert_eq!(args.drain_time, Duration::from_secs(45));
+        assert_eq!(args.log.levels.component_list(), "misc:error");
     }
 }

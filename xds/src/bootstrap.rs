@@ -9,6 +9,7 @@ use prost::Message;
 use prost_reflect::DynamicMessage;
 
 use crate::{
+    args::Identity,
     message::decode,
     message::json,
     message::schema::Schema,
@@ -37,6 +38,24 @@ impl Syntax {
             Some("json") => Ok(Self::Json),
             _ => Err(Problem::new("", "the file must be named .yaml, .yml or .json")),
         }
+    }
+}
+
+/// Lays what the command line says about the node over the bootstrap's.
+pub fn identify(bootstrap: &mut Bootstrap, by: &Identity) {
+    let Identity { id, cluster, zone } = by;
+    if *by == Identity::default() {
+        return;
+    }
+    let node = bootstrap.node.get_or_insert_default();
+    if let Some(id) = id {
+        node.id.clone_from(id);
+    }
+    if let Some(cluster) = cluster {
+        node.cluster.clone_from(cluster);
+    }
+    if let Some(zone) = zone {
+        node.locality.get_or_insert_default().zone.clone_from(zone);
     }
 }
 

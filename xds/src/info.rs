@@ -1,5 +1,7 @@
-//! The admin's pages about this process: `/ready`, `/stats`, `/server_info`, `/quitquitquit`. Owns what they say, in Envoy's
-//! shapes; serving them is `corelane::admin`'s.
+//! The admin's pages about this process: `/ready`, `/stats`, `/server_info`, `/logging`, `/quitquitquit` and others. Owns
+//! what they say, in Envoy's shapes; serving them is `corelane::admin`'s.
+
+mod memory;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -7,14 +9,18 @@ use std::{
 };
 
 use corelane::{
-    admin::{Pages, Reply, stats},
+    admin::{self, Number, Pages, Query, Reply},
     control::{Handle, State},
+    telemetry::Kind,
     wire::Status,
 };
 use corelane_io::Report;
 use serde_json::{Value, json};
 
-use crate::args::Args;
+use crate::{
+    args::Args,
+    logging::{self, LOGGERS},
+};
 
 /// Of this build.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -57,6 +63,40 @@ impl Server {
         })
     }
 
+    /// What the process was started with.
+    pub(crate) fn args(&self) -> &Args {
+        &self.args
+    }
+
+    /// Statistics of the process as a whole, with Envoy's names.
+    fn numbers(&self, now: SystemTime) -> Vec<Number> {
+        let uptime = now.duration_since(self.started).unwrap_or_default().as_secs();
+        let state = self.handle.state();
+        let snapshot = self.handle.snapshot();
+        let memory = memory::Memory::read();
+        let gauges = [
+            ("server.live", u64::from(state == State::Live)),
+            // By the number of Envoy's `ServerInfo.State`.
+            (
+                "server.state",
+                match state {
+                    State::Live => 0,
+                    State::Draining => 1,
+                    State::PreInitializing => 2,
+                },
+            ),
+            ("server.uptime", uptime),
+            ("server.concurrency", self.handle.reports().len() as u64),
+            ("server.hot_restart_epoch", 0),
+            ("server.memory_allocated", memory.allocated),
+            ("server.memory_heap_size", memory.heap),
+            ("server.memory_physical_size", memory.resident),
+            ("cluster_manager.active_clusters", snapshot.clusters().count() as u64),
+            ("listener_manager.total_listeners_active", snapshot.listeners().count() as u64),
+        ];
+        gauges.map(|(name, value)| Number { name: name.into(), kind: Kind::Gauge, value }).into()
+    }
+
     fn ready(&self) -> Reply {
         let state = self.handle.state();
         let status = if state == State::Live { Status::OK } else { Status::SERVICE_UNAVAILABLE };
@@ -66,23 +106,105 @@ impl Server {
 
 /// The pages of `server`.
 pub fn pages(server: &Arc<Server>) -> Pages {
-    let (ready, info, counted) = (server.clone(), server.clone(), server.clone());
-    Pages::new()
-        .read("/ready", "print server state, 200 where it is LIVE, else 503", move |_| ready.ready())
-        .read("/server_info", "print version, state, options and drivers", move |_| {
-            Reply::json(&info.info(SystemTime::now()))
-        })
+    let with = |answer: fn(&Server, &Query) -> Reply| {
+        let server = server.clone();
+        move |query: &Query| answer(&server, query)
+    };
+    let pages = Pages::new()
+        .read("/ready", "print server state, 200 where it is LIVE, else 503", with(|server, _| server.ready()))
+        .read(
+            "/server_info",
+            "print version, state, options and drivers",
+            with(|server, _| Reply::json(&server.info(SystemTime::now()))),
+        )
         .read(
             "/stats",
-            "print statistics; ?format=json, ?filter=REGEX, ?usedonly, ?type=Counters|Gauges",
-            move |query| stats(counted.handle.stats(), query),
+            "print statistics; ?usedonly, ?filter=REGEX, ?invert_filter, ?format=text|json|prometheus, \
+             ?type=Counters|Gauges|Histograms, ?histogram_buckets=summary|cumulative|disjoint|detailed",
+            with(|server, query| admin::stats(server.handle.stats(), server.numbers(SystemTime::now()), query)),
         )
+        .read(
+            "/stats/prometheus",
+            "print statistics in Prometheus' format; ?usedonly, ?filter=REGEX, ?histogram_buckets=cumulative|summary",
+            with(|server, query| {
+                admin::prometheus(server.handle.stats(), server.numbers(SystemTime::now()), query)
+            }),
+        )
+        .read(
+            "/listeners",
+            "print where listeners listen; ?format=text|json",
+            with(|server, query| admin::listeners(&server.handle, query)),
+        )
+        .read(
+            "/clusters",
+            "print clusters and their endpoints; ?format=text|json, ?filter=REGEX",
+            with(|server, query| admin::clusters(&server.handle, query, |_| false)),
+        );
+    fixed(acting(pages, server))
+}
+
+/// The pages that change something.
+fn acting(pages: Pages, server: &Arc<Server>) -> Pages {
+    let counted = server.clone();
+    pages
+        .act(
+            "/logging",
+            "print levels of the log and change them; ?level=LEVEL for all, ?NAME=LEVEL, ?paths=NAME:LEVEL,NAME:LEVEL",
+            log_levels,
+        )
+        .act("/reset_counters", "have all counters begin at zero", move |_| {
+            counted.handle.stats().reset_counters();
+            Reply::text(Status::OK, "OK\n")
+        })
         .act("/quitquitquit", "exit as on SIGTERM", |_| {
             match signal_hook::low_level::raise(signal_hook::consts::SIGTERM) {
                 Ok(()) => Reply::text(Status::OK, "OK\n"),
                 Err(error) => Reply::text(Status::INTERNAL_SERVER_ERROR, format!("{error}\n")),
             }
         })
+}
+
+/// Pages whose subject is not here, in the form that their readers expect.
+fn fixed(pages: Pages) -> Pages {
+    pages
+        .read("/certs", "print certificates in use: there are none", |_| {
+            Reply::json(&json!({ "certificates": [] }))
+        })
+        .read("/runtime", "print runtime values: there are none", |_| {
+            Reply::json(&json!({"entries": {}, "layers": []}))
+        })
+        .read("/memory", "print memory in use, in bytes, as the kernel sees it", |_| memory::page())
+        .read("/hot_restart_version", "print that there is no hot restart", |_| {
+            Reply::text(Status::OK, "disabled\n")
+        })
+        .read("/contention", "print that no locks are traced", |_| {
+            Reply::text(Status::OK, "There are no locks between lanes, so none are traced.\n")
+        })
+}
+
+/// `/logging`.
+fn log_levels(query: &Query) -> Reply {
+    let changed = logging::change(|levels| {
+        for (name, value) in query.pairs() {
+            match name {
+                "level" => levels.set_all(logging::level(value)?),
+                "paths" | "group" => levels.set_list(value)?,
+                name if LOGGERS.contains(&name) => levels.set(name, logging::level(value)?),
+                name => {
+                    return Err(format!("unknown logger name {name:?}; there are {}", LOGGERS.join(", ")));
+                }
+            }
+        }
+        Ok(())
+    });
+    match changed {
+        Ok(levels) => {
+            let lines = levels.list().into_iter();
+            let lines = lines.map(|(logger, level)| format!("  {logger}: {}\n", logging::name(level)));
+            Reply::text(Status::OK, format!("active loggers:\n{}\n", lines.collect::<String>()))
+        }
+        Err(problem) => Reply::text(Status::BAD_REQUEST, format!("{problem}\n")),
+    }
 }
 
 /// As Envoy's `ServerInfo.State` is written.
@@ -99,8 +221,18 @@ fn options(args: &Args, lanes: usize) -> Value {
     let mut options = json!({
         "concurrency": lanes,
         "mode": if args.mode == crate::args::Mode::Serve { "Serve" } else { "Validate" },
-        "log_level": args.log_level.as_str().to_ascii_lowercase(),
+        "log_level": logging::name(args.log.levels.all()),
+        "component_log_level": args.log.levels.component_list(),
+        "log_format": args.log.pattern.text(),
+        "log_path": text(args.log.path.as_deref()),
+        "service_node": args.node.id.as_deref().unwrap_or_default(),
+        "service_cluster": args.node.cluster.as_deref().unwrap_or_default(),
+        "service_zone": args.node.zone.as_deref().unwrap_or_default(),
+        "admin_address_path": text(args.admin_address_path.as_deref()),
+        "file_flush_interval": format!("{}s", args.file_flush_interval.as_secs_f64()),
         "drain_time": seconds(args.drain_time),
+        "drain_strategy": "Immediate",
+        "disable_hot_restart": true,
         "backend": args.backend.to_string(),
     });
     let texts = [
@@ -113,6 +245,10 @@ fn options(args: &Args, lanes: usize) -> Value {
         }
     }
     options
+}
+
+fn text(path: Option<&std::path::Path>) -> String {
+    path.map(|path| path.display().to_string()).unwrap_or_default()
 }
 
 fn lane(report: &Report) -> Value {

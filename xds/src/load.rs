@@ -4,6 +4,7 @@
 use std::{fs, path::PathBuf};
 
 use crate::{
+    args::Identity,
     bootstrap::{self, Syntax},
     message::schema::Schema,
     problem::Problem,
@@ -17,6 +18,8 @@ pub struct Source {
     pub path: Option<PathBuf>,
     /// A text in YAML, merged over the file.
     pub yaml: Option<String>,
+    /// Parts of the node that the command line says.
+    pub node: Identity,
     /// What to use where there is neither.
     pub default: &'static str,
 }
@@ -55,6 +58,7 @@ impl Source {
         if let Some(text) = self.yaml.as_deref().or(default) {
             bootstrap::merge(&mut read, &bootstrap::read(&schema, text, Syntax::Yaml)?);
         }
+        bootstrap::identify(&mut read, &self.node);
         bootstrap::validate(&schema, &read)?;
         translate::bootstrap(&schema, read)
     }
@@ -68,6 +72,7 @@ mod tests {
         Source {
             path: path.map(PathBuf::from),
             yaml: yaml.map(str::to_owned),
+            node: Identity::default(),
             default: include_str!("default.yaml"),
         }
     }
@@ -89,6 +94,9 @@ mod tests {
         let both = source(file.to_str(), Some(over)).load().unwrap();
         fs::remove_file(&file).unwrap();
         assert_eq!(both.node, Some(serde_json::json!({"id": "c", "cluster": "b"})));
+        let identity = Identity { id: Some("d".into()), zone: Some("z".into()), ..Identity::default() };
+        let said = Source { node: identity, ..source(None, Some(over)) }.load().unwrap();
+        assert_eq!(said.node, Some(serde_json::json!({"id": "d", "locality": {"zone": "z"}})));
         let names: Vec<_> = both.config.clusters.iter().map(|cluster| cluster.name.as_str()).collect();
         assert_eq!(names, ["one", "two"]);
     }

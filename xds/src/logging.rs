@@ -1,76 +1,106 @@
-//! The log: one line an event on standard error, in the shape of Envoy's default format. Owns the writer; lanes log only what
-//! happens rarely.
+//! The log: one line an event on standard error or in a file, in the shape of Envoy's default format or of `--log-format`.
+//! Owns the levels, which may change while it runs, and the writer; lanes log only what happens rarely.
+
+mod levels;
+mod pattern;
 
 use std::{
+    fs::{File, OpenOptions},
     io::{self, Write as _},
-    time::{SystemTime, UNIX_EPOCH},
+    path::Path,
+    sync::{Mutex, OnceLock, PoisonError},
+    time::SystemTime,
 };
 
 use log::{LevelFilter, Log, Metadata, Record};
 
-/// Sends every record up to `level` to standard error. Once per process; a later call only sets the level.
-pub(crate) fn start(level: LevelFilter) {
-    // An embedding program's own logger stays.
-    let _ = log::set_logger(&Stderr);
-    log::set_max_level(level);
+pub(crate) use levels::{LOGGERS, Levels, level};
+pub(crate) use pattern::Pattern;
+
+/// How the process logs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// `-l`, `--component-log-level`: what is logged.
+    pub levels: Levels,
+    /// `--log-format`: how a line looks.
+    pub pattern: Pattern,
+    /// `--log-path`: where to, standard error where `None`.
+    pub path: Option<std::path::PathBuf>,
 }
 
-struct Stderr;
+/// Sends every record that the settings want to where they say. Once per process; a later call only sets the levels.
+///
+/// # Errors
+/// The file cannot be written.
+pub(crate) fn start(settings: &Settings) -> io::Result<()> {
+    let file = settings.path.as_deref().map(open).transpose()?;
+    let fresh = Logger { levels: Mutex::default(), pattern: settings.pattern.clone(), file };
+    let logger = LOGGER.get_or_init(|| fresh);
+    // An embedding program's own logger stays.
+    let _ = log::set_logger(logger);
+    logger.set(settings.levels.clone());
+    Ok(())
+}
 
-impl Log for Stderr {
-    fn enabled(&self, _: &Metadata<'_>) -> bool {
-        true
+/// Changes what is logged from now on, and says what that is.
+///
+/// # Errors
+/// What is wrong with the change, in words; nothing is changed then.
+pub(crate) fn change(change: impl FnOnce(&mut Levels) -> Result<(), String>) -> Result<Levels, String> {
+    let Some(logger) = LOGGER.get() else { return Err("the program logs in its own way".into()) };
+    let mut levels = logger.levels().clone();
+    change(&mut levels)?;
+    logger.set(levels.clone());
+    Ok(levels)
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(path)
+}
+
+static LOGGER: OnceLock<Logger> = OnceLock::new();
+
+struct Logger {
+    levels: Mutex<Levels>,
+    pattern: Pattern,
+    file: Option<File>,
+}
+
+impl Logger {
+    fn levels(&self) -> std::sync::MutexGuard<'_, Levels> {
+        self.levels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, levels: Levels) {
+        log::set_max_level(levels.most());
+        *self.levels() = levels;
+    }
+}
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= self.levels().of(metadata.target())
     }
 
     fn log(&self, record: &Record<'_>) {
-        let level = record.level().as_str().to_ascii_lowercase();
-        let line =
-            format!("[{}][{level}][{}] {}\n", stamp(SystemTime::now()), record.target(), record.args());
-        // One write a line keeps lines of several threads apart. A closed standard error is no reason to stop serving.
-        let _ = io::stderr().lock().write_all(line.as_bytes());
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let line = self.pattern.line(record, SystemTime::now());
+        // One write a line keeps lines of several threads apart. A log that cannot be written is no reason to stop serving.
+        let _ = match &self.file {
+            Some(file) => (&*file).write_all(line.as_bytes()),
+            None => io::stderr().lock().write_all(line.as_bytes()),
+        };
     }
 
     fn flush(&self) {}
 }
 
-/// UTC to the millisecond: `2026-01-31 23:59:59.123`.
-fn stamp(at: SystemTime) -> String {
-    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (days, second) = ((since.as_secs() / 86_400) as i64, since.as_secs() % 86_400);
-    let (year, month, day) = date(days);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{:03}", since.subsec_millis())
-}
-
-/// Year, month and day of the `days`th day after 1970-01-01. Years are counted from March, so that a leap day is the last
-/// day of its year and every 400 years have the same length.
-fn date(days: i64) -> (i64, i64, i64) {
-    let days = days + 719_468;
-    let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day_of_month = day - (153 * month + 2) / 5 + 1;
-    let january = month >= 10;
-    (era * 400 + year + i64::from(january), if january { month - 9 } else { month + 3 }, day_of_month)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-
-    #[test]
-    fn stamps_are_utc() {
-        let table = [
-            (0, "1970-01-01 00:00:00.000"),
-            (951_782_399_999, "2000-02-28 23:59:59.999"),
-            (951_782_400_000, "2000-02-29 00:00:00.000"),
-            (4_107_542_400_000, "2100-03-01 00:00:00.000"),
-            (1_767_225_599_001, "2025-12-31 23:59:59.001"),
-        ];
-        for (millis, expected) in table {
-            assert_eq!(stamp(UNIX_EPOCH + Duration::from_millis(millis)), expected);
-        }
+/// The level's name as Envoy writes it.
+pub(crate) fn name(level: LevelFilter) -> String {
+    match level {
+        LevelFilter::Warn => "warning".into(),
+        level => level.as_str().to_ascii_lowercase(),
     }
 }

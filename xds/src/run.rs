@@ -41,12 +41,12 @@ pub fn run(profile: &Profile, args: impl IntoIterator<Item = OsString>) -> ExitC
         }
         Ok(Command::Version) => print(&format!("{} {}\n", profile.name, info::VERSION)),
         Ok(Command::Run(args)) => {
-            logging::start(args.log_level);
             let source = source(profile, &args);
-            let outcome = match args.mode {
+            let logging = logging::start(&args.log).map_err(|error| trouble("--log-path", &error));
+            let outcome = logging.and_then(|()| match args.mode {
                 Mode::Validate => validate(profile, &source),
                 Mode::Serve => serve(profile, args, &source),
-            };
+            });
             outcome.unwrap_or_else(|problems| report(&source, &problems))
         }
         Err(what) => {
@@ -60,6 +60,7 @@ fn source(profile: &Profile, args: &Args) -> Source {
     Source {
         path: args.config_path.clone(),
         yaml: args.config_yaml.clone(),
+        node: args.node.clone(),
         default: profile.default_bootstrap,
     }
 }
@@ -119,7 +120,13 @@ fn start(profile: &Profile, args: Args, first: &Translated) -> Result<Running, V
     let admin = match &first.admin {
         Some(at) => {
             let admin = Admin::start(at, dump.page(info::pages(&server)));
-            Some(admin.map_err(|error| trouble(&format!("the admin at {at}"), &error))?)
+            let admin = admin.map_err(|error| trouble(&format!("the admin at {at}"), &error))?;
+            if let Some(path) = server.args().admin_address_path.as_deref() {
+                let written = std::fs::write(path, admin.local().to_string());
+                written
+                    .map_err(|error| trouble(&format!("--admin-address-path {}", path.display()), &error))?;
+            }
+            Some(admin)
         }
         None => None,
     };

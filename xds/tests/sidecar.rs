@@ -224,6 +224,37 @@ fn the_admin_does_not_move_without_a_restart() {
     assert_eq!(Client::connect(admin).request("GET /ready", "").0, 200);
 }
 
+#[test]
+fn the_admin_shows_what_there_is() {
+    let sidecar = Sidecar::start(&example());
+    let ingress = sidecar.at("listener \"ingress\"");
+    Client::connect(ingress).request("POST /", "hello");
+    let mut admin = Client::connect(sidecar.at("the admin listens on"));
+    let mut page = |target: &str| admin.request(target, "");
+    let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+    assert!(page("GET /listeners").1.contains(&format!("ingress::{ingress}\n")));
+    let listeners = json(&page("GET /listeners?format=json").1);
+    let address = &listeners["listener_statuses"][1]["local_address"]["socket_address"];
+    assert_eq!(address["port_value"], ingress.port(), "{listeners}");
+    assert!(page("GET /clusters").1.contains("echo::default_priority::max_requests::1024\n"));
+    let clusters = json(&page("GET /clusters?format=json&filter=^echo$").1);
+    assert_eq!(clusters["cluster_statuses"][0]["host_statuses"][0]["weight"], 1, "{clusters}");
+    let (_, metrics) = page("GET /stats/prometheus?filter=rq_time");
+    let time = "envoy_http_downstream_rq_time_count{envoy_http_conn_manager_prefix=\"ingress\"} 1\n";
+    assert!(metrics.contains(time), "{metrics}");
+    assert!(page("GET /stats?filter=server.live").1.starts_with("server.live: 1\n"));
+    assert!(page("POST /logging?run=debug").1.contains("  run: debug\n"));
+    assert_eq!(page("POST /logging?walk=debug").0, 400);
+    assert_eq!(page("POST /reset_counters"), (200, "OK\n".into()));
+    assert_eq!(
+        page("GET /stats?filter=ingress.downstream_rq_total").1,
+        "http.ingress.downstream_rq_total: 0\n"
+    );
+    for target in ["/certs", "/runtime", "/memory", "/hot_restart_version", "/contention", "/help"] {
+        assert_eq!(page(&format!("GET {target}")).0, 200, "{target}");
+    }
+}
+
 /// A request whose body never ends keeps the drain waiting; the second signal does not wait.
 #[test]
 fn sigterm_drains_and_a_second_one_does_not_wait() {

@@ -11,7 +11,7 @@ use crate::{
     filter::Extensions,
     lane::{ChainCell, Current, HttpChain, Lane, Membership},
     listener::Open,
-    telemetry::{Cells, HttpStat},
+    telemetry::{Cells, HttpHistogram, HttpStat},
 };
 use corelane_io::{Buf, Chunk, Instant, Peer, Stream};
 use corelane_wire::h1::{BodyDecoder, BodyLimits, Framing};
@@ -282,6 +282,7 @@ impl Drop for Downstream {
         self.stats.dec(HttpStat::CxActive);
         self.stats.dec(HttpStat::CxHttp1Active);
         self.stats.inc(HttpStat::CxDestroy);
+        self.stats.record_ms(HttpHistogram::CxLength, self.lane.io().now() - self.meta.accepted);
         mem::take(&mut *self.halves.borrow_mut());
     }
 }

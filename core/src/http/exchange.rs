@@ -14,7 +14,7 @@ use crate::{
     error::{Error, Kind, Timeout},
     filter::{Cx, Exchange, Next, Request, Response},
     lane::HttpChain,
-    telemetry::{Cells, ClusterStat, HttpStat},
+    telemetry::{Cells, ClusterHistogram, ClusterStat, HttpHistogram, HttpStat},
 };
 use corelane_io::{Buf, Chunk};
 use corelane_wire::{
@@ -104,6 +104,7 @@ fn run<'a>(
             poll_bodies(&mut body, encoder, &exchange).await.map_err(|e| aborted(e, &chain))?;
         }
         drop(body);
+        served(&exchange);
         // 6. The response decides: a request that still flows is given up, and its connection with it.
         let open = exchange.pump.take().is_some();
         let complete = !open && downstream.body_done();
@@ -369,6 +370,19 @@ fn refuse(downstream: &Downstream, chain: &HttpChain, error: Error) -> Result<Af
     stats.inc(HttpStat::class(head.status()));
     downstream.lane.heads.recycle_response(head);
     Ok(After::Close)
+}
+
+/// Counts an exchange whose response has been handed over completely.
+fn served(exchange: &Exchange) {
+    let Exchange { downstream, chain, clock, .. } = exchange;
+    let now = downstream.lane.io().now();
+    chain.stats.record_ms(HttpHistogram::RqTime, now - clock.started());
+    if exchange.failure.get().is_none()
+        && let Some(pool) = &*exchange.pool.borrow()
+    {
+        let complete = clock.complete().unwrap_or(clock.started());
+        pool.stats.record_ms(ClusterHistogram::RqTime, now - complete);
+    }
 }
 
 /// Counts an exchange that ends in a reset.

@@ -1,10 +1,10 @@
 //! The names of all statistics, which are Envoy's where Envoy has one.
 
-use super::{Family, Kind};
+use super::{Family, HistogramFamily, Kind};
 
 /// Declares a family: one list for identifiers, names and kinds, so that they cannot disagree.
 macro_rules! family {
-    ($(#[$doc:meta])* $family:ident in $root:literal $(with codes $codes:literal)? { $($(#[$about:meta])* $stat:ident = $name:literal $kind:ident,)* }) => {
+    ($(#[$doc:meta])* $family:ident in $root:literal $(with codes $codes:literal)? histograms $histogram:ident { $($(#[$about:meta])* $stat:ident = $name:literal $kind:ident,)* }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum $family { $($(#[$about])* #[doc = concat!("`", $name, "`")] $stat,)* }
@@ -13,6 +13,7 @@ macro_rules! family {
             const ROOT: &'static str = $root;
             const NAMES: &'static [(&'static str, Kind)] = &[$(($name, Kind::$kind),)*];
             $(const CODES: Option<&'static str> = Some($codes);)?
+            type Histogram = $histogram;
             #[inline]
             fn index(self) -> usize {
                 self as usize
@@ -21,9 +22,67 @@ macro_rules! family {
     };
 }
 
+/// Declares the histograms of a family, in the same way.
+macro_rules! histograms {
+    ($(#[$doc:meta])* $family:ident { $($(#[$about:meta])* $stat:ident = $name:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $family { $($(#[$about])* #[doc = concat!("`", $name, "`")] $stat,)* }
+
+        impl HistogramFamily for $family {
+            const NAMES: &'static [&'static str] = &[$($name,)*];
+            #[inline]
+            fn index(self) -> usize {
+                self as usize
+            }
+        }
+    };
+}
+
+/// Of families without histograms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoHistogram {}
+
+impl HistogramFamily for NoHistogram {
+    const NAMES: &'static [&'static str] = &[];
+    fn index(self) -> usize {
+        match self {}
+    }
+}
+
+histograms! {
+    /// Times of a cluster, in milliseconds: `cluster.NAME.`.
+    ClusterHistogram {
+        /// From the end of a request to the end of its response.
+        RqTime = "upstream_rq_time",
+        /// To establish a connection.
+        CxConnect = "upstream_cx_connect_ms",
+        /// That a connection lived.
+        CxLength = "upstream_cx_length_ms",
+    }
+}
+
+histograms! {
+    /// Times of connection managers, in milliseconds: `http.PREFIX.`.
+    HttpHistogram {
+        /// From the head of a request to the end of its response.
+        RqTime = "downstream_rq_time",
+        /// That a connection lived.
+        CxLength = "downstream_cx_length_ms",
+    }
+}
+
+histograms! {
+    /// Times of a listener, in milliseconds: `listener.ADDRESS.`.
+    ListenerHistogram {
+        /// That a connection lived.
+        CxLength = "downstream_cx_length_ms",
+    }
+}
+
 family! {
     /// Of a cluster: `cluster.NAME.`.
-    ClusterStat in "cluster" with codes "upstream_rq_" {
+    ClusterStat in "cluster" with codes "upstream_rq_" histograms ClusterHistogram {
         CxTotal = "upstream_cx_total" Counter,
         CxActive = "upstream_cx_active" Gauge,
         CxHttp1Total = "upstream_cx_http1_total" Counter,
@@ -63,7 +122,7 @@ family! {
 
 family! {
     /// Of a cluster that finds its endpoints itself: `cluster.NAME.`.
-    DiscoveryStat in "cluster" {
+    DiscoveryStat in "cluster" histograms NoHistogram {
         /// Times it looked.
         Attempt = "update_attempt" Counter,
         /// Times it was told, if only that there is none.
@@ -79,7 +138,7 @@ family! {
 
 family! {
     /// Of the connection managers with one prefix: `http.PREFIX.`.
-    HttpStat in "http" {
+    HttpStat in "http" histograms HttpHistogram {
         CxTotal = "downstream_cx_total" Counter,
         CxActive = "downstream_cx_active" Gauge,
         CxHttp1Total = "downstream_cx_http1_total" Counter,
@@ -119,7 +178,7 @@ family! {
 
 family! {
     /// Of a listener: `listener.ADDRESS.`.
-    ListenerStat in "listener" {
+    ListenerStat in "listener" histograms ListenerHistogram {
         CxTotal = "downstream_cx_total" Counter,
         CxActive = "downstream_cx_active" Gauge,
         CxDestroy = "downstream_cx_destroy" Counter,
@@ -130,7 +189,7 @@ family! {
 
 family! {
     /// Of the TCP proxies with one prefix: `tcp.PREFIX.`.
-    TcpStat in "tcp" {
+    TcpStat in "tcp" histograms NoHistogram {
         CxTotal = "downstream_cx_total" Counter,
         CxNoRoute = "downstream_cx_no_route" Counter,
         CxRxBytes = "downstream_cx_rx_bytes_total" Counter,
@@ -142,7 +201,7 @@ family! {
 
 family! {
     /// Of the local rate limits with one prefix: `PREFIX.http_local_rate_limit.`.
-    LocalRateLimitStat in "" {
+    LocalRateLimitStat in "" histograms NoHistogram {
         /// Requests that the limit looked at.
         Enabled = "http_local_rate_limit.enabled" Counter,
         /// Requests that found a token.

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     error::{Error, Side},
     http::{Frame, body::poll_frame},
-    telemetry::{Cells, ClusterStat},
+    telemetry::{Cells, ClusterHistogram, ClusterStat},
 };
 use corelane_io::{Buf, Chunk, Instant, RecvHalf, SendHalf, Stream};
 use corelane_wire::h1::{BodyDecoder, BodyLimits, Framing};
@@ -29,13 +29,13 @@ pub(crate) struct Dialed {
 pub(crate) struct Slot {
     permit: Option<Permit>,
     pool: Rc<Pool>,
-    /// Whether the connection was established, and so is counted as one.
-    open: Cell<bool>,
+    /// Since when the connection is established, and so is counted as one.
+    open: Cell<Option<Instant>>,
 }
 
 impl Slot {
     pub(crate) fn new(permit: Permit, pool: Rc<Pool>) -> Slot {
-        Slot { permit: Some(permit), pool, open: Cell::new(false) }
+        Slot { permit: Some(permit), pool, open: Cell::new(None) }
     }
 
     pub(super) fn stats(&self) -> &Cells<ClusterStat> {
@@ -43,7 +43,7 @@ impl Slot {
     }
 
     pub(crate) fn opened(&self) {
-        self.open.set(true);
+        self.open.set(Some(self.pool.io.now()));
         self.pool.stats.inc(ClusterStat::CxTotal);
         self.pool.stats.inc(ClusterStat::CxActive);
     }
@@ -51,9 +51,10 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if self.open.get() {
+        if let Some(since) = self.open.get() {
             self.pool.stats.dec(ClusterStat::CxActive);
             self.pool.stats.inc(ClusterStat::CxDestroy);
+            self.pool.stats.record_ms(ClusterHistogram::CxLength, self.pool.io.now() - since);
         }
         // First the permit, then the news: who is told may look at once.
         self.permit = None;

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     compile, config,
     error::{Error, Kind},
-    telemetry::{Cells, ClusterStat},
+    telemetry::{Cells, ClusterHistogram, ClusterStat},
 };
 use corelane_io::{Io, Mailbox, Peer};
 use std::{
@@ -222,9 +222,11 @@ impl Pool {
 
     async fn dial(&self, host: &Host, slot: Slot) -> Result<Dialed, Error> {
         let within = self.members.borrow().spec.config().connect_timeout;
+        let began = self.io.now();
         let addrs = host.addrs.borrow().clone();
         match self.io.timeout(within, connect(&self.io, &addrs)).await {
             Ok(stream) => {
+                self.stats.record_ms(ClusterHistogram::CxConnect, self.io.now() - began);
                 slot.opened();
                 Ok(Dialed { stream, slot })
             }

@@ -1,0 +1,147 @@
+//! `/listeners` and `/clusters`: what is published now. Owns their forms, which are Envoy's (`envoy.admin.v3.Listeners` and
+//! `envoy.admin.v3.Clusters` as JSON).
+
+use super::{Query, Reply};
+use crate::{
+    compile::Cluster,
+    control::Handle,
+    upstream::{EndpointState, Limit},
+};
+use corelane_io::Peer;
+use corelane_wire::Status;
+use regex::Regex;
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+
+/// Answers `/listeners`: `name::address` lines, or JSON with `format=json`.
+pub fn listeners(handle: &Handle, query: &Query) -> Reply {
+    let listening = handle.listening();
+    match is_json(query) {
+        Ok(true) => {
+            let list = listening.iter().map(|(name, at)| json!({"name": name, "local_address": address(at)}));
+            Reply::json(&json!({ "listener_statuses": list.collect::<Vec<_>>() }))
+        }
+        Ok(false) => {
+            let lines = listening.iter().map(|(name, at)| format!("{name}::{at}\n"));
+            Reply::text(Status::OK, lines.collect::<String>())
+        }
+        Err(refusal) => refusal,
+    }
+}
+
+/// Answers `/clusters`: `name::what::value` lines, or JSON with `format=json`, of the clusters whose name contains the
+/// regular expression `filter`. `added_via_api` says of a cluster whether a control plane named it.
+pub fn clusters(handle: &Handle, query: &Query, added_via_api: impl Fn(&str) -> bool) -> Reply {
+    let filter = query.value("filter").filter(|filter| !filter.is_empty()).map(Regex::new).transpose();
+    let filter = match filter {
+        Ok(filter) => filter,
+        Err(error) => return Reply::text(Status::BAD_REQUEST, format!("Invalid regex: {error}\n")),
+    };
+    let is_json = match is_json(query) {
+        Ok(is_json) => is_json,
+        Err(refusal) => return refusal,
+    };
+    let snapshot = handle.snapshot();
+    let named = |name: &str| filter.as_ref().is_none_or(|filter| filter.is_match(name));
+    let chosen = snapshot.clusters().filter(|cluster| named(&cluster.config().name));
+    if is_json {
+        let list = chosen.map(|cluster| of_cluster(cluster, added_via_api(&cluster.config().name)));
+        return Reply::json(&json!({ "cluster_statuses": list.collect::<Vec<_>>() }));
+    }
+    let mut out = String::new();
+    for cluster in chosen {
+        lines(&mut out, cluster, added_via_api(&cluster.config().name));
+    }
+    Reply::text(Status::OK, out)
+}
+
+fn is_json(query: &Query) -> Result<bool, Reply> {
+    match query.value("format") {
+        None | Some("" | "text") => Ok(false),
+        Some("json") => Ok(true),
+        Some(_) => Err(Reply::text(Status::BAD_REQUEST, "usage: format=(json|text)\n")),
+    }
+}
+
+/// The four limits with Envoy's names.
+fn limits(cluster: &Cluster) -> [(&'static str, u32); 4] {
+    [
+        ("max_connections", Limit::Connections),
+        ("max_pending_requests", Limit::Pending),
+        ("max_requests", Limit::Requests),
+        ("max_retries", Limit::Retries),
+    ]
+    .map(|(name, limit)| (name, cluster.state().limit(limit)))
+}
+
+fn lines(out: &mut String, cluster: &Cluster, added_via_api: bool) {
+    let name = &cluster.config().name;
+    let alias = cluster.config().alt_stat_name.as_ref().unwrap_or(name);
+    // A string takes whatever it is given, here and below.
+    let _ = writeln!(out, "{name}::observability_name::{alias}");
+    for (limit, value) in limits(cluster) {
+        let _ = writeln!(out, "{name}::default_priority::{limit}::{value}");
+    }
+    let _ = writeln!(out, "{name}::added_via_api::{added_via_api}");
+    for (endpoint, config) in cluster.endpoints().iter().zip(&cluster.config().endpoints) {
+        let at = format!("{name}::{}", endpoint.addr());
+        if counts_requests(cluster) {
+            let _ = writeln!(out, "{at}::rq_active::{}", endpoint.active());
+        }
+        let weight = config.weight;
+        let facts = [("hostname", ""), ("health_flags", "healthy")];
+        for (fact, value) in facts {
+            let _ = writeln!(out, "{at}::{fact}::{value}");
+        }
+        let _ = writeln!(out, "{at}::weight::{weight}");
+        let facts = [("region", ""), ("zone", ""), ("sub_zone", ""), ("canary", "false"), ("priority", "0")];
+        for (fact, value) in facts {
+            let _ = writeln!(out, "{at}::{fact}::{value}");
+        }
+    }
+}
+
+/// Whether requests in flight are counted by endpoint, which only some balancers need.
+fn counts_requests(cluster: &Cluster) -> bool {
+    matches!(cluster.config().balancer, crate::config::Balancer::LeastRequest { .. })
+}
+
+fn of_cluster(cluster: &Cluster, added_via_api: bool) -> Value {
+    let config = cluster.config();
+    let thresholds: serde_json::Map<String, Value> =
+        limits(cluster).map(|(name, value)| (name.to_owned(), value.into())).into_iter().collect();
+    let endpoints = cluster.endpoints().iter().zip(&config.endpoints);
+    let mut status = json!({
+        "name": config.name,
+        "host_statuses": endpoints.map(|(state, endpoint)| host(cluster, state, endpoint.weight)).collect::<Vec<_>>(),
+        "circuit_breakers": {"thresholds": [thresholds]},
+        "observability_name": config.alt_stat_name.as_ref().unwrap_or(&config.name),
+    });
+    // Like every default of protobuf's, false is left out.
+    if added_via_api {
+        status["added_via_api"] = true.into();
+    }
+    status
+}
+
+fn host(cluster: &Cluster, endpoint: &EndpointState, weight: u32) -> Value {
+    let mut stats = Vec::new();
+    if counts_requests(cluster) {
+        stats.push(json!({"type": "GAUGE", "value": endpoint.active().to_string(), "name": "rq_active"}));
+    }
+    json!({
+        "address": address(endpoint.addr()),
+        "stats": stats,
+        "health_status": {"eds_health_status": "HEALTHY"},
+        "weight": weight,
+        "locality": {},
+    })
+}
+
+/// Envoy's `Address` as JSON.
+fn address(peer: &Peer) -> Value {
+    match peer.ip() {
+        Some(at) => json!({"socket_address": {"address": at.ip().to_string(), "port_value": at.port()}}),
+        None => json!({"pipe": {"path": peer.to_string()}}),
+    }
+}
