@@ -3,6 +3,7 @@
 
 mod cluster;
 mod listener;
+mod table;
 
 pub use cluster::Cluster;
 #[cfg(test)]
@@ -14,6 +15,7 @@ use crate::{
     config::{Config, ConfigError, Problems},
     control::Snapshot,
     filter::Registry,
+    route::RouteTable,
     telemetry::StatsStore,
 };
 use std::{collections::BTreeSet, sync::Arc};
@@ -31,7 +33,8 @@ impl Compiler {
         Compiler { registry, stats }
     }
 
-    /// Everything anew: `config` is all there will be. What is equal in `base` is taken from there, with its state.
+    /// Everything anew: `config` is all there will be, but for route tables that are resources of their own, which stay.
+    /// What is equal in `base` is taken from there, with its state.
     ///
     /// # Errors
     /// Everything that is wrong.
@@ -139,6 +142,17 @@ impl Edit<'_> {
     /// Removes a listener; its connections drain.
     pub fn remove_listener(&mut self, name: &str) {
         self.next.listeners.remove(name);
+    }
+
+    /// Adds or replaces a route table that is a resource of its own (see [`Compiler::routes`]). No listener is compiled for
+    /// it: those that name it serve it with their next request.
+    pub fn set_routes(&mut self, name: &str, table: Arc<RouteTable>) {
+        self.next.routes.insert(name.into(), table);
+    }
+
+    /// Removes a route table; listeners that name it answer 404 from then on.
+    pub fn remove_routes(&mut self, name: &str) {
+        self.next.routes.remove(name);
     }
 
     /// The edited snapshot.

@@ -13,6 +13,7 @@ pub(crate) use publish::{Control, control};
 use crate::{
     compile::{Cluster, Compiler, Edit, Listener},
     config::{Config, ConfigError, Problems},
+    route::RouteTable,
     telemetry::StatsStore,
 };
 use atomic_waker::AtomicWaker;
@@ -37,6 +38,8 @@ use std::{
 pub struct Snapshot {
     pub(crate) listeners: OrdMap<Arc<str>, Arc<Listener>>,
     pub(crate) clusters: OrdMap<Arc<str>, Arc<Cluster>>,
+    /// Those that are resources of their own.
+    pub(crate) routes: OrdMap<Arc<str>, Arc<RouteTable>>,
 }
 
 impl Snapshot {
@@ -48,6 +51,11 @@ impl Snapshot {
     /// The clusters, by name.
     pub fn clusters(&self) -> impl Iterator<Item = &Arc<Cluster>> {
         self.clusters.values()
+    }
+
+    /// The route tables that are resources of their own, with their names.
+    pub fn routes(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<RouteTable>)> {
+        self.routes.iter()
     }
 
     /// A cluster.

@@ -7,6 +7,7 @@ mod clusters;
 mod date;
 mod heads;
 mod life;
+mod tables;
 
 pub(crate) use apply::{Ack, Barrier, Change};
 pub use chain::ChainCell;
@@ -27,6 +28,7 @@ use std::{
     rc::Rc,
     sync::Arc,
 };
+use tables::Tables;
 
 /// A lane of the proxy.
 pub struct Lane {
@@ -37,6 +39,7 @@ pub struct Lane {
     pub(crate) heads: Heads,
     pub(crate) date: Date,
     clusters: Clusters,
+    pub(crate) tables: Tables,
     pub(crate) listeners: RefCell<BTreeMap<Arc<str>, Rc<ListenerSlot>>>,
     /// Sockets that were bound for a publish that is not applied yet, by listener.
     pub(crate) prepared: RefCell<BTreeMap<Arc<str>, Listener>>,
@@ -55,6 +58,7 @@ impl Lane {
             heads: Heads::default(),
             date: Date::default(),
             clusters: Clusters::default(),
+            tables: Tables::default(),
             listeners: RefCell::default(),
             prepared: RefCell::default(),
             changes: RefCell::default(),

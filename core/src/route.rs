@@ -111,6 +111,15 @@ impl RouteTable {
     }
 }
 
+impl PartialEq for RouteTable {
+    /// Compiled resources are equal if they are the same one: what did not change is not compiled again.
+    fn eq(&self, other: &RouteTable) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+impl Eq for RouteTable {}
+
 fn matches(matcher: &PathMatcher, path: &[u8]) -> bool {
     let same = |a: &[u8], b: &str| match matcher.case_sensitive {
         true => a == b.as_bytes(),

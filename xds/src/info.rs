@@ -18,12 +18,16 @@ use corelane_io::Report;
 use serde_json::{Value, json};
 
 use crate::{
+    agent::{Phase, Progress},
     args::Args,
     logging::{self, LOGGERS},
 };
 
 /// Of this build.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// `ServerInfo.State` where everything serves.
+const LIVE: &str = "LIVE";
 
 /// What the pages are about.
 #[derive(Debug)]
@@ -33,12 +37,32 @@ pub struct Server {
     started: SystemTime,
     /// `node` of the bootstrap; a reload may change it.
     node: Mutex<Option<Value>>,
+    /// How far the first configuration has come.
+    progress: Arc<Progress>,
 }
 
 impl Server {
     /// A server that began at `started`.
     pub fn new(args: Args, handle: Handle, started: SystemTime, node: Option<Value>) -> Self {
-        Self { args, handle, started, node: Mutex::new(node) }
+        let progress = Arc::new(Progress::new(Phase::Live));
+        Self { args, handle, started, node: Mutex::new(node), progress }
+    }
+
+    /// A server whose first configuration comes from elsewhere.
+    #[must_use]
+    pub fn following(mut self, progress: Arc<Progress>) -> Self {
+        self.progress = progress;
+        self
+    }
+
+    /// Envoy's `ServerInfo.State`.
+    fn state(&self) -> &'static str {
+        match (self.handle.state(), self.progress.phase()) {
+            (State::Draining, _) => "DRAINING",
+            (_, Phase::PreInitializing) | (State::PreInitializing, _) => "PRE_INITIALIZING",
+            (_, Phase::Initializing) => "INITIALIZING",
+            (State::Live, Phase::Live) => LIVE,
+        }
     }
 
     /// What a reload said about the node.
@@ -52,7 +76,7 @@ impl Server {
         let node = self.node.lock().unwrap_or_else(PoisonError::into_inner).clone();
         json!({
             "version": format!("corelane/{VERSION}"),
-            "state": name(self.handle.state()),
+            "state": self.state(),
             "hot_restart_version": "disabled",
             "command_line_options": options(&self.args, self.handle.reports().len()),
             "node": node.unwrap_or_else(|| json!({})),
@@ -71,18 +95,19 @@ impl Server {
     /// Statistics of the process as a whole, with Envoy's names.
     fn numbers(&self, now: SystemTime) -> Vec<Number> {
         let uptime = now.duration_since(self.started).unwrap_or_default().as_secs();
-        let state = self.handle.state();
+        let state = self.state();
         let snapshot = self.handle.snapshot();
         let memory = memory::Memory::read();
         let gauges = [
-            ("server.live", u64::from(state == State::Live)),
+            ("server.live", u64::from(state == LIVE)),
             // By the number of Envoy's `ServerInfo.State`.
             (
                 "server.state",
                 match state {
-                    State::Live => 0,
-                    State::Draining => 1,
-                    State::PreInitializing => 2,
+                    LIVE => 0,
+                    "DRAINING" => 1,
+                    "PRE_INITIALIZING" => 2,
+                    _ => 3,
                 },
             ),
             ("server.uptime", uptime),
@@ -98,9 +123,9 @@ impl Server {
     }
 
     fn ready(&self) -> Reply {
-        let state = self.handle.state();
-        let status = if state == State::Live { Status::OK } else { Status::SERVICE_UNAVAILABLE };
-        Reply::text(status, format!("{}\n", name(state)))
+        let state = self.state();
+        let status = if state == LIVE { Status::OK } else { Status::SERVICE_UNAVAILABLE };
+        Reply::text(status, format!("{state}\n"))
     }
 }
 
@@ -204,15 +229,6 @@ fn log_levels(query: &Query) -> Reply {
             Reply::text(Status::OK, format!("active loggers:\n{}\n", lines.collect::<String>()))
         }
         Err(problem) => Reply::text(Status::BAD_REQUEST, format!("{problem}\n")),
-    }
-}
-
-/// As Envoy's `ServerInfo.State` is written.
-fn name(state: State) -> &'static str {
-    match state {
-        State::PreInitializing => "PRE_INITIALIZING",
-        State::Live => "LIVE",
-        State::Draining => "DRAINING",
     }
 }
 

@@ -4,6 +4,7 @@
 //! publishes it. Whatever is set and not implemented is refused with its path; nothing is ignored in silence.
 #![forbid(unsafe_code)]
 
+pub mod agent;
 pub mod args;
 pub mod bootstrap;
 pub mod dump;
@@ -12,9 +13,12 @@ pub mod info;
 pub mod load;
 mod logging;
 pub mod message;
+pub mod missing;
 pub mod problem;
 pub mod profile;
 pub mod run;
 pub mod session;
+pub mod source;
 pub mod store;
 pub mod translate;
+pub mod transport;

@@ -23,11 +23,12 @@ use signal_hook::{
 };
 
 use crate::{
+    agent::{Agent, Phase, Progress, Setup},
     args::{Args, Command, HELP, Mode},
     dump::Dump,
     info::{self, Server},
     load::Source,
-    logging,
+    logging, missing,
     problem::Problem,
     profile::Profile,
     translate::Translated,
@@ -75,7 +76,7 @@ fn report(source: &Source, problems: &[Problem]) -> ExitCode {
 
 fn validate(profile: &Profile, source: &Source) -> Result<ExitCode, Vec<Problem>> {
     let translated = source.load()?;
-    let registry = (profile.filters)(Registry::new());
+    let registry = missing::register((profile.filters)(Registry::new()));
     let compiler = Compiler::new(Arc::new(registry), Arc::new(StatsStore::new(1)));
     compiler
         .compile(&Snapshot::default(), &translated.config)
@@ -105,17 +106,23 @@ struct Running {
     server: Arc<Server>,
     dump: Arc<Dump>,
     admin: Option<Admin>,
+    /// Where anything comes from elsewhere.
+    agent: Option<Agent>,
 }
 
 fn start(profile: &Profile, args: Args, first: &Translated) -> Result<Running, Vec<Problem>> {
     let started = SystemTime::now();
-    let mut builder = Proxy::builder().backend(args.backend).filters(profile.filters);
+    let filters = |filters| missing::register((profile.filters)(filters));
+    let mut builder = Proxy::builder().backend(args.backend).filters(filters);
     if let Some(lanes) = args.concurrency {
         builder = builder.lanes(lanes.get());
     }
     let proxy = builder.start().map_err(|error| trouble("the lanes do not start", &error))?;
     let handle = proxy.handle().clone();
-    let server = Arc::new(Server::new(args, handle.clone(), started, first.node.clone()));
+    let dynamic = first.dynamic.is_used();
+    let progress = Arc::new(Progress::new(if dynamic { Phase::PreInitializing } else { Phase::Live }));
+    let server = Server::new(args, handle.clone(), started, first.node.clone()).following(progress.clone());
+    let server = Arc::new(server);
     let dump = Arc::new(Dump::new(first.bootstrap.clone(), started, None));
     let admin = match &first.admin {
         Some(at) => {
@@ -130,8 +137,17 @@ fn start(profile: &Profile, args: Args, first: &Translated) -> Result<Running, V
         }
         None => None,
     };
-    handle.configure(&first.config).map_err(|problems| in_words_of_the_file(first, &problems))?;
-    Ok(Running { proxy, server, dump, admin })
+    let agent = if dynamic {
+        // The file's own mistakes end the start, as they do without a control plane.
+        handle.compile(&first.config).map_err(|problems| in_words_of_the_file(first, &problems))?;
+        let (config, dynamic) = (first.config.clone(), first.dynamic.clone());
+        let setup = Setup { handle, config, dynamic, progress, seed: Vec::new(), observers: Vec::new() };
+        Some(Agent::start(setup).map_err(|error| trouble("the agent does not start", &error))?)
+    } else {
+        handle.configure(&first.config).map_err(|problems| in_words_of_the_file(first, &problems))?;
+        None
+    };
+    Ok(Running { proxy, server, dump, admin, agent })
 }
 
 /// Does what signals say until the proxy has drained.
@@ -155,6 +171,9 @@ fn obey(
             }
             _ => {
                 draining = true;
+                if let Some(agent) = &running.agent {
+                    agent.door().stop();
+                }
                 log::info!("draining for up to {} s", drain_time.as_secs());
                 let (drained, end) = (running.proxy.handle().drain(drain_time), end.clone());
                 // Waits beside the signals, and then ends their loop.
@@ -177,10 +196,20 @@ fn reload(source: &Source, running: &Running, first: &Translated) {
             let what = "cannot be changed without a restart";
             return Err(vec![Problem::new("admin.address", what)]);
         }
-        let published = running.proxy.handle().configure(&next.config);
-        published.map_err(|problems| in_words_of_the_file(&next, &problems))?;
-        running.server.set_node(next.node);
-        running.dump.set_bootstrap(next.bootstrap, SystemTime::now());
+        let (node, bootstrap) = (next.node.clone(), next.bootstrap.clone());
+        match &running.agent {
+            Some(agent) => agent.door().reload(next)?,
+            None if next.dynamic.is_used() => {
+                let what = "cannot be added without a restart";
+                return Err(vec![Problem::new("dynamic_resources", what)]);
+            }
+            None => {
+                let published = running.proxy.handle().configure(&next.config);
+                published.map_err(|problems| in_words_of_the_file(&next, &problems))?;
+            }
+        }
+        running.server.set_node(node);
+        running.dump.set_bootstrap(bootstrap, SystemTime::now());
         Ok(())
     });
     release_freed_memory();

@@ -50,7 +50,7 @@ const FEATURES: [&str; 2] = ["xds.config.supports-resource-ttl", "xds.config.sup
 const NACK_TEXT: usize = 16 * 1024;
 
 /// Which of the two protocols a stream speaks (`ApiConfigSource.api_type`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Variant {
     /// `GRPC`, `AGGREGATED_GRPC`: every request lists all names, every response of a root type holds all resources.
     StateOfTheWorld,
@@ -256,6 +256,7 @@ impl Session {
     ) -> Option<Request> {
         self.stream.as_ref()?;
         if self.limiter.as_mut().is_some_and(|limiter| !limiter.has_token(now)) {
+            self.note_limit();
             return None;
         }
         let mut request = self.answer().or_else(|| self.change(held))?;
@@ -267,6 +268,19 @@ impl Session {
             request.set_node(self.options.node.clone());
         }
         Some(request)
+    }
+
+    /// How many answers wait to be sent (`pending_requests`).
+    pub fn pending(&self) -> u64 {
+        // A count fits in 64 bits.
+        self.stream.as_ref().map_or(0, |stream| stream.answers.len() as u64)
+    }
+
+    /// Counts a request that the rate limit holds up, if there is one.
+    fn note_limit(&mut self) {
+        if self.pending() > 0 {
+            self.stats.limited += 1;
+        }
     }
 
     /// When [`Session::poll`] may have more to send though nothing else happened: only under a [`Rate`].

@@ -69,6 +69,7 @@ struct Root {
     /// When the first answer is no longer waited for.
     deadline: Option<Duration>,
     answered: bool,
+    timed_out: bool,
     /// Whether it is still wanted; numbers of roots are not used again.
     wanted: bool,
 }
@@ -105,7 +106,15 @@ impl<T: Clone> Store<T> {
             self.timers.arm(at, Due::Root(self.roots.len()));
         }
         self.begun = true;
-        self.roots.push(Root { kind, source, timeout, deadline, answered: false, wanted: true });
+        self.roots.push(Root {
+            kind,
+            source,
+            timeout,
+            deadline,
+            answered: false,
+            timed_out: false,
+            wanted: true,
+        });
         self.interest.push(Interest { source, kind, what: Want::All });
     }
 
@@ -197,6 +206,7 @@ impl<T: Clone> Store<T> {
                 Due::Root(root) => {
                     self.roots[root].deadline = None;
                     self.roots[root].answered = true;
+                    self.roots[root].timed_out = true;
                     self.timeouts += 1;
                 }
             }
@@ -233,6 +243,27 @@ impl<T: Clone> Store<T> {
     /// How many resources have a form that warms.
     pub fn warming(&self) -> usize {
         self.warming
+    }
+
+    /// Whether nothing of these types, up to `last` in the order of publishing, is still awaited: what
+    /// [`Store::is_ready`] says of all, at this moment.
+    pub fn is_settled(&self, last: Kind) -> bool {
+        let answered = self.roots.iter().all(|root| root.answered || !root.wanted || root.kind > last);
+        let awaited = |entry: &table::Entry<T>| entry.warming.is_some() || entry.status == Status::Requested;
+        answered && !self.table.iter().any(|(_, entry)| entry.key.kind <= last && awaited(entry))
+    }
+
+    /// How many resources of a type have a form that warms.
+    pub fn warming_of(&self, kind: Kind) -> usize {
+        if self.warming == 0 {
+            return 0;
+        }
+        self.table.iter().filter(|(_, entry)| entry.key.kind == kind && entry.warming.is_some()).count()
+    }
+
+    /// How many wildcard subscriptions of a type were not answered in time.
+    pub fn root_timeouts(&self, kind: Kind) -> u64 {
+        self.roots.iter().filter(|root| root.kind == kind).map(|root| u64::from(root.timed_out)).sum()
     }
 
     /// How many fetches timed out (`init_fetch_timeout`).

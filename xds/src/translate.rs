@@ -8,23 +8,36 @@
 
 mod address;
 mod cluster;
+mod control;
 mod dns;
+mod dynamic;
 mod endpoint;
 mod extension;
 mod http;
 mod listener;
+mod node;
 mod origins;
+mod resource;
 mod rest;
 mod route;
+mod source;
 
-use std::{collections::BTreeSet, mem::take};
+use std::{collections::BTreeSet, mem::take, rc::Rc};
 
 use bytes::Bytes;
 use corelane::config::Config;
 use corelane_io::Peer;
-use corelane_proto::envoy::config::bootstrap::v3::{Admin as AdminMessage, Bootstrap};
+use corelane_proto::envoy::config::{
+    bootstrap::v3::{Admin as AdminMessage, Bootstrap},
+    cluster::v3::Cluster as ClusterMessage,
+    listener::v3::Listener as ListenerMessage,
+};
 
-pub use crate::translate::origins::Origins;
+pub use crate::translate::{
+    dynamic::Dynamic,
+    origins::Origins,
+    resource::{ClusterResource, Context, ExtensionSlot, ListenerResource, Resource},
+};
 use crate::{
     bootstrap,
     message::schema::Schema,
@@ -35,8 +48,10 @@ use crate::{
 /// A bootstrap as the proxy understands it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Translated {
-    /// What to publish.
+    /// What to publish. Complete where nothing is [`dynamic`](Translated::dynamic).
     pub config: Config,
+    /// What comes from elsewhere.
+    pub dynamic: Dynamic,
     /// Where the admin interface listens; nowhere where `None`.
     pub admin: Option<Peer>,
     /// The whole message in its wire form, as `/config_dump` shows it.
@@ -55,36 +70,77 @@ pub fn bootstrap(schema: &Schema, mut bootstrap: Bootstrap) -> Result<Translated
     let mut translator = Translator::new(schema);
     let root = Path::root("");
     let packed = bootstrap::pack(&bootstrap);
-    let node = take(&mut bootstrap.node).and_then(|node| translator.json(&node, &root.field("node")));
+    let mut dynamic = Dynamic::default();
+    let node = take(&mut bootstrap.node);
+    dynamic.node = node::identity(node.clone().unwrap_or_default());
+    let node = node.and_then(|node| translator.json(&node, &root.field("node")));
     let admin = take(&mut bootstrap.admin).and_then(|admin| translator.admin(admin, &root.field("admin")));
     translator.names(&mut bootstrap, &root);
     let mut config = Config::default();
-    if let Some(mut resources) = take(&mut bootstrap.static_resources) {
-        let path = root.field("static_resources");
-        let clusters = path.field("clusters");
-        for (at, cluster) in take(&mut resources.clusters).into_iter().enumerate() {
-            config.clusters.extend(translator.cluster(cluster, &clusters.index(at)));
-        }
-        translator.known_clusters = config.clusters.iter().map(|cluster| cluster.name.clone()).collect();
-        let listeners = path.field("listeners");
-        for (at, listener) in take(&mut resources.listeners).into_iter().enumerate() {
-            config.listeners.extend(translator.listener(listener, &listeners.index(at)));
-        }
-        translator.unique(config.clusters.iter().map(|cluster| cluster.name.as_str()), "cluster", &clusters);
-        translator.unique(
-            config.listeners.iter().map(|listener| listener.name.as_str()),
-            "listener",
-            &listeners,
-        );
-        translator.done(resources, &path);
-    }
+    let path = root.field("static_resources");
+    let mut resources = take(&mut bootstrap.static_resources).unwrap_or_default();
+    let listeners = take(&mut resources.listeners);
+    let clusters = take(&mut resources.clusters);
+    translator.done(resources, &path);
+    // Clusters that control planes are reached by, then control planes, then whatever comes from them.
+    let clusters = translator.split_control(clusters, &path.field("clusters"));
+    translator.dynamic(&mut bootstrap, &mut dynamic, &root);
+    translator.clusters(clusters, &mut config, &mut dynamic, &path.field("clusters"));
+    translator.listeners(listeners, &mut config, &mut dynamic, &path.field("listeners"));
     translator.without_effect(&mut bootstrap);
     translator.done(bootstrap, &root);
-    let (problems, origins) = translator.finish();
+    dynamic.references = take(&mut translator.references);
+    dynamic.sources = take(&mut translator.sources);
+    dynamic.control = take(&mut translator.control);
+    let problems = translator.problems();
+    let origins = take(&mut translator.origins);
     if !problems.is_empty() {
         return Err(problems);
     }
-    Ok(Translated { config, admin, bootstrap: packed, node, origins })
+    Ok(Translated { config, dynamic, admin, bootstrap: packed, node, origins })
+}
+
+impl Translator<'_> {
+    /// The bootstrap's clusters.
+    fn clusters(
+        &mut self,
+        clusters: Vec<(usize, ClusterMessage)>,
+        config: &mut Config,
+        dynamic: &mut Dynamic,
+        path: &Path<'_>,
+    ) {
+        // Every name of the file, so that the order in it does not matter.
+        let names = clusters.iter().map(|(_, cluster)| cluster.name.clone());
+        self.known_clusters = Rc::new(names.collect());
+        for (at, cluster) in clusters {
+            let Some(cluster) = self.cluster_resource(cluster, &path.index(at)) else { continue };
+            if let Some(endpoints) = cluster.endpoints {
+                dynamic.endpoints.insert(cluster.config.name.clone(), endpoints);
+            }
+            config.clusters.push(cluster.config);
+        }
+        let control: Vec<String> = self.control.keys().cloned().collect();
+        let names = config.clusters.iter().map(|cluster| cluster.name.as_str());
+        self.unique(names.chain(control.iter().map(String::as_str)), "cluster", path);
+    }
+
+    /// The bootstrap's listeners.
+    fn listeners(
+        &mut self,
+        listeners: Vec<ListenerMessage>,
+        config: &mut Config,
+        dynamic: &mut Dynamic,
+        path: &Path<'_>,
+    ) {
+        for (at, listener) in listeners.into_iter().enumerate() {
+            let Some(listener) = self.listener_resource(listener, &path.index(at)) else { continue };
+            if !listener.extensions.is_empty() {
+                dynamic.extensions.insert(listener.config.name.clone(), listener.extensions);
+            }
+            config.listeners.push(listener.config);
+        }
+        self.unique(config.listeners.iter().map(|listener| listener.name.as_str()), "listener", path);
+    }
 }
 
 impl Translator<'_> {

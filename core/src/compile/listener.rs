@@ -35,7 +35,8 @@ pub struct HttpChain {
     pub(crate) buffer_limit: usize,
     pub(crate) filters: Vec<FilterSpec>,
     pub(crate) router: RouterConfig,
-    pub(crate) table: RouteTable,
+    /// Where the configuration names no table that is a resource of its own.
+    pub(crate) table: Arc<RouteTable>,
     pub(crate) stats: Arc<Stats<HttpStat>>,
 }
 
@@ -146,6 +147,9 @@ pub(crate) fn check_clusters(
     let mut problems = Vec::new();
     for (i, chain) in config.chains.iter().enumerate() {
         let config::Terminal::Http(manager) = &chain.terminal else { continue };
+        if !manager.routes.validate_clusters {
+            continue;
+        }
         for (h, host) in manager.routes.virtual_hosts.iter().enumerate() {
             for (r, route) in host.routes.iter().enumerate() {
                 let Action::Forward(forward) = &route.action else { continue };
@@ -216,7 +220,7 @@ impl HttpChain {
                 buffer_limit,
                 filters,
                 router,
-                table,
+                table: Arc::new(table),
                 stats: stats.of(&config.stat_prefix),
             }),
             _ => Err(Problems(problems)),
@@ -282,14 +286,14 @@ impl HttpChain {
 }
 
 /// Compiles route tables.
-struct Routes<'a> {
-    registry: &'a Registry,
-    stats: &'a StatsStore,
-    problems: &'a mut Vec<ConfigError>,
+pub(super) struct Routes<'a> {
+    pub(super) registry: &'a Registry,
+    pub(super) stats: &'a StatsStore,
+    pub(super) problems: &'a mut Vec<ConfigError>,
 }
 
 impl Routes<'_> {
-    fn table(&mut self, config: &config::RouteConfiguration) -> RouteTable {
+    pub(super) fn table(&mut self, config: &config::RouteConfiguration) -> RouteTable {
         let mut table = RouteTable::new(config.ignore_port_in_host_matching);
         let none: Arc<[Override]> = Arc::new([]);
         let all = self.overrides("route_config", &config.per_filter_config, &none);

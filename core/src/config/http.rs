@@ -56,6 +56,9 @@ pub struct HttpConnectionManager {
     pub default_host_for_http_10: Option<String>,
     /// Where requests go.
     pub routes: RouteConfiguration,
+    /// The name of a route table that is published as a resource of its own and serves in the place of `routes` (Envoy
+    /// `rds`). While there is none of this name, every request gets 404.
+    pub route_table: Option<String>,
     /// What requests pass, in order. The last is the router.
     pub filters: Vec<HttpFilter>,
 }
@@ -135,6 +138,7 @@ impl HttpConnectionManager {
             accept_http_10: false,
             default_host_for_http_10: None,
             routes,
+            route_table: None,
             filters: vec![HttpFilter::router()],
         }
     }

@@ -4,7 +4,7 @@ use super::ConfigValue;
 use std::{collections::BTreeMap, time::Duration};
 
 /// A route table (Envoy `RouteConfiguration`).
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RouteConfiguration {
     /// The name of the table; may be empty in a table that is part of its listener.
     pub name: String,
@@ -14,6 +14,22 @@ pub struct RouteConfiguration {
     pub ignore_port_in_host_matching: bool,
     /// Filter configuration for every route, by filter name, where nothing closer says otherwise.
     pub per_filter_config: BTreeMap<String, FilterOverride>,
+    /// Whether a listener with this table is refused where a route names a cluster that is not there (Envoy
+    /// `validate_clusters`). Never looked at in a table that is a resource of its own.
+    pub validate_clusters: bool,
+}
+
+impl Default for RouteConfiguration {
+    /// An empty table, with Envoy's defaults for one that is part of its listener.
+    fn default() -> Self {
+        RouteConfiguration {
+            name: String::new(),
+            virtual_hosts: Vec::new(),
+            ignore_port_in_host_matching: false,
+            per_filter_config: BTreeMap::new(),
+            validate_clusters: true,
+        }
+    }
 }
 
 /// The routes of some domains (Envoy `VirtualHost`).

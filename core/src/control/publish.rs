@@ -231,6 +231,7 @@ fn with_lane(io: &Io, run: impl FnOnce(Rc<Lane>)) {
 fn difference(last: &Snapshot, next: &Snapshot) -> Change {
     Change {
         clusters: last.clusters.diff(&next.clusters).map(|item| changed(&item)).collect(),
+        routes: last.routes.diff(&next.routes).map(|item| changed(&item)).collect(),
         listeners: last.listeners.diff(&next.listeners).map(|item| changed(&item)).collect(),
     }
 }

@@ -1,11 +1,12 @@
 //! Applying a publish to a lane: between events, in the order of the publishes, in slices. Owns the order inside one
-//! change: clusters come before the listeners that route to them and go after them.
+//! change: clusters come before the route tables and listeners that name them and go after them.
 
 use super::Lane;
 use crate::{
     compile::{Cluster, Listener},
     limits::APPLY_SLICE,
     listener::ListenerSlot,
+    route::RouteTable,
 };
 use atomic_waker::AtomicWaker;
 use std::{
@@ -22,12 +23,13 @@ use std::{
 #[derive(Debug, Default)]
 pub(crate) struct Change {
     pub(crate) clusters: Vec<(Arc<str>, Option<Arc<Cluster>>)>,
+    pub(crate) routes: Vec<(Arc<str>, Option<Arc<RouteTable>>)>,
     pub(crate) listeners: Vec<(Arc<str>, Option<Arc<Listener>>)>,
 }
 
 impl Change {
     fn len(&self) -> usize {
-        self.clusters.len() + self.listeners.len()
+        self.clusters.len() + self.routes.len() + self.listeners.len()
     }
 }
 
@@ -67,23 +69,38 @@ async fn apply_all(lane: Rc<Lane>) {
     }
 }
 
-/// A change as numbered steps: new clusters, listeners, removed clusters.
+/// A change as numbered steps: new clusters, route tables, listeners, removed route tables, removed clusters.
 struct Steps<'a>(&'a Change);
 
 impl Steps<'_> {
     fn len(&self) -> usize {
-        2 * self.0.clusters.len() + self.0.listeners.len()
+        2 * (self.0.clusters.len() + self.0.routes.len()) + self.0.listeners.len()
     }
 
-    fn run(&self, step: usize, lane: &Rc<Lane>) {
-        let Change { clusters, listeners } = self.0;
-        if let Some((name, spec)) = clusters.get(step) {
-            if spec.is_some() {
-                lane.clusters.set(name.clone(), spec.clone());
+    fn run(&self, mut step: usize, lane: &Rc<Lane>) {
+        let Change { clusters, routes, listeners } = self.0;
+        // Whether `step` is one among `n`; if not, it is counted from those that follow.
+        let mut among = |n: usize| {
+            let at = step;
+            step = step.wrapping_sub(n);
+            (at < n).then_some(at)
+        };
+        if let Some(at) = among(clusters.len()) {
+            if let (name, Some(spec)) = &clusters[at] {
+                lane.clusters.set(name.clone(), Some(spec.clone()));
             }
-        } else if let Some((name, spec)) = listeners.get(step - clusters.len()) {
+        } else if let Some(at) = among(routes.len()) {
+            if let (name, Some(table)) = &routes[at] {
+                lane.tables.set(name, Some(table.clone()));
+            }
+        } else if let Some(at) = among(listeners.len()) {
+            let (name, spec) = &listeners[at];
             ListenerSlot::apply(lane, name, spec.as_ref());
-        } else if let Some((name, None)) = clusters.get(step - clusters.len() - listeners.len()) {
+        } else if let Some(at) = among(routes.len()) {
+            if let (name, None) = &routes[at] {
+                lane.tables.set(name, None);
+            }
+        } else if let Some((name, None)) = among(clusters.len()).map(|at| &clusters[at]) {
             lane.clusters.set(name.clone(), None);
         }
     }

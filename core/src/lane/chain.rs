@@ -1,12 +1,12 @@
 //! What a lane makes of a compiled chain: its filters built, its routes resolved as they are used. Owns how a live
 //! connection sees a newer configuration.
 
-use super::{ClusterSlot, Lane};
+use super::{ClusterSlot, Lane, tables::TableSlot};
 use crate::{
     compile::{self, Terminal},
     config::{Action, Forward, Upstream},
     filter::{Entry, Made},
-    route::{Override, RouteInput, RouteSpec},
+    route::{Override, RouteInput, RouteSpec, RouteTable},
     telemetry::{Cells, HttpStat, TcpStat},
 };
 use corelane_wire::RequestHead;
@@ -140,8 +140,23 @@ pub(crate) struct HttpChain {
     filters: Box<[Made]>,
     /// Those that run where a route does not say otherwise.
     enabled: Rc<[Entry]>,
+    /// Where the table is a resource of its own.
+    slot: Option<Rc<TableSlot>>,
+    routes: RefCell<Routes>,
+}
+
+/// A route table and what this chain makes of its routes.
+struct Routes {
+    table: Arc<RouteTable>,
     /// By number in the table; made when first used, so that applying a table does not cost its length.
-    routes: Box<[OnceCell<Rc<Route>>]>,
+    made: Box<[OnceCell<Rc<Route>>]>,
+}
+
+impl Routes {
+    fn new(table: Arc<RouteTable>) -> Routes {
+        let made = table.routes().iter().map(|_| OnceCell::new()).collect();
+        Routes { table, made }
+    }
 }
 
 impl HttpChain {
@@ -161,9 +176,11 @@ impl HttpChain {
                 }
             })
             .collect();
-        let routes = spec.table.routes().iter().map(|_| OnceCell::new()).collect();
+        let slot = spec.config.route_table.as_ref().map(|name| lane.tables.slot(name));
+        let routes = Routes::new(slot.as_ref().map_or_else(|| spec.table.clone(), |slot| slot.table()));
         let stats = spec.stats.cells(lane.index());
-        let mut chain = HttpChain { spec, stats, filters, enabled: Rc::new([]), routes };
+        let routes = RefCell::new(routes);
+        let mut chain = HttpChain { spec, stats, filters, enabled: Rc::new([]), slot, routes };
         chain.enabled = chain.entries(|_| None);
         chain
     }
@@ -178,7 +195,7 @@ impl HttpChain {
             .collect()
     }
 
-    /// The route of a request.
+    /// The route of a request, by the newest table.
     #[inline]
     pub(crate) fn resolve(
         &self,
@@ -186,12 +203,26 @@ impl HttpChain {
         conn: &crate::conn::ConnMeta,
         lane: &Lane,
     ) -> Option<Rc<Route>> {
-        let at = self.spec.table.resolve(&RouteInput { head, conn, random: 0 })?;
-        Some(self.routes[at].get_or_init(|| Rc::new(self.route(at, lane))).clone())
+        if let Some(slot) = &self.slot {
+            self.renew(slot);
+        }
+        let routes = self.routes.borrow();
+        let at = routes.table.resolve(&RouteInput { head, conn, random: 0 })?;
+        let route = || Rc::new(self.route(routes.table.routes()[at].clone(), lane));
+        Some(routes.made[at].get_or_init(route).clone())
     }
 
-    fn route(&self, at: usize, lane: &Lane) -> Route {
-        let spec = self.spec.table.routes()[at].clone();
+    /// Takes the table that its slot has now, if that is another one.
+    #[inline]
+    fn renew(&self, slot: &TableSlot) {
+        if !slot.is(&self.routes.borrow().table) {
+            let newer = Routes::new(slot.table());
+            // Whoever holds routes of the old one holds those, not the table.
+            drop(self.routes.replace(newer));
+        }
+    }
+
+    fn route(&self, spec: Arc<RouteSpec>, lane: &Lane) -> Route {
         let about = |name: &str| spec.overrides.iter().find(|o| o.filter == name);
         let disabled = |o: &Override| o.disabled;
         let changes = self

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Exponential back-off with full jitter: the n-th wait is anything up to `base` times 2^n, and never more than `max`. A
 /// thousand proxies that lost the same control plane come back spread out.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Backoff {
     base: Duration,
     max: Duration,
@@ -40,18 +40,27 @@ impl Default for Backoff {
 }
 
 /// At most `burst` requests at once and `per_second` in the long run (`RateLimitSettings`).
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rate {
     /// `max_tokens`.
     pub burst: u32,
-    /// `fill_rate`, in requests per second.
-    pub per_second: f64,
+    /// The inverse of `fill_rate`, which is in requests per second.
+    pub interval: Duration,
+}
+
+impl Rate {
+    /// With a rate in requests per second. One that makes no sense is one request a day, rather than a division that panics.
+    pub fn new(burst: u32, per_second: f64) -> Self {
+        let day = Duration::from_secs(86_400);
+        let interval = Duration::try_from_secs_f64(1.0 / per_second).unwrap_or(day);
+        Self { burst: burst.max(1), interval: interval.clamp(Duration::from_nanos(1), day) }
+    }
 }
 
 impl Default for Rate {
     /// Envoy's, for an empty `RateLimitSettings`: 100, and 10 per second.
     fn default() -> Self {
-        Self { burst: 100, per_second: 10.0 }
+        Self::new(100, 10.0)
     }
 }
 
@@ -67,11 +76,7 @@ pub(crate) struct Limiter {
 
 impl Limiter {
     pub(crate) fn new(rate: Rate) -> Self {
-        // A rate that makes no sense is one token a day, rather than a division that panics.
-        let day = Duration::from_secs(86_400);
-        let interval = Duration::try_from_secs_f64(1.0 / rate.per_second).unwrap_or(day);
-        let interval = interval.clamp(Duration::from_nanos(1), day);
-        let burst = rate.burst.max(1);
+        let Rate { burst, interval } = rate;
         Self { interval, burst, tokens: burst, filled: Duration::ZERO }
     }
 
@@ -131,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_bucket_gives_its_burst_and_then_its_rate() {
-        let mut limiter = Limiter::new(Rate { burst: 3, per_second: 2.0 });
+        let mut limiter = Limiter::new(Rate::new(3, 2.0));
         let mut sent_at = |ms: u64| {
             let now = Duration::from_millis(ms);
             let mut sent = 0;

@@ -27,6 +27,14 @@ pub enum Request {
 }
 
 impl Request {
+    /// Its bytes on the wire.
+    pub fn encode(&self) -> Bytes {
+        match self {
+            Request::StateOfTheWorld(request) => request.encode_to_vec().into(),
+            Request::Delta(request) => request.encode_to_vec().into(),
+        }
+    }
+
     pub(crate) fn set_node(&mut self, node: Node) {
         match self {
             Request::StateOfTheWorld(request) => request.node = Some(node),

@@ -13,6 +13,8 @@ pub struct SessionStats {
     pub streams: u64,
     /// Attempts and streams that ended before anything was received.
     pub failures: u64,
+    /// Times a request had to wait for the rate limit (`rate_limit_enforced`).
+    pub limited: u64,
     /// Responses that were neither used nor answered.
     pub ignored: u64,
     /// Why the last stream ended or could not be opened.

@@ -222,7 +222,7 @@ impl Watched {
             let refused = entry.refused.as_ref().and_then(|refused| refused.body.as_ref());
             held.map(|held| &held.body).chain(refused).map(|body| body.bytes())
         });
-        let distinct: BTreeSet<&Bytes> = bodies.filter(|body| !body.is_empty()).collect();
+        let distinct: BTreeSet<&Bytes> = bodies.collect();
         assert_eq!(distinct.len(), store.bodies.len());
         let deadlines = entries().map(|entry| {
             usize::from(entry.deadlines.fetch.is_some()) + usize::from(entry.deadlines.expiry.is_some())

@@ -1,12 +1,14 @@
 //! The HTTP connection manager and its filters.
 
-use std::mem::take;
+use std::{mem::take, sync::Arc, time::Duration};
 
-use corelane::config::{Codec, HttpConnectionManager, HttpFilter, RouteConfiguration, ServerHeader};
+use corelane::config::{
+    Codec, ConfigValue, HttpConnectionManager, HttpFilter, RouteConfiguration, ServerHeader,
+};
 use corelane_proto::envoy::{
-    config::core::v3::{Http1ProtocolOptions, HttpProtocolOptions},
+    config::core::v3::{ExtensionConfigSource, Http1ProtocolOptions, HttpProtocolOptions},
     extensions::filters::network::http_connection_manager::v3::{
-        HttpConnectionManager as Message, HttpFilter as FilterMessage,
+        HttpConnectionManager as Message, HttpFilter as FilterMessage, Rds,
         http_connection_manager::{
             CodecType, PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation,
         },
@@ -15,8 +17,14 @@ use corelane_proto::envoy::{
 };
 
 use crate::{
+    missing,
     problem::Path,
-    translate::rest::{Translator, drop_default},
+    source,
+    store::Kind,
+    translate::{
+        resource::ExtensionSlot,
+        rest::{Translator, drop_default},
+    },
 };
 
 impl Translator<'_> {
@@ -36,21 +44,44 @@ impl Translator<'_> {
         }
         without_effect(&mut message);
         self.done(message, path);
-        manager.routes = routes?;
+        (manager.routes, manager.route_table) = routes?;
         Some(manager)
     }
 
-    fn route_specifier(&mut self, message: &mut Message, path: &Path<'_>) -> Option<RouteConfiguration> {
+    /// The table itself, or the name of one that is a resource of its own.
+    fn route_specifier(
+        &mut self,
+        message: &mut Message,
+        path: &Path<'_>,
+    ) -> Option<(RouteConfiguration, Option<String>)> {
         match message.route_specifier.take() {
             Some(RouteSpecifier::RouteConfig(routes)) => {
-                Some(self.routes(routes, &path.field("route_config")))
+                Some((self.routes(routes, true, &path.field("route_config")), None))
             }
-            // RDS and scoped routes are left to be reported; that there is one at all is a rule of the API.
+            Some(RouteSpecifier::Rds(rds)) => {
+                let table = self.rds(rds, &path.field("rds"))?;
+                Some((RouteConfiguration::default(), Some(table)))
+            }
+            // Scoped routes are left to be reported; that there is one at all is a rule of the API.
             other => {
                 message.route_specifier = other;
                 None
             }
         }
+    }
+
+    fn rds(&mut self, mut rds: Rds, path: &Path<'_>) -> Option<String> {
+        let name = take(&mut rds.route_config_name);
+        let source = rds.config_source.take();
+        if name.is_empty() {
+            self.refuse(&path.field("route_config_name"), "is required");
+        }
+        let source =
+            source.and_then(|source| self.config_source(source, Kind::Routes, &path.field("config_source")));
+        self.done(rds, path);
+        let source = source?;
+        self.refer(Kind::Routes, source, &name);
+        Some(source::key(source.source, &name))
     }
 
     fn timeouts(&mut self, manager: &mut HttpConnectionManager, message: &mut Message, path: &Path<'_>) {
@@ -106,27 +137,63 @@ impl Translator<'_> {
     fn http_filters(&mut self, filters: Vec<FilterMessage>, path: &Path<'_>) -> Vec<HttpFilter> {
         let mut list = Vec::with_capacity(filters.len());
         for (at, filter) in filters.into_iter().enumerate() {
-            list.extend(self.http_filter(filter, &path.index(at)));
+            list.extend(self.http_filter(filter, at, &path.index(at)));
         }
         list
     }
 
-    fn http_filter(&mut self, mut message: FilterMessage, path: &Path<'_>) -> Option<HttpFilter> {
+    fn http_filter(&mut self, mut message: FilterMessage, at: usize, path: &Path<'_>) -> Option<HttpFilter> {
         let typed = path.field("typed_config");
         let config = match message.config_type.take() {
             Some(ConfigType::TypedConfig(any)) => self.config_value(&any, &typed),
+            Some(ConfigType::ConfigDiscovery(discovery)) => {
+                let path = path.field("config_discovery");
+                self.discovered_filter(discovery, &message.name, at, &path)
+            }
             None => {
                 self.refuse(&typed, "is required");
-                None
-            }
-            other => {
-                message.config_type = other;
                 None
             }
         };
         let (name, disabled) = (take(&mut message.name), take(&mut message.disabled));
         self.done(message, path);
         Some(HttpFilter { name, config: config?, disabled })
+    }
+}
+
+impl Translator<'_> {
+    /// A filter whose configuration is a resource of its own: its default for now, or nothing that could serve.
+    fn discovered_filter(
+        &mut self,
+        mut discovery: ExtensionConfigSource,
+        name: &str,
+        at: usize,
+        path: &Path<'_>,
+    ) -> Option<ConfigValue> {
+        let source = discovery.config_source.take();
+        let source = match source {
+            Some(source) => self.config_source(source, Kind::Extension, &path.field("config_source")),
+            None => {
+                self.refuse(&path.field("config_source"), "is required");
+                None
+            }
+        };
+        let default = discovery.default_config.take();
+        let default = default.and_then(|any| self.config_value(&any, &path.field("default_config")));
+        // Until the resource comes: at once, or when it is no longer waited for.
+        let at_once = take(&mut discovery.apply_default_config_without_warming);
+        let types = take(&mut discovery.type_urls);
+        self.done(discovery, path);
+        let mut source = source?;
+        if at_once && default.is_some() {
+            source.timeout = Some(Duration::ZERO);
+        }
+        self.refer(Kind::Extension, source, name);
+        let types = types.iter().map(|url| url.rsplit('/').next().unwrap_or(url).to_owned()).collect();
+        let has_default = default.is_some();
+        let (source, name) = (source.source, Arc::from(name));
+        self.extensions.push(ExtensionSlot { filter: at, source, name, types, has_default });
+        Some(default.unwrap_or_else(|| ConfigValue::empty(missing::TYPE)))
     }
 }
 

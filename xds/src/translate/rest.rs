@@ -1,7 +1,12 @@
 //! The state of one translation and the way in which nothing is forgotten: [`Translator::done`] looks at what is left of a
 //! message after the translation took what it understands.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use corelane::config::DnsResolver;
 use prost::Name;
@@ -10,17 +15,33 @@ use prost_reflect::{DynamicMessage, ReflectMessage as _, SerializeOptions, Value
 use crate::{
     message::schema::Schema,
     problem::{Path, Problem},
-    translate::origins::Origins,
+    source::{ControlCluster, Sources},
+    store::{Reference, Source},
+    translate::{origins::Origins, resource::ExtensionSlot},
 };
 
 /// One translation of one file or resource.
 pub(super) struct Translator<'s> {
     pub(super) schema: &'s Schema,
-    /// Clusters that a route of a static table may name.
-    pub(super) known_clusters: BTreeSet<String>,
     /// Whom clusters ask for names that do not say it themselves.
     pub(super) bootstrap_resolver: DnsResolver,
+    /// Clusters that a route of a table that is checked may name.
+    pub(super) known_clusters: Rc<BTreeSet<String>>,
     pub(super) origins: Origins,
+    /// Clusters that speak HTTP/2.
+    pub(super) control: Arc<BTreeMap<String, ControlCluster>>,
+    /// The sources that are named, here or before.
+    pub(super) sources: Sources,
+    /// Where the resource itself came from; `None` for the bootstrap.
+    pub(super) from: Option<Source>,
+    /// Whether there is an aggregated stream.
+    pub(super) has_ads: bool,
+    /// Where clusters come from, if they come from anywhere.
+    pub(super) clusters_from: Option<Source>,
+    /// What the resource names.
+    pub(super) references: Vec<Reference>,
+    /// Filters of a listener whose configuration is a resource of its own.
+    pub(super) extensions: Vec<ExtensionSlot>,
     problems: Vec<Problem>,
 }
 
@@ -28,16 +49,23 @@ impl<'s> Translator<'s> {
     pub(super) fn new(schema: &'s Schema) -> Self {
         Self {
             schema,
-            known_clusters: BTreeSet::new(),
             bootstrap_resolver: DnsResolver::default(),
+            known_clusters: Rc::default(),
             origins: Origins::default(),
+            control: Arc::default(),
+            sources: Sources::default(),
+            from: None,
+            has_ads: false,
+            clusters_from: None,
+            references: Vec::new(),
+            extensions: Vec::new(),
             problems: Vec::new(),
         }
     }
 
-    /// What was found wrong, and where everything came from.
-    pub(super) fn finish(self) -> (Vec<Problem>, Origins) {
-        (self.problems, self.origins)
+    /// What was found wrong.
+    pub(super) fn problems(&mut self) -> Vec<Problem> {
+        std::mem::take(&mut self.problems)
     }
 
     pub(super) fn refuse(&mut self, path: &Path<'_>, what: impl Into<String>) {

@@ -36,11 +36,16 @@ struct Table {
 }
 
 impl Translator<'_> {
-    /// A table that is part of its listener.
-    pub(super) fn routes(&mut self, mut message: Message, path: &Path<'_>) -> RouteConfiguration {
+    /// A table. `inline`: it is part of its listener, and then its clusters are checked unless it says otherwise; one that
+    /// comes by RDS is checked only if it says so.
+    pub(super) fn routes(
+        &mut self,
+        mut message: Message,
+        inline: bool,
+        path: &Path<'_>,
+    ) -> RouteConfiguration {
         let table = Table {
-            // The default for a table in a file; one that comes by RDS is not checked.
-            validate_clusters: message.validate_clusters.take().unwrap_or(true),
+            validate_clusters: message.validate_clusters.take().unwrap_or(inline),
             body_max: message.max_direct_response_body_size_bytes.take().unwrap_or(DIRECT_RESPONSE_BODY),
         };
         let mut routes = RouteConfiguration {
@@ -48,6 +53,8 @@ impl Translator<'_> {
             ignore_port_in_host_matching: take(&mut message.ignore_port_in_host_matching),
             per_filter_config: self.overrides(take(&mut message.typed_per_filter_config), path),
             virtual_hosts: Vec::new(),
+            // Here, by the paths of the API; and once, not again when a cluster goes.
+            validate_clusters: false,
         };
         let list = path.field("virtual_hosts");
         for (at, host) in take(&mut message.virtual_hosts).into_iter().enumerate() {
@@ -184,6 +191,7 @@ impl Translator<'_> {
     }
 
     fn known(&mut self, table: &Table, cluster: &str, path: &Path<'_>) {
+        self.refer_to_cluster(cluster, path);
         if table.validate_clusters && !cluster.is_empty() && !self.known_clusters.contains(cluster) {
             self.refuse(path, format!("no cluster is named {cluster:?}"));
         }

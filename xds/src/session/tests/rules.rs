@@ -339,7 +339,7 @@ fn rule_13_proxies_that_lost_the_same_control_plane_come_back_spread_out() {
 
 #[test]
 fn rule_13_requests_keep_to_their_rate_and_leave_in_order() {
-    let rate = Some(Rate { burst: 1, per_second: 1.0 });
+    let rate = Some(Rate::new(1, 1.0));
     let node = Default::default();
     let (variant, source, backoff) = (DELTA, Source::ADS, Backoff::default());
     let mut client = Client::with(Options { variant, source, only: None, node, backoff, rate, seed: 1 }, 1);

@@ -1,0 +1,365 @@
+//! What the agent does with one event and in one turn. Owns the order: expire, connect, subscribe, publish, answer.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use corelane::config::Config;
+use tokio::sync::mpsc;
+
+use super::{
+    Input, Observer, Phase, Progress, Setup, State,
+    link::{Heard, Link, Planes},
+    publish::{Publisher, Unserved},
+    random::Random,
+    stats::Counts,
+};
+use crate::{
+    message::schema::Schema,
+    problem::Problem,
+    session::{Options, Receipt, Session},
+    source::Origin,
+    store::{Kind, Now, Refusal, Source, Store, Update, Verdict},
+    translate::{Context, Translated},
+    transport::Event,
+};
+
+/// Between two tries to bind a listener whose address is taken.
+const BIND_AGAIN: Duration = Duration::from_secs(5);
+
+/// The agent's own thread and all it works with.
+pub(super) struct Worker {
+    pub(super) state: State,
+    publisher: Publisher,
+    planes: Planes,
+    counts: Counts,
+    progress: Arc<Progress>,
+    observers: Vec<Box<dyn Observer>>,
+    schema: Schema,
+    random: Random,
+    began: Instant,
+    streams: mpsc::Sender<Input>,
+    /// Whether an update was settled that the observers have not been told of.
+    settled: bool,
+    /// When to try again to bind listeners.
+    bind_at: Option<Duration>,
+}
+
+impl Worker {
+    pub(super) fn new(setup: Setup, streams: mpsc::Sender<Input>) -> Self {
+        let Setup { handle, config, dynamic, progress, seed, observers } = setup;
+        let mut random = Random::new();
+        let planes = Planes::new(&dynamic.control);
+        let counts = Counts::new(&handle);
+        let state = State {
+            store: Store::new(random.next()),
+            sources: dynamic.sources.clone(),
+            links: BTreeMap::new(),
+            dynamic,
+        };
+        let mut worker = Self {
+            state,
+            publisher: Publisher::new(handle),
+            planes,
+            counts,
+            progress,
+            observers,
+            schema: Schema::load(),
+            random,
+            began: Instant::now(),
+            streams,
+            settled: false,
+            bind_at: None,
+        };
+        worker.begin(&config);
+        for update in seed {
+            report(&worker.apply(update));
+        }
+        worker
+    }
+
+    fn now(&self) -> Now {
+        Now { monotonic: self.began.elapsed(), wall: SystemTime::now() }
+    }
+
+    /// Tells the store what the bootstrap holds and what it wants.
+    fn begin(&mut self, config: &Config) {
+        let now = self.now();
+        let State { store, dynamic, .. } = &mut self.state;
+        if let Some(clusters) = dynamic.clusters {
+            let control = dynamic.control.keys();
+            for name in config.clusters.iter().map(|cluster| &cluster.name).chain(control) {
+                store.pin(Kind::Cluster, clusters.source, &Arc::from(name.as_str()));
+            }
+        }
+        if let Some(listeners) = dynamic.listeners {
+            for listener in &config.listeners {
+                store.pin(Kind::Listener, listeners.source, &Arc::from(listener.name.as_str()));
+            }
+        }
+        for reference in &dynamic.references {
+            // Clusters of static routes are there, or come by CDS.
+            if reference.kind != Kind::Cluster {
+                store.subscribe(reference.kind, reference.source, &reference.name, reference.timeout, now);
+            }
+        }
+        for (kind, all) in [(Kind::Cluster, dynamic.clusters), (Kind::Listener, dynamic.listeners)] {
+            if let Some(all) = all {
+                store.subscribe_all(kind, all.source, all.timeout, now);
+            }
+        }
+        self.publisher.set_static(config, dynamic, store);
+    }
+
+    /// Everything that can be done now.
+    pub(super) async fn turn(&mut self) {
+        loop {
+            let now = self.now();
+            self.state.store.expire(now);
+            self.connect(now.monotonic);
+            self.want();
+            self.speak(now.monotonic);
+            self.publish().await;
+            // Publishing takes time, and something may have fallen due meanwhile.
+            if self.wake_at().is_none_or(|at| at > Instant::now()) {
+                break;
+            }
+        }
+        if std::mem::take(&mut self.settled) {
+            for observer in &mut self.observers {
+                observer.settled(&self.state);
+            }
+        }
+        self.count();
+    }
+
+    /// When to take another turn though nothing happened.
+    pub(super) fn wake_at(&self) -> Option<Instant> {
+        let links = self.state.links.values().filter_map(Link::wake_at);
+        let at = links.chain(self.state.store.deadline()).chain(self.bind_at).min()?;
+        Some(self.began + at)
+    }
+
+    fn connect(&mut self, now: Duration) {
+        for link in self.state.links.values_mut() {
+            link.connect(now, &self.planes, &self.streams);
+        }
+    }
+
+    /// Tells the sessions what the store wants.
+    fn want(&mut self) {
+        for interest in self.state.store.interest() {
+            self.open(interest.source, interest.kind);
+            if let Some(link) = self.state.links.get_mut(&interest.source) {
+                link.session.subscribe(interest.kind, &interest.what);
+            }
+        }
+    }
+
+    fn speak(&mut self, now: Duration) {
+        let State { store, links, .. } = &mut self.state;
+        for link in links.values_mut() {
+            link.speak(now, |kind, source| store.held(kind, source));
+        }
+        // A source that was asked for a moment ago connects at once.
+        self.connect(now);
+    }
+
+    /// Makes the link of a source, if it is one and there is none yet.
+    fn open(&mut self, source: Source, kind: Kind) {
+        let State { sources, links, dynamic, .. } = &mut self.state;
+        if links.contains_key(&source) {
+            return;
+        }
+        let (api, only) = match sources.origin(source) {
+            // A reference to it is refused where there is none.
+            Origin::Aggregated => (dynamic.ads.clone().map(Arc::new), None),
+            Origin::Stream(of, api) => (Some(api.clone()), Some(*of)),
+            Origin::File(..) => (None, None),
+        };
+        let Some(api) = api else {
+            log::error!("{kind} of source {}: there is nothing to ask", source.0);
+            return;
+        };
+        let session = Session::new(Options {
+            variant: api.variant,
+            source,
+            only,
+            node: dynamic.node.clone(),
+            backoff: api.services[0].backoff.clone(),
+            rate: api.rate,
+            seed: self.random.next(),
+        });
+        links.insert(source, Link::new(source, session, api, only));
+    }
+
+    /// Takes what happened to a stream.
+    pub(super) async fn hear(&mut self, source: Source, attempt: u64, event: Event) {
+        let now = self.began.elapsed();
+        let Some(link) = self.state.links.get_mut(&source) else { return };
+        let (name, was_open) = (link.service().to_owned(), link.is_open());
+        match link.hear(attempt, event, now, &mut self.random) {
+            Heard::Nothing if !was_open && link.is_open() => {
+                log::info!("connected to control plane {name:?}")
+            }
+            Heard::Nothing => {}
+            Heard::Closed(why) => {
+                let next = link.session.connect_at().unwrap_or_default().saturating_sub(now);
+                log::warn!("control plane {name:?}: {why}; next attempt in {} ms", next.as_millis());
+            }
+            Heard::Response(receipt, update) => self.respond(source, receipt, update).await,
+        }
+    }
+
+    /// Applies a response, publishes what it changed and answers it.
+    async fn respond(&mut self, source: Source, receipt: Receipt, update: Update) {
+        let (kind, version) = (update.kind, update.version.clone());
+        let (set, removed) = (update.resources.len(), update.removed.len());
+        let mut verdict = self.apply(update);
+        let unserved = self.publish().await;
+        if kind == Kind::Listener {
+            let told = |Unserved { name, why }| Refusal { name: Some(name.to_string()), message: why };
+            verdict.refused.extend(unserved.into_iter().map(told));
+        }
+        report(&verdict);
+        let refused = verdict.refused.len();
+        log::debug!("{kind}, version {version:?}: {set} resources, {removed} removed, {refused} refused");
+        // Before the answer, so that one request carries all of it.
+        self.want();
+        if let Some(link) = self.state.links.get_mut(&source) {
+            link.session.settle(receipt, &verdict);
+        }
+        self.settled = true;
+    }
+
+    /// Puts an update into the store.
+    fn apply(&mut self, update: Update) -> Verdict {
+        let now = self.now();
+        let State { store, sources, dynamic, .. } = &mut self.state;
+        let known = match update.kind {
+            Kind::Listener | Kind::Routes => known_clusters(store, &self.publisher),
+            _ => BTreeSet::new(),
+        };
+        let mut context = Context {
+            schema: &self.schema,
+            compiler: self.publisher.compiler(),
+            base: self.publisher.snapshot(),
+            known_clusters: Rc::new(known),
+            control: dynamic.control.clone(),
+            sources,
+            from: update.source,
+            has_ads: dynamic.ads.is_some(),
+            clusters_from: dynamic.clusters.map(|clusters| clusters.source),
+        };
+        store.apply(update, now, |kind, name, bytes| context.translate(kind, name, bytes))
+    }
+
+    /// Publishes what the store says has changed. Gives the listeners that could not be bound.
+    async fn publish(&mut self) -> Vec<Unserved> {
+        let State { store, .. } = &mut self.state;
+        for change in store.changes() {
+            self.publisher.take(change, store);
+        }
+        if store.is_ready() {
+            self.publisher.serve();
+        }
+        if self.bind_at.is_some_and(|at| at <= self.began.elapsed()) {
+            self.publisher.retry();
+        }
+        let unserved = self.publisher.publish(store).await;
+        self.bind_at = self.publisher.has_unbound().then(|| self.began.elapsed() + BIND_AGAIN);
+        for Unserved { name, why } in &unserved {
+            log::error!("listener {name:?} is not served as it should be, and tried again: {why}");
+        }
+        let clusters = self.progress.phase() > Phase::PreInitializing || store.is_settled(Kind::Cluster);
+        self.progress.reach(match (store.is_ready(), clusters) {
+            (true, _) => Phase::Live,
+            (false, true) => Phase::Initializing,
+            (false, false) => Phase::PreInitializing,
+        });
+        unserved
+    }
+
+    /// Puts another static configuration in the place of the one in force.
+    pub(super) async fn reload(&mut self, next: Translated) -> Result<(), Vec<Problem>> {
+        let mut problems = fixed_parts(&self.state, &next);
+        if let Err(found) = self.publisher.check(&next.config) {
+            problems.extend(found.0.iter().map(|problem| next.origins.problem(problem)));
+        }
+        let names = next.config.clusters.iter().map(|cluster| (Kind::Cluster, &cluster.name));
+        let names =
+            names.chain(next.config.listeners.iter().map(|listener| (Kind::Listener, &listener.name)));
+        for (kind, name) in names.filter(|(kind, name)| self.publisher.is_given(*kind, name)) {
+            problems.push(Problem::new(
+                "static_resources",
+                format!("{kind} {name:?} comes from the control plane already"),
+            ));
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let now = self.now();
+        let State { store, dynamic, .. } = &mut self.state;
+        for reference in next.dynamic.references.iter().filter(|r| r.kind != Kind::Cluster) {
+            store.subscribe(reference.kind, reference.source, &reference.name, reference.timeout, now);
+        }
+        for old in dynamic.references.iter().filter(|r| r.kind != Kind::Cluster) {
+            let same = |new: &&crate::store::Reference| {
+                (new.kind, new.source, &new.name) == (old.kind, old.source, &old.name)
+            };
+            if next.dynamic.references.iter().find(same).is_none() {
+                store.unsubscribe(old.kind, old.source, &old.name);
+            }
+        }
+        self.publisher.set_static(&next.config, &next.dynamic, store);
+        *dynamic = next.dynamic;
+        let unserved = self.publish().await;
+        let told = unserved
+            .into_iter()
+            .map(|Unserved { name, why }| Problem::new(format!("listener {name:?}"), why));
+        let problems: Vec<_> = told.collect();
+        if problems.is_empty() { Ok(()) } else { Err(problems) }
+    }
+
+    fn count(&mut self) {
+        let now = self.began.elapsed();
+        self.counts.read(&self.state, &self.planes, self.publisher.published(), now);
+    }
+}
+
+/// Names that a route table which is checked may use.
+fn known_clusters(store: &Store<crate::translate::Resource>, publisher: &Publisher) -> BTreeSet<String> {
+    let held = store
+        .resources()
+        .filter(|view| view.kind == Kind::Cluster && (view.active.is_some() || view.warming.is_some()));
+    held.map(|view| view.name.to_string()).chain(publisher.fixed_clusters()).collect()
+}
+
+/// What of the dynamic part another bootstrap would change: it holds for as long as the process lives.
+fn fixed_parts(state: &State, next: &Translated) -> Vec<Problem> {
+    let (old, new) = (&state.dynamic, &next.dynamic);
+    let parts = [
+        ("node", old.node == new.node),
+        ("dynamic_resources.ads_config", old.ads == new.ads),
+        ("dynamic_resources.cds_config", old.clusters == new.clusters),
+        ("dynamic_resources.lds_config", old.listeners == new.listeners),
+        ("static_resources.clusters (those that speak HTTP/2)", old.control == new.control),
+        // The numbers of sources are those of the first bootstrap.
+        ("config_source", old.sources == new.sources),
+    ];
+    let changed = parts.iter().filter(|(_, same)| !same);
+    changed.map(|(path, _)| Problem::new(path, "cannot be changed without a restart")).collect()
+}
+
+/// Tells the operator what of an update is not used.
+fn report(verdict: &Verdict) {
+    for Refusal { name, message } in &verdict.refused {
+        log::error!("refused {}: {message}", name.as_deref().unwrap_or("a resource"));
+    }
+    for Refusal { name, message } in &verdict.skipped {
+        log::debug!("skipped {}: {message}", name.as_deref().unwrap_or("a resource"));
+    }
+}

@@ -1,0 +1,99 @@
+//! `dynamic_resources`: what does not stand in the bootstrap, and where it comes from. Owns which of the bootstrap's clusters
+//! are the control plane's.
+
+use std::{collections::BTreeMap, mem::take, rc::Rc, sync::Arc};
+
+use corelane_proto::envoy::config::{
+    bootstrap::v3::Bootstrap, cluster::v3::Cluster as ClusterMessage, core::v3::Node,
+};
+
+use crate::{
+    problem::Path,
+    source::{ApiSource, ControlCluster, Sources, Subscribed},
+    store::{Kind, Reference, Source},
+    translate::{resource::ExtensionSlot, rest::Translator},
+};
+
+/// What of a configuration comes from elsewhere.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Dynamic {
+    /// Who asks.
+    pub node: Node,
+    /// The aggregated stream.
+    pub ads: Option<ApiSource>,
+    /// Where clusters come from (CDS).
+    pub clusters: Option<Subscribed>,
+    /// Where listeners come from (LDS).
+    pub listeners: Option<Subscribed>,
+    /// Every source that the bootstrap names.
+    pub sources: Sources,
+    /// Clusters that speak HTTP/2, by name.
+    pub control: Arc<BTreeMap<String, ControlCluster>>,
+    /// What the static resources name.
+    pub references: Vec<Reference>,
+    /// Where the endpoints of static clusters come from, by cluster.
+    pub endpoints: BTreeMap<String, (Source, Arc<str>)>,
+    /// Filters of static listeners whose configuration is a resource of its own, by listener.
+    pub extensions: BTreeMap<String, Vec<ExtensionSlot>>,
+}
+
+impl Dynamic {
+    /// Whether anything comes from elsewhere.
+    pub fn is_used(&self) -> bool {
+        self.clusters.is_some() || self.listeners.is_some() || !self.references.is_empty()
+    }
+}
+
+impl Translator<'_> {
+    /// Translates the clusters that speak HTTP/2 and gives back the others, with their places.
+    pub(super) fn split_control(
+        &mut self,
+        clusters: Vec<ClusterMessage>,
+        path: &Path<'_>,
+    ) -> Vec<(usize, ClusterMessage)> {
+        let (mut others, mut control) = (Vec::new(), BTreeMap::new());
+        for (at, mut cluster) in clusters.into_iter().enumerate() {
+            let path = path.index(at);
+            match self.http2(&mut cluster, &path) {
+                Some(options) => {
+                    let cluster = self.control_cluster(cluster, options, &path);
+                    let name = cluster.name.clone();
+                    if control.insert(name.clone(), cluster).is_some() {
+                        self.refuse(&path, format!("a second cluster is named {name:?}"));
+                    }
+                }
+                None => others.push((at, cluster)),
+            }
+        }
+        self.control = Arc::new(control);
+        let names = others.iter().map(|(_, cluster)| cluster.name.clone());
+        self.known_clusters = Rc::new(names.collect());
+        others
+    }
+
+    /// Takes `dynamic_resources`.
+    pub(super) fn dynamic(&mut self, bootstrap: &mut Bootstrap, dynamic: &mut Dynamic, root: &Path<'_>) {
+        let Some(mut message) = take(&mut bootstrap.dynamic_resources) else { return };
+        let path = root.field("dynamic_resources");
+        if let Some(ads) = message.ads_config.take() {
+            self.has_ads = true;
+            dynamic.ads = self.api_source(ads, &path.field("ads_config"));
+        }
+        let clusters = message.cds_config.take();
+        dynamic.clusters =
+            clusters.and_then(|source| self.config_source(source, Kind::Cluster, &path.field("cds_config")));
+        let listeners = message.lds_config.take();
+        dynamic.listeners = listeners
+            .and_then(|source| self.config_source(source, Kind::Listener, &path.field("lds_config")));
+        self.clusters_from = dynamic.clusters.map(|subscribed| subscribed.source);
+        let node = root.field("node");
+        let used = dynamic.ads.is_some() || dynamic.clusters.is_some() || dynamic.listeners.is_some();
+        for (field, value) in [("id", &dynamic.node.id), ("cluster", &dynamic.node.cluster)] {
+            if used && value.is_empty() {
+                let what = "is required with dynamic_resources; it may also be given by --service-node and --service-cluster";
+                self.refuse(&node.field(field), what);
+            }
+        }
+        self.done(message, &path);
+    }
+}

@@ -1,0 +1,314 @@
+//! Resources of control planes: from the bytes of one resource to what is kept of it. Owns which rules are checked on the way
+//! and in what order; the meaning of the messages is in the files beside this one.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem::take,
+    rc::Rc,
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use corelane::{
+    compile::Compiler,
+    config::{Cluster, ConfigValue, Endpoint, Listener, Problems, Terminal},
+    control::Snapshot,
+    route::RouteTable,
+};
+use corelane_proto::envoy::config::{
+    cluster::v3::Cluster as ClusterMessage, core::v3::TypedExtensionConfig,
+    endpoint::v3::ClusterLoadAssignment, listener::v3::Listener as ListenerMessage,
+    route::v3::RouteConfiguration,
+};
+use prost::{Message, Name};
+
+use crate::{
+    message::{schema::Schema, validate::Validator},
+    problem::{Path, Problem},
+    source::{ControlCluster, Sources, Subscribed},
+    store::{Kind, Source, Translated},
+    translate::rest::Translator,
+};
+
+/// What is kept of a resource: the proxy's own terms, still apart from the resources it names.
+#[derive(Clone, Debug)]
+pub enum Resource {
+    /// By CDS.
+    Cluster(Arc<ClusterResource>),
+    /// By EDS.
+    Endpoints(Arc<[Endpoint]>),
+    /// By RDS: compiled, which depends on nothing else.
+    Routes(Arc<RouteTable>),
+    /// By LDS.
+    Listener(Arc<ListenerResource>),
+    /// By ECDS: the configuration of one HTTP filter.
+    Extension(Arc<ConfigValue>),
+}
+
+/// A cluster, and where its endpoints are if they are a resource of their own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClusterResource {
+    /// The cluster; without endpoints where they come by EDS.
+    pub config: Cluster,
+    /// The name under which EDS has them, and from where.
+    pub endpoints: Option<(Source, Arc<str>)>,
+}
+
+/// A listener, and which of its filters are resources of their own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListenerResource {
+    /// The listener, with default configurations where a filter's own is a resource.
+    pub config: Listener,
+    /// The filters that are.
+    pub extensions: Vec<ExtensionSlot>,
+}
+
+/// An HTTP filter of a listener's chain whose configuration is a resource of its own (`config_discovery`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExtensionSlot {
+    /// Its place in the chain.
+    pub filter: usize,
+    /// Where the configuration comes from.
+    pub source: Source,
+    /// Under which name: the filter's.
+    pub name: Arc<str>,
+    /// The types it may have, by message name (`type_urls`).
+    pub types: Vec<String>,
+    /// Whether it has a default.
+    pub has_default: bool,
+}
+
+/// What a translation needs beside the bytes.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// The descriptors.
+    pub schema: &'a Schema,
+    /// Finds what the core refuses.
+    pub compiler: &'a Compiler,
+    /// What is published now.
+    pub base: &'a Snapshot,
+    /// Clusters that exist, for route tables that are checked.
+    pub known_clusters: Rc<BTreeSet<String>>,
+    /// The bootstrap's clusters that speak HTTP/2.
+    pub control: Arc<BTreeMap<String, ControlCluster>>,
+    /// All sources so far; extended by what a resource names.
+    pub sources: &'a mut Sources,
+    /// Where the resource came from.
+    pub from: Source,
+    /// Whether there is an aggregated stream.
+    pub has_ads: bool,
+    /// Where clusters come from.
+    pub clusters_from: Option<Source>,
+}
+
+impl Context<'_> {
+    /// Translates one resource.
+    ///
+    /// # Errors
+    /// Everything that is refused, each with its path from the resource on: bytes that are no such message, broken rules of
+    /// the API, what is not implemented, and what contradicts itself.
+    pub fn translate(
+        &mut self,
+        kind: Kind,
+        name: &str,
+        bytes: &Bytes,
+    ) -> Result<Translated<Resource>, Vec<Problem>> {
+        let mut translator = Translator::new(self.schema);
+        translator.known_clusters = self.known_clusters.clone();
+        translator.control = self.control.clone();
+        translator.sources = take(self.sources);
+        translator.from = Some(self.from);
+        translator.has_ads = self.has_ads;
+        translator.clusters_from = self.clusters_from;
+        let made = self.make(&mut translator, kind, name, bytes);
+        *self.sources = take(&mut translator.sources);
+        let problems = translator.problems();
+        match made? {
+            Some(value) if problems.is_empty() => {
+                Ok(Translated { value, references: take(&mut translator.references) })
+            }
+            _ => Err(problems),
+        }
+    }
+
+    fn make(
+        &self,
+        translator: &mut Translator<'_>,
+        kind: Kind,
+        name: &str,
+        bytes: &Bytes,
+    ) -> Result<Option<Resource>, Vec<Problem>> {
+        let root = Path::root("");
+        Ok(match kind {
+            Kind::Cluster => {
+                let message = self.read::<ClusterMessage>(bytes, name, |message| &message.name)?;
+                let cluster = translator.cluster_resource(message, &root);
+                self.core(translator, cluster.as_ref().map(|cluster| &cluster.config), |edit, cluster| {
+                    edit.set_cluster(cluster)
+                });
+                cluster.map(|cluster| Resource::Cluster(Arc::new(cluster)))
+            }
+            Kind::Endpoints => {
+                let message =
+                    self.read::<ClusterLoadAssignment>(bytes, name, |message| &message.cluster_name)?;
+                Some(Resource::Endpoints(translator.endpoints(message, &root).into()))
+            }
+            Kind::Routes => {
+                let message = self.read::<RouteConfiguration>(bytes, name, |message| &message.name)?;
+                let config = translator.routes(message, false, &root);
+                let compiled =
+                    self.compiler.routes(&config).map_err(|problems| translator.of_core(problems)).ok();
+                compiled.map(|table| Resource::Routes(Arc::new(table)))
+            }
+            Kind::Listener => {
+                let message = self.read::<ListenerMessage>(bytes, name, |message| &message.name)?;
+                let listener = translator.listener_resource(message, &root);
+                self.core(
+                    translator,
+                    listener.as_ref().map(|listener| &listener.config),
+                    |edit, listener| edit.set_listener(listener),
+                );
+                listener.map(|listener| Resource::Listener(Arc::new(listener)))
+            }
+            Kind::Extension => {
+                let message = self.read::<TypedExtensionConfig>(bytes, name, |message| &message.name)?;
+                translator.extension(message, &root).map(|config| Resource::Extension(Arc::new(config)))
+            }
+            Kind::Secret => {
+                translator.refuse(&root, "secrets are not implemented: there is no TLS yet");
+                None
+            }
+        })
+    }
+
+    /// The message, once it has passed the rules of the API and is the one that was named.
+    fn read<M: Message + Name + Default>(
+        &self,
+        bytes: &Bytes,
+        name: &str,
+        own: impl Fn(&M) -> &String,
+    ) -> Result<M, Vec<Problem>> {
+        let message = M::decode(bytes.clone()).map_err(|error| {
+            vec![Problem::new("", format!("does not decode as {}: {error}", M::full_name()))]
+        })?;
+        if own(&message) != name {
+            return Err(vec![Problem::new(
+                "name",
+                format!("is {:?} inside a resource named {name:?}", own(&message)),
+            )]);
+        }
+        Validator::new(self.schema).check(&message, Path::root(""))?;
+        Ok(message)
+    }
+
+    /// Has the core look at what it would be given.
+    fn core<C>(
+        &self,
+        translator: &mut Translator<'_>,
+        config: Option<&C>,
+        set: impl FnOnce(&mut corelane::compile::Edit<'_>, &C) -> Result<(), Problems>,
+    ) {
+        let mut edit = self.compiler.edit(self.base);
+        if let Some(Err(problems)) = config.map(|config| set(&mut edit, config)) {
+            translator.of_core(problems);
+        }
+    }
+}
+
+impl Translator<'_> {
+    /// Problems that the core found, in the words of the message they came from.
+    fn of_core(&mut self, Problems(problems): Problems) {
+        let told = problems.iter().map(|problem| self.origins.problem(problem)).collect();
+        self.extend(told);
+    }
+
+    /// A cluster, and where its endpoints come from.
+    pub(super) fn cluster_resource(
+        &mut self,
+        mut message: ClusterMessage,
+        path: &Path<'_>,
+    ) -> Option<ClusterResource> {
+        let endpoints = self.discovered_endpoints(&mut message, path);
+        let config = self.cluster(message, path)?;
+        let endpoints = endpoints.map(|(source, name)| {
+            self.refer(Kind::Endpoints, source, &name);
+            (source.source, name)
+        });
+        Some(ClusterResource { config, endpoints })
+    }
+
+    /// Takes EDS out of a cluster.
+    fn discovered_endpoints(
+        &mut self,
+        message: &mut ClusterMessage,
+        path: &Path<'_>,
+    ) -> Option<(Subscribed, Arc<str>)> {
+        use corelane_proto::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType};
+        if message.cluster_discovery_type != Some(ClusterDiscoveryType::Type(DiscoveryType::Eds.into())) {
+            // Left to be reported where a cluster of another type says it.
+            return None;
+        }
+        message.cluster_discovery_type = None;
+        let path = path.field("eds_cluster_config");
+        let Some(mut eds) = message.eds_cluster_config.take() else {
+            self.refuse(&path, "is required for a cluster of type EDS");
+            return None;
+        };
+        let source = eds.eds_config.take();
+        if source.is_none() {
+            self.refuse(&path.field("eds_config"), "is required");
+        }
+        let source =
+            source.and_then(|source| self.config_source(source, Kind::Endpoints, &path.field("eds_config")));
+        let service = take(&mut eds.service_name);
+        self.done(eds, &path);
+        let name = if service.is_empty() { message.name.as_str() } else { service.as_str() };
+        Some((source?, Arc::from(name)))
+    }
+
+    /// A listener, and which of its filters are resources of their own.
+    pub(super) fn listener_resource(
+        &mut self,
+        message: ListenerMessage,
+        path: &Path<'_>,
+    ) -> Option<ListenerResource> {
+        let config = self.listener(message, path);
+        let extensions = take(&mut self.extensions);
+        Some(ListenerResource { config: config?, extensions })
+    }
+
+    /// The configuration of an HTTP filter.
+    fn extension(&mut self, mut message: TypedExtensionConfig, path: &Path<'_>) -> Option<ConfigValue> {
+        message.name.clear();
+        let path_of_any = path.field("typed_config");
+        let config = message.typed_config.take().and_then(|any| self.config_value(&any, &path_of_any));
+        self.done(message, path);
+        config
+    }
+}
+
+impl ListenerResource {
+    /// The listener with the configurations of filters that `find` has; the others keep their default. A filter that has
+    /// neither answers 500 to every request, as in Envoy.
+    pub fn complete(&self, find: impl Fn(&ExtensionSlot) -> Option<Arc<ConfigValue>>) -> Listener {
+        let mut config = self.config.clone();
+        for slot in &self.extensions {
+            let Some(found) = find(slot).filter(|found| slot.accepts(found)) else { continue };
+            for chain in &mut config.chains {
+                if let Terminal::Http(manager) = &mut chain.terminal
+                    && let Some(filter) = manager.filters.get_mut(slot.filter)
+                {
+                    filter.config = (*found).clone();
+                }
+            }
+        }
+        config
+    }
+}
+
+impl ExtensionSlot {
+    /// Whether a configuration is of a type that the listener allows.
+    pub fn accepts(&self, config: &ConfigValue) -> bool {
+        self.types.iter().any(|name| name == config.type_name())
+    }
+}
