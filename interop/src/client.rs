@@ -35,8 +35,16 @@ impl Connection {
     /// # Errors
     /// If nothing accepts there.
     pub fn open(port: u16) -> Result<Connection> {
+        Connection::patient(port, Duration::from_secs(5))
+    }
+
+    /// The same, but reads give up after `limit`.
+    ///
+    /// # Errors
+    /// If nothing accepts there.
+    pub fn patient(port: u16, limit: Duration) -> Result<Connection> {
         let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        stream.set_read_timeout(Some(limit))?;
         stream.set_nodelay(true)?;
         Ok(Connection(BufReader::new(stream)))
     }
@@ -54,8 +62,18 @@ impl Connection {
     /// # Errors
     /// If the connection ends before the answer does, or the answer is none.
     pub fn request(&mut self, path: &str) -> Result<Answer> {
-        self.send(format!("GET {path} HTTP/1.1\r\nhost: interop\r\n\r\n").as_bytes())?;
-        self.answer().with_context(|| format!("the answer to GET {path}"))
+        self.call("GET", "interop", path, "")
+    }
+
+    /// Sends any request and reads its answer.
+    ///
+    /// # Errors
+    /// As for [`Connection::request`].
+    pub fn call(&mut self, method: &str, host: &str, path: &str, body: &str) -> Result<Answer> {
+        let length =
+            if body.is_empty() { String::new() } else { format!("content-length: {}\r\n", body.len()) };
+        self.send(format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\n{length}\r\n{body}").as_bytes())?;
+        self.answer().with_context(|| format!("the answer to {method} {path}"))
     }
 
     /// Reads one response.

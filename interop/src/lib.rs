@@ -6,6 +6,9 @@
 
 pub mod client;
 pub mod peers;
+pub mod plane;
 pub mod process;
+pub mod proxy;
+pub mod resource;
 pub mod sandbox;
 pub mod sidecar;

@@ -1,13 +1,18 @@
 //! `corelane-interop`: runs the black-box cases and closes with `N passed, N failed`. A missing peer fails its case.
 //!
-//! `cargo build --release -p corelane-xds && cargo run --release -p corelane-interop [-- [--sidecar PATH] [--only TEXT]]`
+//! `cargo build --release -p corelane-xds && cargo run --release -p corelane-interop [-- SUITE [--sidecar PATH] [--only TEXT]
+//! [--who TEXT] [--all]]`, where SUITE is `peers` (a static file between nginx, curl, wrk and HAProxy; the default), `xds`
+//! (go-control-plane configures Corelane and Envoy) or `scale` (ten thousand clusters from it). `--who` takes a driver's name
+//! or `envoy`.
 #![forbid(unsafe_code)]
 
 mod cases;
+mod scale;
+mod xds;
 
 use anyhow::{Context, Result, bail};
 use cases::{CASES, World};
-use corelane_interop::{peers::Nginx, sandbox, sidecar::Backend};
+use corelane_interop::{peers::Nginx, proxy::Binaries, sandbox, sidecar::Backend};
 use std::{
     path::{Path, PathBuf},
     process::{Command, ExitCode},
@@ -38,21 +43,37 @@ fn exec_in_sandbox(words: Vec<String>) -> Result<ExitCode> {
     match sandbox::without_io_uring(command)? {}
 }
 
+#[derive(PartialEq, Eq)]
+enum Suite {
+    Peers,
+    Xds,
+    Scale,
+}
+
 struct Arguments {
+    suite: Suite,
     sidecar: PathBuf,
-    only: String,
+    selection: xds::Selection,
 }
 
 impl Arguments {
     fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments> {
         let beside = std::env::current_exe()?.with_file_name("corelane-sidecar");
-        let mut arguments = Arguments { sidecar: beside, only: String::new() };
+        let selection = xds::Selection { only: String::new(), all: false, who: String::new() };
+        let mut arguments = Arguments { suite: Suite::Peers, sidecar: beside, selection };
         while let Some(word) = words.next() {
-            let value = words.next().with_context(|| format!("{word} needs a value"));
+            let mut value = || words.next().with_context(|| format!("{word} needs a value"));
             match word.as_str() {
-                "--sidecar" => arguments.sidecar = value?.into(),
-                "--only" => arguments.only = value?,
-                _ => bail!("unknown argument {word}; there are --sidecar PATH and --only TEXT"),
+                "peers" => arguments.suite = Suite::Peers,
+                "xds" => arguments.suite = Suite::Xds,
+                "scale" => arguments.suite = Suite::Scale,
+                "--sidecar" => arguments.sidecar = value()?.into(),
+                "--only" => arguments.selection.only = value()?,
+                "--who" => arguments.selection.who = value()?,
+                "--all" => arguments.selection.all = true,
+                _ => bail!(
+                    "unknown argument {word}; there are peers, xds, scale, --sidecar PATH, --only TEXT, --who TEXT, --all"
+                ),
             }
         }
         if !arguments.sidecar.is_file() {
@@ -64,11 +85,33 @@ impl Arguments {
 
 fn run(arguments: &Arguments) -> Result<ExitCode> {
     let own = std::env::current_exe()?;
+    let (passed, failed) = match arguments.suite {
+        Suite::Peers => run_peers(arguments, &own),
+        Suite::Xds => xds::run(&with_tools(arguments, &own)?, &arguments.selection),
+        Suite::Scale => {
+            let seconds = if arguments.selection.all { 300 } else { 30 };
+            scale::measure(&with_tools(arguments, &own)?, &arguments.selection.who, seconds)?;
+            (1, 0)
+        }
+    };
+    println!("{passed} passed, {failed} failed");
+    // No case at all is a failure as well: a mistyped --only must not look like success.
+    Ok(if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What the control plane's cases need, in a folder beside the one that this program was built into.
+fn with_tools(arguments: &Arguments, own: &Path) -> Result<Binaries> {
+    let target = own.parent().and_then(Path::parent).context("this program lies in a target folder")?;
+    Binaries::with_tools(arguments.sidecar.clone(), target.join("interop-tools"))
+}
+
+fn run_peers(arguments: &Arguments, own: &Path) -> (usize, usize) {
     let (mut passed, mut failed) = (0, 0);
-    for case in CASES.iter().filter(|c| c.name.contains(&arguments.only)) {
-        for backend in case.backends {
+    let chosen = |backend: &Backend| backend.flag().contains(&arguments.selection.who);
+    for case in CASES.iter().filter(|c| c.name.contains(&arguments.selection.only)) {
+        for backend in case.backends.iter().filter(|b| chosen(b)) {
             let start = Instant::now();
-            let result = attempt(case.run, &arguments.sidecar, &own, *backend);
+            let result = attempt(case.run, &arguments.sidecar, own, *backend);
             let took = start.elapsed().as_secs_f32();
             match result {
                 Ok(()) => {
@@ -82,9 +125,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
             }
         }
     }
-    println!("{passed} passed, {failed} failed");
-    // No case at all is a failure as well: a mistyped --only must not look like success.
-    Ok(if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    (passed, failed)
 }
 
 /// Each case gets peers of its own, so that none can be disturbed by the one before.

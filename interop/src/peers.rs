@@ -8,6 +8,7 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 /// nginx with two servers: `origin` has files, uploads and an echo of what the proxy added; `other` only says its name.
@@ -82,6 +83,7 @@ fn configuration(at: &Path, origin: u16, other: u16) -> String {
                add_header x-seen-forwarded-for $http_x_forwarded_for;\n\
                add_header x-seen-forwarded-proto $http_x_forwarded_proto;\n\
                add_header x-seen-connection $http_connection;\n\
+               add_header x-connection-number $connection;\n\
                return 200 \"origin $request_method $request_uri $http_host\\n\";\n\
              }}\n\
              location /files/ {{ root {at}; sendfile on; }}\n\
@@ -91,7 +93,8 @@ fn configuration(at: &Path, origin: u16, other: u16) -> String {
              location = /bench {{ return 200 \"ok\\n\"; }}\n\
              location = /empty {{ return 204; }}\n\
            }}\n\
-           server {{ listen 127.0.0.1:{other} backlog=4096; location / {{ return 200 \"other $request_uri\\n\"; }} }}\n\
+           server {{ listen 127.0.0.1:{other} backlog=4096; location / {{\n\
+             add_header x-connection-number $connection; return 200 \"other $request_uri\\n\"; }} }}\n\
          }}\n"
     )
 }
@@ -149,12 +152,46 @@ pub struct Load {
 /// # Errors
 /// If wrk is missing or prints something unknown.
 pub fn wrk(wrapper: &[String], connections: usize, seconds: u64, more: &[&str], url: &str) -> Result<Load> {
+    let text = output(&mut wrk_command(wrapper, connections, seconds, more, url))?;
+    load(&text)
+}
+
+/// wrk beside whatever else happens; [`Running::finish`] gives what it came to.
+pub struct Running {
+    process: Process,
+    _folder: Folder,
+}
+
+/// Starts wrk with one thread against a URL and does not wait for it.
+///
+/// # Errors
+/// If wrk is missing.
+pub fn start_wrk(connections: usize, seconds: u64, url: &str) -> Result<Running> {
+    let folder = Folder::new("wrk")?;
+    let command = wrk_command(&[], connections, seconds, &[], url);
+    Ok(Running { process: Process::start(command, &folder.path().join("out"))?, _folder: folder })
+}
+
+impl Running {
+    /// Waits for its end, which must come within `limit`.
+    ///
+    /// # Errors
+    /// If it does not end, fails, or prints something unknown.
+    pub fn finish(mut self, limit: Duration) -> Result<Load> {
+        let status = self.process.wait(limit)?;
+        let text = self.process.output()?;
+        ensure!(status.success(), "wrk gave {status}: {text}");
+        load(&text)
+    }
+}
+
+fn wrk_command(wrapper: &[String], connections: usize, seconds: u64, more: &[&str], url: &str) -> Command {
     let mut words = wrapper.to_vec();
     words.push("wrk".to_owned());
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]).args(["-t1", &format!("-c{connections}"), &format!("-d{seconds}s")]);
-    let text = output(command.args(more).arg(url))?;
-    load(&text).with_context(|| format!("reading what wrk printed:\n{text}"))
+    command.args(more).arg(url);
+    command
 }
 
 fn load(text: &str) -> Result<Load> {
@@ -166,7 +203,7 @@ fn load(text: &str) -> Result<Load> {
         Some(counts.split(", ").filter_map(|c| c.split(' ').nth(1)?.parse::<u64>().ok()).sum())
     });
     Ok(Load {
-        requests: requests.context("no number of requests")?,
+        requests: requests.with_context(|| format!("no number of requests in what wrk printed:\n{text}"))?,
         // wrk leaves these lines out when there is nothing to say.
         refused: refused.unwrap_or(0),
         errors: errors.unwrap_or(0),

@@ -80,6 +80,12 @@ pub fn wait_for<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Result
     }
 }
 
+/// Lets time pass, where time is what a case is about: a control plane that is away so long, a client's pace. Never to wait
+/// for something to happen; that is [`wait_for`].
+pub fn let_pass(time: Duration) {
+    std::thread::sleep(time);
+}
+
 /// Waits until something accepts connections on a loopback port.
 ///
 /// # Errors
@@ -172,6 +178,37 @@ impl Process {
     pub fn open_files(&self) -> Result<usize> {
         Ok(fs::read_dir(format!("/proc/{}/fd", self.child.id()))?.count())
     }
+
+    /// CPU time it has used so far, user and kernel, all threads.
+    ///
+    /// # Errors
+    /// If it is gone.
+    pub fn cpu(&self) -> Result<Duration> {
+        let mut total = 0;
+        for thread in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            // A thread that ends between the two reads takes its time along; a proxy's live as long as it does.
+            let text = fs::read_to_string(thread?.path().join("schedstat"));
+            total += text.map_or(Ok(0), |t| nanoseconds(&t))?;
+        }
+        Ok(Duration::from_nanos(total))
+    }
+
+    /// Bytes of memory that are resident now.
+    ///
+    /// # Errors
+    /// If it is gone.
+    pub fn resident(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("no VmRSS in its status")?;
+        let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().context("VmRSS is in kB")?;
+        Ok(kilobytes * 1024)
+    }
+}
+
+/// The first field of a `schedstat` file: nanoseconds on a CPU, far finer than the ticks of `stat`.
+fn nanoseconds(schedstat: &str) -> Result<u64> {
+    let first = schedstat.split(' ').next().unwrap_or_default();
+    first.parse().with_context(|| format!("not a schedstat: {schedstat:?}"))
 }
 
 impl Drop for Process {
@@ -233,6 +270,20 @@ mod tests {
         });
         assert!(found.expect_err("it cannot serve").is::<Ended>());
         assert!(start.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
+    fn a_busy_process_uses_cpu_and_memory() {
+        let folder = Folder::new("busy").expect("the temporary folder is writable");
+        let mut command = Command::new("bash");
+        command.args(["-c", "while :; do :; done"]);
+        let process = Process::start(command, &folder.path().join("log")).expect("it is everywhere");
+        let found: Result<()> = wait_for("some work", Duration::from_secs(20), || {
+            ensure!(process.cpu()? > Duration::from_millis(10), "{:?}", process.cpu()?);
+            Ok(())
+        });
+        found.expect("a loop uses CPU time");
+        assert!(process.resident().expect("it runs") > 100 * 1024);
     }
 
     #[test]
