@@ -131,7 +131,10 @@ impl Edit<'_> {
         let known = |cluster: &str| self.next.clusters.contains_key(cluster);
         if old.is_some_and(|old| old.config() == config) {
             // Its clusters may have gone all the same.
-            return listener::check_clusters(config, &known);
+            let at = format!("listeners[{:?}]", config.name);
+            let within =
+                |Problems(found)| Problems(found.into_iter().map(|p: ConfigError| p.within(&at)).collect());
+            return listener::check_clusters(config, &known).map_err(within);
         }
         let Compiler { registry, stats } = self.compiler;
         let listener = Listener::compile(config, old.map(|old| &**old), registry, stats, &known)?;

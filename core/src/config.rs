@@ -2,22 +2,28 @@
 //! and an embedding program may write by hand. Owns shapes and Envoy's defaults; opens nothing, compiles nothing
 //! (see `compile`).
 
+mod cidr;
 mod cluster;
 mod dns;
 mod http;
+mod listener;
 mod route;
 mod value;
 
+pub use cidr::Cidr;
 pub use cluster::{Balancer, Breakers, Cluster, ClusterKind, Endpoint};
 pub use dns::{Dns, DnsFamily, DnsResolver, DnsTarget};
 pub use http::{Codec, HttpConnectionManager, HttpFilter, ServerHeader};
+pub use listener::{
+    ChainMatch, DestinationRule, FilterChain, Inspection, Inspector, ListenSocket, Listener, ListenerFilter,
+    ProxyProtocol, SourceType, TlsInspector,
+};
 pub use route::{
     Action, DirectResponse, FilterOverride, Forward, PathMatch, PathMatcher, Route, RouteConfiguration,
     Upstream, VirtualHost, WeightedCluster,
 };
 pub use value::{ConfigError, ConfigValue, Problems, duration, optional_duration};
 
-use corelane_io::Peer;
 use std::time::Duration;
 
 /// One generation of configuration, whole: what is not in it is gone.
@@ -27,53 +33,6 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// The clusters. Names are unique.
     pub clusters: Vec<Cluster>,
-}
-
-/// Where downstream connections are accepted and what becomes of them (Envoy `Listener`).
-#[derive(Clone, Debug, PartialEq)]
-pub struct Listener {
-    /// The identity of the listener: a listener of the same name replaces this one.
-    pub name: String,
-    /// Where to bind. Port 0 lets the kernel choose, once for all lanes.
-    pub address: Peer,
-    /// Names the statistics (`listener.PREFIX.`) instead of the address.
-    pub stat_prefix: Option<String>,
-    /// Bytes one connection may buffer in each direction before its sender is held back
-    /// (Envoy `per_connection_buffer_limit_bytes`).
-    pub per_connection_buffer_limit: u32,
-    /// listen(2)'s backlog, in connections, per lane (Envoy `tcp_backlog_size`).
-    pub backlog: u32,
-    /// What an accepted connection is served by; the first chain that matches. There are no matches yet, so exactly one.
-    pub chains: Vec<FilterChain>,
-}
-
-impl Listener {
-    /// Envoy's default for [`per_connection_buffer_limit`](Listener::per_connection_buffer_limit): 1 MiB.
-    pub const PER_CONNECTION_BUFFER_LIMIT: u32 = 1 << 20;
-    /// The default of [`backlog`](Listener::backlog); the kernel caps it at `net.core.somaxconn`, which is Envoy's default.
-    pub const BACKLOG: u32 = 4096;
-
-    /// A listener with one chain and Envoy's defaults.
-    pub fn new(name: impl Into<String>, address: impl Into<Peer>, terminal: Terminal) -> Listener {
-        Listener {
-            name: name.into(),
-            address: address.into(),
-            stat_prefix: None,
-            per_connection_buffer_limit: Self::PER_CONNECTION_BUFFER_LIMIT,
-            backlog: Self::BACKLOG,
-            chains: vec![FilterChain { name: String::new(), terminal }],
-        }
-    }
-}
-
-/// How connections of one kind are served (Envoy `FilterChain`).
-#[derive(Clone, Debug, PartialEq)]
-pub struct FilterChain {
-    /// The identity of the chain in its listener; may be empty. A live connection finds its chain in a newer
-    /// configuration by it, or by position where it is empty.
-    pub name: String,
-    /// What the bytes are handed to.
-    pub terminal: Terminal,
 }
 
 /// The last network filter of a chain.

@@ -15,7 +15,7 @@ pub(crate) use chain::{Current, HttpChain, Membership, Route, TcpChain};
 pub(crate) use clusters::ClusterSlot;
 pub(crate) use life::tracked;
 
-use crate::{compile, listener::ListenerSlot, telemetry::StatsStore, upstream::Pool};
+use crate::{compile, listener::Listeners, telemetry::StatsStore, upstream::Pool};
 use clusters::Clusters;
 use corelane_io::{Io, Listener, Mailbox, Peer};
 use date::Date;
@@ -40,9 +40,9 @@ pub struct Lane {
     pub(crate) date: Date,
     clusters: Clusters,
     pub(crate) tables: Tables,
-    pub(crate) listeners: RefCell<BTreeMap<Arc<str>, Rc<ListenerSlot>>>,
+    pub(crate) listeners: RefCell<Listeners>,
     /// Sockets that were bound for a publish that is not applied yet, by listener.
-    pub(crate) prepared: RefCell<BTreeMap<Arc<str>, Listener>>,
+    pub(crate) prepared: RefCell<BTreeMap<Arc<str>, Vec<Listener>>>,
     changes: RefCell<VecDeque<(Arc<Change>, Ack)>>,
     pub(crate) life: Life,
 }
@@ -119,7 +119,7 @@ impl Lane {
 
     /// Lets go of everything, so that nothing keeps anything else alive when the lane's driver ends.
     pub(crate) fn shut(&self) {
-        self.listeners.take().values().for_each(|slot| slot.stop());
+        self.listeners.take().take().for_each(|slot| slot.stop());
         self.prepared.take();
         self.life.end_connections();
         self.clusters.shut();

@@ -3,19 +3,24 @@
 
 use crate::{
     compile,
+    config::FilterChain,
     conn::{Conn, ConnMeta},
     http,
+    inspect::Learner,
     lane::{ChainCell, Current, Lane, tracked},
     limits::ACCEPT_PAUSE,
+    matching::Facts,
     tcp,
     telemetry::{Cells, ListenerHistogram, ListenerStat},
 };
 use corelane_io::{Bind, Exported, Instant, Io, Listener, Peer, Stream};
 use std::{
     cell::{Cell, RefCell},
+    collections::BTreeMap,
     fmt,
     future::{Future, poll_fn},
     io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     pin::pin,
     rc::Rc,
     sync::Arc,
@@ -29,33 +34,41 @@ use std::{
 pub async fn accept(socket: &mut Listener, io: &Io) -> io::Result<Conn> {
     let (stream, peer) = socket.accept().await?;
     let listener = socket.local()?;
-    Ok(Conn { stream, meta: ConnMeta { peer, listener, accepted: io.now() }, open: None })
+    Ok(Conn { stream, meta: ConnMeta { peer, listener, accepted: io.now(), learnt: None }, open: None })
 }
 
-/// How to bind a listener on each lane.
-pub(crate) fn bind(config: &crate::config::Listener, addr: &Peer) -> Bind {
-    match addr {
-        // As Envoy without `ipv4_compat`: an IPv6 wildcard leaves IPv4 to another listener.
-        Peer::Tcp(addr) => {
-            Bind { backlog: config.backlog, reuse_port: true, v6_only: addr.is_ipv6(), ..Bind::tcp(*addr) }
-        }
-        Peer::Unix(path) => Bind { backlog: config.backlog, ..Bind::unix(path.clone()) },
-    }
+/// How to bind a listener at one of its addresses on each lane, or for all lanes.
+pub(crate) fn bind(listener: &compile::Listener, addr: &Peer) -> Bind {
+    let config = &listener.config().socket;
+    let bind = match addr {
+        Peer::Tcp(addr) => Bind {
+            reuse_port: config.reuse_port,
+            // As Envoy, an IPv6 wildcard leaves IPv4 to another listener unless it is told otherwise.
+            v6_only: addr.is_ipv6() && !config.ipv4_compat,
+            ..Bind::tcp(*addr)
+        },
+        Peer::Unix(path) => Bind::unix(path.clone()),
+    };
+    Bind { backlog: config.backlog, options: config.options.clone(), ..bind }
 }
 
 /// A listener on one lane.
 pub(crate) struct ListenerSlot {
     spec: RefCell<Arc<compile::Listener>>,
     stats: Cells<ListenerStat>,
+    /// One for each chain, the default one last.
     cells: RefCell<Vec<Rc<ChainCell>>>,
+    /// `None` where nothing is looked at before the chain is chosen.
+    learner: RefCell<Option<Rc<Learner>>>,
     stopped: Cell<bool>,
-    waker: RefCell<Option<Waker>>,
+    /// Of the tasks that accept.
+    wakers: RefCell<Vec<Waker>>,
 }
 
 impl ListenerSlot {
     /// Brings a lane's listener `name` to `spec`; `None` removes it.
     pub(crate) fn apply(lane: &Rc<Lane>, name: &Arc<str>, spec: Option<&Arc<compile::Listener>>) {
-        let old = lane.listeners.borrow().get(name).cloned();
+        let old = lane.listeners.borrow().by_name(name);
         match (old, spec) {
             (None, None) => {}
             (Some(old), None) => {
@@ -79,11 +92,12 @@ impl ListenerSlot {
             spec: RefCell::new(spec.clone()),
             stats: spec.stats().cells(lane.index()),
             cells: RefCell::new(cells),
+            learner: RefCell::new(Learner::new(spec, lane.index())),
             stopped: Cell::new(false),
-            waker: RefCell::default(),
+            wakers: RefCell::default(),
         });
-        let socket = lane.prepared.borrow_mut().remove(name);
-        if let Some(socket) = socket {
+        let sockets = lane.prepared.borrow_mut().remove(name);
+        for socket in sockets.into_iter().flatten() {
             lane.io().spawn(run(lane.clone(), slot.clone(), name.clone(), socket));
         }
         slot
@@ -91,19 +105,18 @@ impl ListenerSlot {
 
     fn update(&self, lane: &Rc<Lane>, spec: &Arc<compile::Listener>) {
         let old = std::mem::replace(&mut *self.spec.borrow_mut(), spec.clone());
-        let mut left: Vec<_> = old.config().chains.iter().zip(self.cells.take()).map(Some).collect();
+        *self.learner.borrow_mut() = Learner::new(spec, lane.index());
+        let before = old.config().all_chains().map(|(_, chain)| chain);
+        let mut left: Vec<_> = before.zip(self.cells.take()).map(Some).collect();
         let mut cells = Vec::new();
-        for (i, (chain, terminal)) in spec.config().chains.iter().zip(spec.chains()).enumerate() {
-            let same = |(j, slot): &(usize, &Option<_>)| match slot {
-                Some((old, _)) if chain.name.is_empty() => {
-                    let old: &&crate::config::FilterChain = old;
-                    old.name.is_empty() && *j == i
-                }
-                Some((old, _)) => old.name == chain.name,
-                None => false,
+        for ((_, chain), terminal) in spec.config().all_chains().zip(spec.chains()) {
+            let find = |left: &[Option<(&FilterChain, _)>], same: fn(&FilterChain, &FilterChain) -> bool| {
+                left.iter().position(|slot| slot.as_ref().is_some_and(|(old, _)| same(old, chain)))
             };
-            let kept = left.iter().enumerate().find(same).map(|(j, _)| j);
-            let kept = kept.and_then(|j| left[j].take_if(|(_, cell)| cell.update(terminal, lane)));
+            // Names need not be unique, as in Envoy, so what a chain matches is looked at as well.
+            let kept = find(&left, |old, new| old.name == new.name && old.matches == new.matches)
+                .or_else(|| find(&left, |old, new| !new.name.is_empty() && old.name == new.name));
+            let kept = kept.and_then(|at| left[at].take_if(|(_, cell)| cell.update(terminal, lane)));
             cells.push(match kept {
                 Some((_, cell)) => cell,
                 None => Rc::new(ChainCell::new(terminal, lane)),
@@ -113,12 +126,14 @@ impl ListenerSlot {
         left.into_iter().flatten().for_each(|(_, cell)| cell.drain());
     }
 
+    pub(crate) fn spec(&self) -> Arc<compile::Listener> {
+        self.spec.borrow().clone()
+    }
+
     /// Stops accepting and drains what was accepted.
     pub(crate) fn stop(&self) {
         self.stopped.set(true);
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
+        self.wakers.take().into_iter().for_each(Waker::wake);
         self.cells.borrow().iter().for_each(|cell| cell.drain());
     }
 
@@ -129,26 +144,143 @@ impl ListenerSlot {
             if self.stopped.get() {
                 return Poll::Ready(None);
             }
-            *self.waker.borrow_mut() = Some(cx.waker().clone());
+            // Each task that accepts waits here: those of the other addresses have wakers of their own.
+            let mut wakers = self.wakers.borrow_mut();
+            if !wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
+                wakers.push(cx.waker().clone());
+            }
+            drop(wakers);
             accepting.as_mut().poll(cx).map(Some)
         })
         .await
     }
 
-    /// Serves one connection in a task of its own.
+    /// Serves one connection in a task of its own, after a look at it where the listener takes one.
     pub(crate) fn take(self: &Rc<Self>, lane: &Rc<Lane>, stream: Stream, peer: Peer) {
-        // One chain: that there is exactly one was checked when the listener was compiled.
-        let Some(cell) = self.cells.borrow().first().cloned() else { return };
-        let meta = ConnMeta {
-            peer,
-            listener: self.spec.borrow().config().address.clone(),
-            accepted: lane.io().now(),
+        let listener = self.spec.borrow().config().address.clone();
+        let meta = ConnMeta { peer, listener, accepted: lane.io().now(), learnt: None };
+        match &*self.learner.borrow() {
+            None => self.serve(lane, stream, meta),
+            Some(learner) => {
+                let learning = learn(lane.clone(), self.clone(), learner.clone(), stream, meta);
+                lane.io().spawn(tracked(lane, learning));
+            }
+        }
+    }
+
+    fn serve(&self, lane: &Rc<Lane>, stream: Stream, meta: ConnMeta) {
+        let Some(cell) = self.choose(&stream, &meta) else {
+            self.stats.inc(ListenerStat::NoFilterChainMatch);
+            return; // dropped unfinished: the client sees a reset
         };
         let conn = Conn { stream, open: Some(Open::new(&self.stats, lane.io(), meta.accepted)), meta };
         match cell.current() {
             Current::Http(_) => lane.io().spawn(tracked(lane, http::serve(conn, cell, lane.clone()))),
             Current::Tcp(_) => lane.io().spawn(tracked(lane, tcp::forward(conn, cell, lane.clone()))),
         }
+    }
+
+    /// The chain that serves a connection.
+    fn choose(&self, stream: &Stream, meta: &ConnMeta) -> Option<Rc<ChainCell>> {
+        let spec = self.spec.borrow();
+        let at = match spec.matcher() {
+            None => 0,
+            Some(matcher) => {
+                let learnt = meta.learnt.as_deref();
+                let local = match meta.original_destination() {
+                    // Asking the kernel is a system call.
+                    None if matcher.asks_local() => stream.local().ok().and_then(|local| local.ip()),
+                    known => known,
+                };
+                let facts = Facts {
+                    local,
+                    source: meta.peer.ip(),
+                    direct: meta.direct_peer().ip().map(|direct| direct.ip()),
+                    server_name: meta.server_name().unwrap_or_default(),
+                    transport: if learnt.is_some_and(|learnt| learnt.tls) { "tls" } else { "raw_buffer" },
+                    protocols: learnt.map_or(&[], |learnt| &learnt.protocols),
+                };
+                matcher.find(&facts).or(spec.default_chain())?
+            }
+        };
+        self.cells.borrow().get(at).cloned()
+    }
+}
+
+/// Looks at a connection, then has it served, here or by the listener where the client wanted to go.
+async fn learn(
+    lane: Rc<Lane>,
+    slot: Rc<ListenerSlot>,
+    learner: Rc<Learner>,
+    mut stream: Stream,
+    mut meta: ConnMeta,
+) {
+    if learner.learn(&mut stream, &mut meta).await.is_err() {
+        return;
+    }
+    let restored = meta.learnt.as_ref().is_some_and(|learnt| learnt.restored);
+    let wanted = meta.original_destination().filter(|_| restored && learner.config().use_original_dst);
+    let other = wanted.and_then(|wanted| lane.listeners.borrow().at(wanted));
+    let Some(other) = other.filter(|other| !Rc::ptr_eq(other, &slot)) else {
+        return slot.serve(&lane, stream, meta);
+    };
+    meta.listener = other.spec.borrow().config().address.clone();
+    meta.accepted = lane.io().now();
+    let again = other.learner.borrow().clone();
+    // Its filters look too, but it does not hand the connection on once more.
+    if let Some(again) = again
+        && again.learn(&mut stream, &mut meta).await.is_err()
+    {
+        return;
+    }
+    other.serve(&lane, stream, meta);
+}
+
+/// The listeners of a lane, by name and by address.
+#[derive(Default)]
+pub(crate) struct Listeners {
+    by_name: BTreeMap<Arc<str>, Rc<ListenerSlot>>,
+    by_address: BTreeMap<SocketAddr, Rc<ListenerSlot>>,
+}
+
+impl Listeners {
+    pub(crate) fn by_name(&self, name: &str) -> Option<Rc<ListenerSlot>> {
+        self.by_name.get(name).cloned()
+    }
+
+    /// The listener at an address, or at its port on every address.
+    fn at(&self, wanted: SocketAddr) -> Option<Rc<ListenerSlot>> {
+        let wanted = SocketAddr::new(wanted.ip().to_canonical(), wanted.port());
+        let any: IpAddr = match wanted {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let exact = self.by_address.get(&wanted);
+        exact.or_else(|| self.by_address.get(&SocketAddr::new(any, wanted.port()))).cloned()
+    }
+
+    fn insert(&mut self, name: Arc<str>, slot: Rc<ListenerSlot>) {
+        self.remove(&name);
+        let spec = slot.spec();
+        let config = spec.config();
+        for address in [&config.address].into_iter().chain(&config.additional_addresses) {
+            if let Peer::Tcp(address) = address {
+                self.by_address.insert(*address, slot.clone());
+            }
+        }
+        self.by_name.insert(name, slot);
+    }
+
+    fn remove(&mut self, name: &str) {
+        if let Some(old) = self.by_name.remove(name) {
+            self.by_address.retain(|_, slot| !Rc::ptr_eq(slot, &old));
+        }
+    }
+
+    /// All of them, which are then no longer here.
+    pub(crate) fn take(&mut self) -> impl Iterator<Item = Rc<ListenerSlot>> + use<> {
+        self.by_address.clear();
+        std::mem::take(&mut self.by_name).into_values()
     }
 }
 
@@ -171,7 +303,7 @@ async fn run(lane: Rc<Lane>, slot: Rc<ListenerSlot>, name: Arc<str>, mut socket:
     }
 }
 
-/// To this lane where each lane has a socket; connections of the one Unix socket go round the lanes.
+/// To this lane where each lane has a socket; connections of a socket that is there for all lanes go round.
 async fn hand_over(
     lane: &Rc<Lane>,
     slot: &Rc<ListenerSlot>,
@@ -180,7 +312,7 @@ async fn hand_over(
     stream: Stream,
     peer: Peer,
 ) {
-    let shared = slot.spec.borrow().config().address.ip().is_none();
+    let shared = slot.spec.borrow().accepts_for_all(&peer);
     let to = *next;
     if shared {
         *next = (to + 1) % lane.peers().len();
@@ -197,7 +329,7 @@ async fn hand_over(
 
 fn adopt(io: &Io, name: &Arc<str>, exported: Exported, peer: Peer) {
     let Some(lane) = io.local::<Lane>() else { return };
-    let slot = lane.listeners.borrow().get(name).cloned();
+    let slot = lane.listeners.borrow().by_name(name);
     if let (Some(slot), Ok(stream)) = (slot, io.import(exported)) {
         slot.take(&lane, stream, peer);
     }

@@ -9,8 +9,9 @@ mod families;
 mod histogram;
 
 pub use families::{
-    ClusterHistogram, ClusterStat, DiscoveryStat, HttpHistogram, HttpStat, ListenerHistogram, ListenerStat,
-    LocalRateLimitStat, NoHistogram, TcpStat,
+    ClusterHistogram, ClusterStat, DiscoveryStat, HttpHistogram, HttpInspectorStat, HttpStat,
+    ListenerHistogram, ListenerStat, LocalRateLimitStat, NoHistogram, ProxyProtocolStat, TcpStat,
+    TlsInspectorStat,
 };
 pub use histogram::{BOUNDS, Bin, Histogram, QUANTILES};
 
@@ -303,7 +304,7 @@ pub struct Sample<'a> {
 pub struct StatName<'a> {
     /// The family: `cluster`; may be empty.
     pub root: &'static str,
-    /// The resource: `web`.
+    /// The resource: `web`; may be empty.
     pub resource: &'a str,
     /// The value: `upstream_rq_total`.
     pub stat: &'static str,
@@ -311,8 +312,10 @@ pub struct StatName<'a> {
 
 impl fmt::Display for StatName<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let dot = if self.root.is_empty() { "" } else { "." };
-        write!(f, "{}{dot}{}.{}", self.root, self.resource, self.stat)
+        for part in [self.root, self.resource].into_iter().filter(|part| !part.is_empty()) {
+            write!(f, "{part}.")?;
+        }
+        f.write_str(self.stat)
     }
 }
 
@@ -430,6 +433,9 @@ mod tests {
         let limits = store.of::<LocalRateLimitStat>("api");
         limits.cells(1).inc(LocalRateLimitStat::Ok);
         assert_eq!(store.value("api.http_local_rate_limit.ok"), Some(1));
+        let inspectors = store.of::<TlsInspectorStat>("");
+        inspectors.cells(0).inc(TlsInspectorStat::TlsFound);
+        assert_eq!(store.value("tls_inspector.tls_found"), Some(1));
     }
 
     #[test]
@@ -510,7 +516,10 @@ mod tests {
         check::<ClusterStat>();
         check::<DiscoveryStat>();
         check::<HttpStat>();
+        check::<HttpInspectorStat>();
         check::<ListenerStat>();
+        check::<ProxyProtocolStat>();
+        check::<TlsInspectorStat>();
         check::<LocalRateLimitStat>();
         check::<TcpStat>();
     }

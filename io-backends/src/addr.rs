@@ -47,16 +47,96 @@ pub struct Bind {
     pub reuse_port: bool,
     /// IPV6_V6ONLY: an IPv6 wildcard does not take IPv4 connections.
     pub v6_only: bool,
+    /// Further socket options, set in this order.
+    pub options: Vec<SocketOption>,
+}
+
+/// A socket option of an operator's choice (setsockopt(2)).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SocketOption {
+    /// As `SOL_SOCKET` or `IPPROTO_IP`.
+    pub level: i32,
+    /// As `SO_KEEPALIVE`.
+    pub name: i32,
+    /// The bytes of the value; an int is four in the machine's order.
+    pub value: Vec<u8>,
+    /// When it is set.
+    pub when: OptionTime,
+}
+
+/// When a [`SocketOption`] is set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OptionTime {
+    /// Before bind(2).
+    BeforeBind,
+    /// After bind(2) and before listen(2).
+    Bound,
+    /// After listen(2).
+    Listening,
+}
+
+impl SocketOption {
+    /// An int, set before bind(2).
+    pub fn int(level: i32, name: i32, value: i32) -> SocketOption {
+        SocketOption { level, name, value: value.to_ne_bytes().to_vec(), when: OptionTime::BeforeBind }
+    }
+
+    /// IP_FREEBIND: an address that this machine does not have yet may be bound.
+    pub fn freebind(v6: bool) -> SocketOption {
+        match v6 {
+            true => SocketOption::int(libc::IPPROTO_IPV6, libc::IPV6_FREEBIND, 1),
+            false => SocketOption::int(libc::IPPROTO_IP, libc::IP_FREEBIND, 1),
+        }
+    }
+
+    /// IP_TRANSPARENT: connections to any address may arrive here (TPROXY). Needs `CAP_NET_ADMIN`.
+    pub fn transparent(v6: bool) -> SocketOption {
+        match v6 {
+            true => SocketOption::int(libc::IPPROTO_IPV6, libc::IPV6_TRANSPARENT, 1),
+            false => SocketOption::int(libc::IPPROTO_IP, libc::IP_TRANSPARENT, 1),
+        }
+    }
+
+    /// SO_KEEPALIVE with TCP_KEEPCNT, TCP_KEEPIDLE and TCP_KEEPINTVL where they are given, the two last in seconds.
+    /// Accepted connections inherit them.
+    pub fn keepalive(
+        probes: Option<i32>,
+        idle: Option<i32>,
+        interval: Option<i32>,
+    ) -> impl Iterator<Item = SocketOption> {
+        let on = SocketOption::int(libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1);
+        let tcp = |name, value| SocketOption::int(libc::IPPROTO_TCP, name, value);
+        [
+            Some(on),
+            probes.map(|n| tcp(libc::TCP_KEEPCNT, n)),
+            idle.map(|s| tcp(libc::TCP_KEEPIDLE, s)),
+            interval.map(|s| tcp(libc::TCP_KEEPINTVL, s)),
+        ]
+        .into_iter()
+        .flatten()
+    }
+
+    /// TCP_FASTOPEN with a queue of this length, set on the listening socket.
+    pub fn fast_open(queue: i32) -> SocketOption {
+        let option = SocketOption::int(libc::IPPROTO_TCP, libc::TCP_FASTOPEN, queue);
+        SocketOption { when: OptionTime::Listening, ..option }
+    }
 }
 
 impl Bind {
     /// At an IP address, not shared, backlog 4096.
     pub fn tcp(addr: SocketAddr) -> Bind {
-        Bind { addr: Peer::Tcp(addr), backlog: 4096, reuse_port: false, v6_only: false }
+        Bind { addr: Peer::Tcp(addr), backlog: 4096, reuse_port: false, v6_only: false, options: Vec::new() }
     }
 
     /// At a Unix socket path, or an abstract `@name`. A stale socket file is not removed: that is the caller's decision.
     pub fn unix(path: impl Into<PathBuf>) -> Bind {
-        Bind { addr: Peer::Unix(path.into()), backlog: 4096, reuse_port: false, v6_only: false }
+        Bind {
+            addr: Peer::Unix(path.into()),
+            backlog: 4096,
+            reuse_port: false,
+            v6_only: false,
+            options: Vec::new(),
+        }
     }
 }

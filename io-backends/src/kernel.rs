@@ -124,6 +124,15 @@ impl Kernel {
         }
     }
 
+    /// Where a connection was going before it was redirected here.
+    pub(crate) fn original_destination(&self, fd: RawFd, v6: bool) -> Option<Peer> {
+        match self {
+            Kernel::Linux { .. } => sys::original_destination(fd, v6),
+            // Nothing redirects connections of a simulated world.
+            Kernel::Sim(_) => None,
+        }
+    }
+
     pub(crate) fn nodelay(&self, fd: RawFd) {
         if let Kernel::Linux { .. } = self {
             sys::nodelay(fd);

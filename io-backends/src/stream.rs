@@ -120,6 +120,13 @@ impl Stream {
         self.recv.0.core.kernel.peer_name(self.recv.0.fd)
     }
 
+    /// Where the connection was going before netfilter redirected it here (SO_ORIGINAL_DST), or where it goes if the
+    /// listener's socket is transparent (TPROXY). `None` where nobody redirected it.
+    pub fn original_destination(&self) -> Option<Peer> {
+        let local = self.local().ok()?.ip()?;
+        self.recv.0.core.kernel.original_destination(self.recv.0.fd, local.is_ipv6())
+    }
+
     /// RST, at once. Says in words what dropping an unfinished stream does.
     pub fn abort(self) {}
 

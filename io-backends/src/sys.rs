@@ -1,6 +1,6 @@
 //! The system calls of this crate, each one safe to call and total in its errors. Nothing here keeps state.
 
-use crate::addr::{Bind, Peer};
+use crate::addr::{Bind, OptionTime, Peer, SocketOption};
 use std::{
     ffi::OsStr,
     io, mem,
@@ -139,6 +139,35 @@ fn set_option(fd: RawFd, level: libc::c_int, name: libc::c_int, value: libc::c_i
     check(result).map(drop)
 }
 
+/// setsockopt(2) for those options of `bind` whose time has come.
+fn set_options(fd: RawFd, bind: &Bind, now: OptionTime) -> io::Result<()> {
+    for SocketOption { level, name, value, .. } in bind.options.iter().filter(|option| option.when == now) {
+        let len = libc::socklen_t::try_from(value.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        // SAFETY: the kernel reads `len` bytes behind the pointer during the call.
+        check(unsafe { libc::setsockopt(fd, *level, *name, value.as_ptr().cast(), len) })
+            .map_err(|e| io::Error::new(e.kind(), format!("socket option {name} of level {level}: {e}")))?;
+    }
+    Ok(())
+}
+
+/// Where a connection was going before netfilter redirected it here (SO_ORIGINAL_DST), or, on a transparent socket, where
+/// it goes. `None` where neither holds.
+pub(crate) fn original_destination(fd: RawFd, v6: bool) -> Option<Peer> {
+    let mut raw = RawAddr::empty();
+    let level = if v6 { libc::SOL_IPV6 } else { libc::SOL_IP };
+    let name = if v6 { libc::IP6T_SO_ORIGINAL_DST } else { libc::SO_ORIGINAL_DST };
+    // SAFETY: `storage` has room for the `len` bytes it announces.
+    let found = unsafe { libc::getsockopt(fd, level, name, (&raw mut raw.storage).cast(), &raw mut raw.len) };
+    if found == 0 {
+        return Some(raw.peer());
+    }
+    let name = if v6 { libc::IPV6_TRANSPARENT } else { libc::IP_TRANSPARENT };
+    let (mut on, mut len) = (0_i32, mem::size_of::<i32>() as libc::socklen_t);
+    // SAFETY: the kernel writes one int behind the pointer during the call.
+    let told = unsafe { libc::getsockopt(fd, level, name, (&raw mut on).cast(), &raw mut len) };
+    if told == 0 && on != 0 { local_name(fd).ok() } else { None }
+}
+
 /// A close-on-exec socket for `peer`'s family; blocking, or not as the driver wants it.
 pub(crate) fn socket(peer: &Peer, kind: libc::c_int, nonblocking: bool) -> io::Result<OwnedFd> {
     let family = match peer {
@@ -168,14 +197,17 @@ pub(crate) fn bound(bind: &Bind, kind: libc::c_int, nonblocking: bool) -> io::Re
             set_option(raw, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, bind.v6_only.into())?;
         }
     }
+    set_options(raw, bind, OptionTime::BeforeBind)?;
     let addr = RawAddr::new(&bind.addr)?;
     let (at, len) = addr.parts();
     // SAFETY: `at` points at `len` bytes of an address that outlives the call.
     check(unsafe { libc::bind(raw, at, len) })?;
+    set_options(raw, bind, OptionTime::Bound)?;
     if kind == libc::SOCK_STREAM {
         let backlog = libc::c_int::try_from(bind.backlog).unwrap_or(libc::c_int::MAX);
         // SAFETY: no pointers.
         check(unsafe { libc::listen(raw, backlog) })?;
+        set_options(raw, bind, OptionTime::Listening)?;
     }
     Ok(fd)
 }

@@ -14,7 +14,9 @@ mod dynamic;
 mod endpoint;
 mod extension;
 mod http;
+mod inspection;
 mod listener;
+mod matching;
 mod node;
 mod origins;
 mod resource;
@@ -188,5 +190,7 @@ impl Translator<'_> {
     }
 }
 
+#[cfg(test)]
+mod listener_tests;
 #[cfg(test)]
 mod tests;

@@ -1,13 +1,16 @@
 //! Compiled listeners: chains with their filters parsed and their routes indexed.
 
 use crate::{
-    config::{self, Action, ConfigError, FilterOverride, Problems, Upstream},
+    config::{self, Action, ChainMatch, ConfigError, FilterOverride, Problems, Upstream},
     filter::{Parsed, Registry, Scope},
     http::router::RouterConfig,
+    inspect::InspectionStats,
     limits,
+    matching::Matcher,
     route::{DuplicateDomain, Override, RouteSpec, RouteTable},
     telemetry::{HttpStat, ListenerStat, Stats, StatsStore, TcpStat},
 };
+use corelane_io::Peer;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -18,7 +21,12 @@ use std::{
 pub struct Listener {
     config: config::Listener,
     stats: Arc<Stats<ListenerStat>>,
+    /// The default chain is the last, if there is one.
     chains: Vec<Terminal>,
+    /// `None` where there is nothing to choose.
+    matcher: Option<Matcher>,
+    /// `None` where nothing is looked at before the chain is chosen.
+    inspection: Option<InspectionStats>,
 }
 
 /// What a compiled chain hands its connections to.
@@ -68,47 +76,26 @@ impl Listener {
         let at = format!("listeners[{:?}]", config.name);
         let mut problems = Vec::new();
         if config.name.is_empty() {
-            problems.push(ConfigError::new(format!("{at}.name"), "is empty"));
+            problems.push(ConfigError::new("name", "is empty"));
         }
-        if config.chains.len() != 1 {
-            let what = "there must be exactly one: matching among several is not implemented";
-            problems.push(ConfigError::new(format!("{at}.filter_chains"), what));
-        }
+        let matcher = compile_matches(config, &mut problems);
         if let Err(Problems(more)) = check_clusters(config, known) {
             problems.extend(more);
         }
-        let buffer_limit = config.per_connection_buffer_limit as usize;
         let mut chains = Vec::new();
-        for (i, chain) in config.chains.iter().enumerate() {
-            let at = format!("{at}.filter_chains[{i}]");
-            match &chain.terminal {
-                config::Terminal::Http(manager) => {
-                    let before = old.and_then(|old| match old.chains.get(i) {
-                        Some(Terminal::Http(chain)) => Some(&**chain),
-                        _ => None,
-                    });
-                    let compiled = HttpChain::compile(manager, buffer_limit, before, registry, stats);
-                    match compiled {
-                        Ok(chain) => chains.push(Terminal::Http(Arc::new(chain))),
-                        Err(Problems(more)) => problems.extend(more.into_iter().map(|p| p.within(&at))),
-                    }
-                }
-                config::Terminal::Tcp(tcp) => {
-                    problems.extend(check_tcp(tcp).into_iter().map(|p| p.within(&at)));
-                    let stats = stats.of(&tcp.stat_prefix);
-                    chains.push(Terminal::Tcp(Arc::new(TcpChain {
-                        config: tcp.clone(),
-                        buffer_limit,
-                        stats,
-                    })));
-                }
+        for (i, (path, chain)) in config.all_chains().enumerate() {
+            let before = old.and_then(|old| old.chains.get(i));
+            match Terminal::compile(chain, config, before, registry, stats) {
+                Ok(terminal) => chains.push(terminal),
+                Err(Problems(more)) => problems.extend(more.into_iter().map(|p| p.within(&path))),
             }
         }
         if !problems.is_empty() {
-            return Err(Problems(problems));
+            return Err(Problems(problems.into_iter().map(|p| p.within(&at)).collect()));
         }
+        let inspection = InspectionStats::of(&config.inspection, stats);
         let stats = stats.of(&stat_name(config));
-        Ok(Listener { config: config.clone(), stats, chains })
+        Ok(Listener { config: config.clone(), stats, chains, matcher, inspection })
     }
 
     /// What it was compiled from.
@@ -124,9 +111,92 @@ impl Listener {
         &self.chains
     }
 
-    /// Whether a socket that serves `self` can serve `next`.
+    pub(crate) fn inspection(&self) -> Option<&InspectionStats> {
+        self.inspection.as_ref()
+    }
+
+    /// How a chain is chosen; `None` where the first one serves everything.
+    pub(crate) fn matcher(&self) -> Option<&Matcher> {
+        self.matcher.as_ref()
+    }
+
+    /// The place of the chain for what no other chain matches.
+    pub(crate) fn default_chain(&self) -> Option<usize> {
+        self.config.default_chain.is_some().then_some(self.config.chains.len())
+    }
+
+    /// Whether the sockets that serve `self` can serve `next`.
     pub(crate) fn same_socket(&self, next: &Listener) -> bool {
-        self.config.address == next.config.address && self.config.backlog == next.config.backlog
+        self.config.addresses().eq(next.config.addresses()) && self.config.socket == next.config.socket
+    }
+
+    /// Whether one lane accepts for all: for Unix sockets, and where SO_REUSEPORT is not wanted.
+    pub(crate) fn accepts_for_all(&self, address: &Peer) -> bool {
+        address.ip().is_none() || !self.config.socket.reuse_port
+    }
+}
+
+/// Compiles which chain serves which connections.
+fn compile_matches(config: &config::Listener, problems: &mut Vec<ConfigError>) -> Option<Matcher> {
+    for (path, chain) in config.all_chains() {
+        for (i, name) in chain.matches.server_names.iter().enumerate() {
+            if name.strip_prefix("*.").unwrap_or(name).contains('*') {
+                problems.push(ConfigError::new(
+                    format!("{path}.filter_chain_match.server_names[{i}]"),
+                    format!(
+                        "{name:?} has a * that does not stand for whole labels in front, as in *.example.com"
+                    ),
+                ));
+            }
+        }
+    }
+    match (&config.chains[..], &config.default_chain) {
+        ([], None) => {
+            problems
+                .push(ConfigError::new("filter_chains", "is empty, and there is no default_filter_chain"));
+            None
+        }
+        ([one], _) if one.matches == ChainMatch::default() => None,
+        (chains, _) => match Matcher::new(chains.iter().map(|chain| &chain.matches)) {
+            Ok(matcher) => Some(matcher),
+            Err(overlaps) => {
+                problems.extend(overlaps.into_iter().map(|[first, second]| {
+                    let what = format!("has matching rules that filter_chains[{first}] has already");
+                    ConfigError::new(format!("filter_chains[{second}].filter_chain_match"), what)
+                }));
+                None
+            }
+        },
+    }
+}
+
+impl Terminal {
+    fn compile(
+        chain: &config::FilterChain,
+        listener: &config::Listener,
+        old: Option<&Terminal>,
+        registry: &Registry,
+        stats: &StatsStore,
+    ) -> Result<Terminal, Problems> {
+        let buffer_limit = listener.per_connection_buffer_limit as usize;
+        match &chain.terminal {
+            config::Terminal::Http(manager) => {
+                let before = match old {
+                    Some(Terminal::Http(chain)) => Some(&**chain),
+                    _ => None,
+                };
+                HttpChain::compile(manager, buffer_limit, before, registry, stats)
+                    .map(|chain| Terminal::Http(Arc::new(chain)))
+            }
+            config::Terminal::Tcp(tcp) => {
+                let problems = check_tcp(tcp);
+                if !problems.is_empty() {
+                    return Err(Problems(problems));
+                }
+                let stats = stats.of(&tcp.stat_prefix);
+                Ok(Terminal::Tcp(Arc::new(TcpChain { config: tcp.clone(), buffer_limit, stats })))
+            }
+        }
     }
 }
 
@@ -145,7 +215,7 @@ pub(crate) fn check_clusters(
     known: &dyn Fn(&str) -> bool,
 ) -> Result<(), Problems> {
     let mut problems = Vec::new();
-    for (i, chain) in config.chains.iter().enumerate() {
+    for (path, chain) in config.all_chains() {
         let config::Terminal::Http(manager) = &chain.terminal else { continue };
         if !manager.routes.validate_clusters {
             continue;
@@ -154,10 +224,7 @@ pub(crate) fn check_clusters(
             for (r, route) in host.routes.iter().enumerate() {
                 let Action::Forward(forward) = &route.action else { continue };
                 for name in clusters(&forward.upstream).filter(|name| !known(name)) {
-                    let at = format!(
-                        "listeners[{:?}].filter_chains[{i}].route_config.virtual_hosts[{h}].routes[{r}]",
-                        config.name
-                    );
+                    let at = format!("{path}.route_config.virtual_hosts[{h}].routes[{r}]");
                     problems.push(ConfigError::new(at, format!("route: unknown cluster '{name}'")));
                 }
             }

@@ -59,7 +59,7 @@ async fn carry_out(control: &Control) {
 fn drain(lane: Rc<Lane>, grace: Duration, ack: Ack) {
     let io = lane.io().clone();
     io.spawn(async move {
-        lane.listeners.take().values().for_each(|slot| slot.stop());
+        lane.listeners.take().take().for_each(|slot| slot.stop());
         // A connection that was in the kernel's queue becomes one of the lane's a turn later.
         lane.io().sleep(LISTEN_PAUSE).await;
         let idle = async {
@@ -118,7 +118,8 @@ impl Control {
         .await;
         {
             let mut listening = self.shared.bound.lock().unwrap_or_else(PoisonError::into_inner);
-            listening.retain(|(name, _)| next.listeners.contains_key(name));
+            let binds = |listener: &Arc<Listener>| listener.config().socket.bind;
+            listening.retain(|(name, _)| next.listeners.get(name).is_some_and(binds));
             listening.retain(|(name, _)| !bound.iter().any(|(new, _)| new == name));
             listening.extend(bound);
             listening.sort_by(|a, b| a.0.cmp(&b.0));
@@ -142,12 +143,20 @@ impl Control {
             let same = last.listeners.get(name).is_some_and(|old| old.same_socket(listener));
             if same { None } else { Some((name.clone(), listener.clone())) }
         });
-        let new: Arc<[(Arc<str>, Arc<Listener>)]> = new.collect();
+        // One entry for each socket, of which a listener may have several, or none.
+        let new: Vec<(Arc<str>, Arc<Listener>, Peer)> = new
+            .flat_map(|(name, listener): (Arc<str>, Arc<Listener>)| {
+                let addrs: Vec<Peer> = listener.config().addresses().cloned().collect();
+                addrs.into_iter().map(move |addr| (name.clone(), listener.clone(), addr))
+            })
+            .collect();
         if new.is_empty() {
             return Ok(Vec::new());
         }
         // The first lane finds the ports that the kernel chooses; the others share them.
-        let addrs: Arc<[Peer]> = new.iter().map(|(_, listener)| listener.config().address.clone()).collect();
+        let addrs: Arc<[Peer]> = new.iter().map(|(_, _, addr)| addr.clone()).collect();
+        let new: Arc<[(Arc<str>, Arc<Listener>)]> =
+            new.into_iter().map(|(name, listener, _)| (name, listener)).collect();
         let first = self.bind_on(0..1, &new, addrs).await;
         let found: Vec<_> = first[0].get().map_or(&[][..], Vec::as_slice).iter().collect();
         let mut problems: Vec<_> = problems(&new, &found);
@@ -210,14 +219,14 @@ fn problems(new: &[(Arc<str>, Arc<Listener>)], found: &[&Result<Peer, String>]) 
     failed.collect()
 }
 
-/// Binds a listener for a publish to come. A Unix socket has one listener for all lanes, on the first.
+/// Binds a listener's socket for a publish to come; one that is there for all lanes on the first lane.
 fn prepare(lane: &Rc<Lane>, name: &Arc<str>, listener: &Listener, addr: &Peer) -> io::Result<Peer> {
-    if addr.ip().is_none() && lane.index() > 0 {
+    if listener.accepts_for_all(addr) && lane.index() > 0 {
         return Ok(addr.clone());
     }
-    let socket = lane.io().listen(&listener::bind(listener.config(), addr))?;
+    let socket = lane.io().listen(&listener::bind(listener, addr))?;
     let local = if addr.ip().is_some() { socket.local()? } else { addr.clone() };
-    lane.prepared.borrow_mut().insert(name.clone(), socket);
+    lane.prepared.borrow_mut().entry(name.clone()).or_default().push(socket);
     Ok(local)
 }
 

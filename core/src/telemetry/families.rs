@@ -182,8 +182,58 @@ family! {
         CxTotal = "downstream_cx_total" Counter,
         CxActive = "downstream_cx_active" Gauge,
         CxDestroy = "downstream_cx_destroy" Counter,
+        /// Connections that no chain matched.
+        NoFilterChainMatch = "no_filter_chain_match" Counter,
+        /// Connections that listener filters look at.
+        PreCxActive = "downstream_pre_cx_active" Gauge,
+        /// Connections that listener filters looked at for too long.
+        PreCxTimeout = "downstream_pre_cx_timeout" Counter,
+        /// Connections that ended while listener filters looked.
+        FilterRemoteClose = "downstream_listener_filter_remote_close" Counter,
+        /// Connections that a listener filter refused.
+        FilterError = "downstream_listener_filter_error" Counter,
         /// Times accept(2) failed, for want of descriptors for example; not in Envoy.
         AcceptError = "downstream_accept_error" Counter,
+    }
+}
+
+family! {
+    /// Of all TLS inspectors: `tls_inspector.`.
+    TlsInspectorStat in "tls_inspector" histograms NoHistogram {
+        ConnectionClosed = "connection_closed" Counter,
+        ClientHelloTooLarge = "client_hello_too_large" Counter,
+        TlsFound = "tls_found" Counter,
+        TlsNotFound = "tls_not_found" Counter,
+        AlpnFound = "alpn_found" Counter,
+        AlpnNotFound = "alpn_not_found" Counter,
+        SniFound = "sni_found" Counter,
+        SniNotFound = "sni_not_found" Counter,
+    }
+}
+
+family! {
+    /// Of all HTTP inspectors: `http_inspector.`.
+    HttpInspectorStat in "http_inspector" histograms NoHistogram {
+        ReadError = "read_error" Counter,
+        ParseError = "parse_error" Counter,
+        Http10Found = "http10_found" Counter,
+        Http11Found = "http11_found" Counter,
+        Http2Found = "http2_found" Counter,
+        HttpNotFound = "http_not_found" Counter,
+    }
+}
+
+family! {
+    /// Of the PROXY protocol filters with one prefix: `proxy_proto.PREFIX.`.
+    ProxyProtocolStat in "proxy_proto" histograms NoHistogram {
+        NotFoundAllowed = "not_found_allowed" Counter,
+        NotFoundDisallowed = "not_found_disallowed" Counter,
+        V1Found = "versions.v1.found" Counter,
+        V1Disallowed = "versions.v1.disallowed" Counter,
+        V1Error = "versions.v1.error" Counter,
+        V2Found = "versions.v2.found" Counter,
+        V2Disallowed = "versions.v2.disallowed" Counter,
+        V2Error = "versions.v2.error" Counter,
     }
 }
 

@@ -12,6 +12,7 @@ mod flow;
 mod header_mutation;
 mod http;
 mod lab;
+mod listeners;
 mod local_ratelimit;
 mod publish;
 mod tcp;

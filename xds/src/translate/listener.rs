@@ -3,11 +3,12 @@
 use std::mem::take;
 
 use corelane::config::{FilterChain, Listener, TcpProxy, Terminal, Upstream, WeightedCluster};
+use corelane_io::Peer;
 use corelane_proto::envoy::{
     config::{
-        core::v3::TransportSocket,
+        core::v3::{Address, TransportSocket, address::Address as Kind},
         listener::v3::{
-            Filter, FilterChain as ChainMessage, FilterChainMatch, Listener as Message, filter::ConfigType,
+            AdditionalAddress, Filter, FilterChain as ChainMessage, Listener as Message, filter::ConfigType,
         },
     },
     extensions::filters::network::{
@@ -30,6 +31,8 @@ impl Translator<'_> {
         if address.is_none() {
             self.refuse(&path.field("address"), "is required");
         }
+        let mut address = address;
+        let ipv4_compat = address.as_mut().is_some_and(take_ipv4_compat);
         let address = address.and_then(|address| self.address(address, &path.field("address")));
         // Envoy names a nameless listener by a random UUID; its address is as unique and means something to a reader.
         let mut name = take(&mut message.name);
@@ -41,68 +44,80 @@ impl Translator<'_> {
         let stat_prefix = Some(take(&mut message.stat_prefix)).filter(|prefix| !prefix.is_empty());
         let limit =
             message.per_connection_buffer_limit_bytes.take().unwrap_or(Listener::PER_CONNECTION_BUFFER_LIMIT);
-        let backlog = message.tcp_backlog_size.take().unwrap_or(Listener::BACKLOG);
-        let chain = self.chain(&mut message, &ir, path);
+        let socket = self.listen_socket(&mut message, address.as_ref(), ipv4_compat, path);
+        let inspection = self.inspection(&mut message, path);
+        let mut chains = Vec::new();
+        let list = path.field("filter_chains");
+        for (at, chain) in take(&mut message.filter_chains).into_iter().enumerate() {
+            chains.push(self.filter_chain(chain, &format!("{ir}.filter_chains[{at}]"), &list.index(at)));
+        }
+        let default = message.default_filter_chain.take().map(|chain| {
+            self.filter_chain(
+                chain,
+                &format!("{ir}.default_filter_chain"),
+                &path.field("default_filter_chain"),
+            )
+        });
+        if chains.is_empty() && default.is_none() {
+            self.refuse(&list, "must not be empty without a default_filter_chain");
+        }
+        let additional = self.additional_addresses(take(&mut message.additional_addresses), path);
         self.without_effect_on_a_listener(&mut message);
         self.done(message, path);
         Some(Listener {
             name,
             address: address?,
+            additional_addresses: additional,
             stat_prefix,
             per_connection_buffer_limit: limit,
-            backlog,
-            chains: vec![chain?],
+            socket,
+            inspection,
+            chains: chains.into_iter().collect::<Option<_>>()?,
+            default_chain: match default {
+                Some(chain) => Some(chain?),
+                None => None,
+            },
         })
     }
 
     /// Settings that say what holds anyway, or whose subject is not there.
     fn without_effect_on_a_listener(&mut self, message: &mut Message) {
-        // Every lane listens with SO_REUSEPORT, the default.
-        drop_default(&mut message.enable_reuse_port, true);
-        drop_default(&mut message.bind_to_port, true);
-        drop_default(&mut message.use_original_dst, false);
-        drop_default(&mut message.transparent, false);
-        drop_default(&mut message.freebind, false);
         // Read by tracing and by /drain_listeners?inboundonly, neither of which is here.
         message.traffic_direction = 0;
-        // How long listener filters may take; without one there is nothing to wait for.
-        if message.listener_filters.is_empty() {
-            message.listener_filters_timeout = None;
-            message.continue_on_listener_filters_timeout = false;
-        }
+        // There is no global limit to be exempt from, and no overload manager to bypass.
+        message.ignore_global_conn_limit = false;
+        message.bypass_overload_manager = false;
+        // A lane takes what its turn has room for; this bounds the same in Envoy's event loop.
+        message.max_connections_to_accept_per_socket_event = None;
+        // For whoever reads the configuration.
+        message.metadata = None;
     }
 
-    /// The one chain that a listener may have as long as chains cannot be matched: its only one, or its default one.
-    fn chain(&mut self, message: &mut Message, ir: &str, path: &Path<'_>) -> Option<FilterChain> {
-        let list = path.field("filter_chains");
-        let mut chains = take(&mut message.filter_chains).into_iter();
-        let ir = format!("{ir}.filter_chains[0]");
-        let chain = match (chains.next(), message.default_filter_chain.take()) {
-            (Some(chain), None) => self.filter_chain(chain, &ir, &list.index(0)),
-            (None, Some(chain)) => self.filter_chain(chain, &ir, &path.field("default_filter_chain")),
-            (Some(_), Some(_)) => {
-                self.refuse(&path.field("default_filter_chain"), "beside filter_chains is not implemented");
-                None
+    fn additional_addresses(&mut self, addresses: Vec<AdditionalAddress>, path: &Path<'_>) -> Vec<Peer> {
+        let list = path.field("additional_addresses");
+        let mut found = Vec::new();
+        for (at, mut additional) in addresses.into_iter().enumerate() {
+            let path = list.index(at);
+            match additional.address.take() {
+                Some(address) => found.extend(self.address(address, &path.field("address"))),
+                None => self.refuse(&path.field("address"), "is required"),
             }
-            (None, None) => {
-                self.refuse(&list, "must not be empty");
-                None
-            }
-        };
-        for (at, _) in chains.enumerate() {
-            self.refuse(&list.index(at + 1), "a second filter chain is not implemented");
+            self.done(additional, &path);
         }
-        chain
+        found
     }
 
     fn filter_chain(&mut self, mut message: ChainMessage, ir: &str, path: &Path<'_>) -> Option<FilterChain> {
         drop_default(&mut message.use_proxy_proto, false);
-        // A match without a criterion matches everything.
-        drop_default(&mut message.filter_chain_match, FilterChainMatch::default());
+        let match_path = path.field("filter_chain_match");
+        self.origins.note(format!("{ir}.filter_chain_match"), &match_path);
+        let matches = message.filter_chain_match.take().map(|found| self.chain_match(found, &match_path));
         if let Some(socket) = message.transport_socket.take() {
             self.raw_socket(socket, &path.field("transport_socket"));
         }
         let name = take(&mut message.name);
+        // For whoever reads the configuration.
+        message.metadata = None;
         let list = path.field("filters");
         let filters = take(&mut message.filters);
         let count = filters.len();
@@ -119,7 +134,7 @@ impl Translator<'_> {
             }
         }
         self.done(message, path);
-        Some(FilterChain { name, terminal: terminal? })
+        Some(FilterChain { name, matches: matches.unwrap_or_default(), terminal: terminal? })
     }
 
     /// Plain sockets, said explicitly; every other transport is reported by its name.
@@ -198,5 +213,13 @@ impl Translator<'_> {
         }
         self.done(message, path);
         Some(Upstream::Weighted(clusters))
+    }
+}
+
+/// Whether an IPv6 wildcard is to take IPv4 connections too.
+fn take_ipv4_compat(address: &mut Address) -> bool {
+    match &mut address.address {
+        Some(Kind::SocketAddress(socket)) => take(&mut socket.ipv4_compat),
+        _ => false,
     }
 }

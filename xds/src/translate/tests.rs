@@ -18,8 +18,14 @@ static_resources:
   listeners:
   - name: http
     address: {socket_address: {address: 127.0.0.1, port_value: 10000}}
+    listener_filters:
+    - name: proxy
+      typed_config:
+        '@type': type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
+        stat_prefix: edge
     filter_chains:
-    - filters:
+    - filter_chain_match: {destination_port: 10000}
+      filters:
       - name: envoy.filters.network.http_connection_manager
         typed_config:
           '@type': type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
@@ -148,6 +154,12 @@ fn what_is_not_implemented_or_contradicts_itself_is_refused_with_its_path() {
         ("priority: HIGH", "priority: DEFAULT", "static_resources.clusters[0].circuit_breakers.thresholds[1]: a second entry for the priority DEFAULT".into()),
         ("port_value: 10000", "named_port: http", "static_resources.listeners[0].address.socket_address.named_port: is not implemented".into()),
         ("address: '::1'", "address: localhost", "static_resources.clusters[0].load_assignment.endpoints[0].lb_endpoints[1].endpoint.address.socket_address.address: \"localhost\" is not an IP address; names are for clusters that resolve them".into()),
+        ("port_value: 10000}}\n", "port_value: 10000}}\n    filter_chain_matcher: {}\n", "static_resources.listeners[0].filter_chain_matcher: is not implemented".into()),
+        ("{destination_port: 10000}", "{destination_port: 10000, address_suffix: a}", "static_resources.listeners[0].filter_chains[0].filter_chain_match.address_suffix: is not implemented".into()),
+        ("{destination_port: 10000}", "{source_prefix_ranges: [{address_prefix: 10.0.0.0, prefix_len: 33}]}", "static_resources.listeners[0].filter_chains[0].filter_chain_match.source_prefix_ranges[0].prefix_len: 33 is more bits than 10.0.0.0 has".into()),
+        ("{destination_port: 10000}", "{prefix_ranges: [{address_prefix: a}]}", "static_resources.listeners[0].filter_chains[0].filter_chain_match.prefix_ranges[0].address_prefix: \"a\" is not an IP address".into()),
+        ("stat_prefix: edge", "disallowed_versions: [V1, V2]", "static_resources.listeners[0].listener_filters[0].typed_config.disallowed_versions: leaves no version".into()),
+        ("port_value: 10000}}\n", "port_value: 10000}}\n    connection_balance_config: {exact_balance: {}}\n", "static_resources.listeners[0].connection_balance_config: is not implemented".into()),
         ("- name: tcp\n", "- name: http\n", "static_resources.listeners: a second listener is named \"http\"".into()),
         ("          cluster: backend\n", "          cluster: backend\n          tunneling_config: {hostname: a}\n", "static_resources.listeners[1].filter_chains[0].filters[0].typed_config.tunneling_config: is not implemented".into()),
         ("cluster: mesh}", "cluster: mesh}\nlayered_runtime: {}", "layered_runtime: is not implemented".into()),
@@ -332,12 +344,14 @@ const WITHOUT_EFFECT: &[&str] = &[
     // The default, said explicitly.
     "match.case_sensitive",
     "endpoint.hostname",
-    "listener.continue_on_listener_filters_timeout",
-    "listener.enable_reuse_port",
     "listener.bind_to_port",
-    "listener.listener_filters_timeout",
+    "listener.bypass_overload_manager",
+    "listener.enable_reuse_port",
+    "listener.ignore_global_conn_limit",
+    "listener.max_connections_to_accept_per_socket_event",
+    "listener.metadata",
     "listener.traffic_direction",
-    "chain.filter_chain_match",
+    "chain.metadata",
     "http.add_proxy_protocol_connection_state",
     "http.path_with_escaped_slashes_action",
     "http1.allow_absolute_url",
@@ -354,7 +368,10 @@ const PLACES: &[(&str, &str)] = &[
     ("static_resources", "static_resources"),
     ("listener", "static_resources.listeners"),
     ("socket", "static_resources.listeners.address.socket_address"),
+    ("listener_filter", "static_resources.listeners.listener_filters"),
+    ("proxy_protocol", "static_resources.listeners.listener_filters.typed_config"),
     ("chain", "static_resources.listeners.filter_chains"),
+    ("chain_match", "static_resources.listeners.filter_chains.filter_chain_match"),
     ("filter", "static_resources.listeners.filter_chains.filters"),
     ("http", "static_resources.listeners.filter_chains.filters.typed_config"),
     ("common", "static_resources.listeners.filter_chains.filters.typed_config.common_http_protocol_options"),

@@ -1,0 +1,279 @@
+//! Listeners: where connections are accepted, what is learnt about them, and which chain serves which of them.
+
+use super::{Cidr, Terminal};
+use corelane_io::{Peer, SocketOption};
+use std::time::Duration;
+
+/// Where downstream connections are accepted and what becomes of them (Envoy `Listener`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listener {
+    /// The identity of the listener: a listener of the same name replaces this one.
+    pub name: String,
+    /// Where to bind. Port 0 lets the kernel choose, once for all lanes.
+    pub address: Peer,
+    /// Where to bind as well (Envoy `additional_addresses`).
+    pub additional_addresses: Vec<Peer>,
+    /// Names the statistics (`listener.PREFIX.`) instead of the address.
+    pub stat_prefix: Option<String>,
+    /// Bytes one connection may buffer in each direction before its sender is held back
+    /// (Envoy `per_connection_buffer_limit_bytes`).
+    pub per_connection_buffer_limit: u32,
+    /// How the sockets are made.
+    pub socket: ListenSocket,
+    /// What is learnt about a connection before its chain is chosen.
+    pub inspection: Inspection,
+    /// What an accepted connection is served by: the chain that matches it best.
+    pub chains: Vec<FilterChain>,
+    /// What serves connections that no chain matches; without it they are closed.
+    pub default_chain: Option<FilterChain>,
+}
+
+impl Listener {
+    /// Envoy's default for [`per_connection_buffer_limit`](Listener::per_connection_buffer_limit): 1 MiB.
+    pub const PER_CONNECTION_BUFFER_LIMIT: u32 = 1 << 20;
+
+    /// A listener with one chain and Envoy's defaults.
+    pub fn new(name: impl Into<String>, address: impl Into<Peer>, terminal: Terminal) -> Listener {
+        Listener {
+            name: name.into(),
+            address: address.into(),
+            additional_addresses: Vec::new(),
+            stat_prefix: None,
+            per_connection_buffer_limit: Self::PER_CONNECTION_BUFFER_LIMIT,
+            socket: ListenSocket::default(),
+            inspection: Inspection::default(),
+            chains: vec![FilterChain::new(terminal)],
+            default_chain: None,
+        }
+    }
+
+    /// All addresses to bind, which are none with [`ListenSocket::bind`] off.
+    pub fn addresses(&self) -> impl Iterator<Item = &Peer> {
+        let all = self.socket.bind.then(|| std::iter::once(&self.address).chain(&self.additional_addresses));
+        all.into_iter().flatten()
+    }
+
+    /// All chains with their names in error paths, the default one last.
+    pub(crate) fn all_chains(&self) -> impl Iterator<Item = (String, &FilterChain)> {
+        let chains = self.chains.iter().enumerate();
+        let chains = chains.map(|(i, chain)| (format!("filter_chains[{i}]"), chain));
+        chains.chain(self.default_chain.iter().map(|chain| ("default_filter_chain".to_owned(), chain)))
+    }
+}
+
+/// How the listening sockets of a listener are made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListenSocket {
+    /// Whether there is a socket at all (Envoy `bind_to_port`). A listener without one gets its connections from
+    /// listeners with [`Inspection::use_original_dst`].
+    pub bind: bool,
+    /// listen(2)'s backlog, in connections, per lane (Envoy `tcp_backlog_size`).
+    pub backlog: u32,
+    /// A socket for each lane, among which the kernel spreads connections (Envoy `enable_reuse_port`). Without it there
+    /// is one on the first lane, which hands its connections around.
+    pub reuse_port: bool,
+    /// An IPv6 wildcard takes IPv4 connections too (Envoy `ipv4_compat`).
+    pub ipv4_compat: bool,
+    /// Further options (Envoy `socket_options`, `freebind`, `transparent`, `tcp_keepalive`, `tcp_fast_open_queue_length`).
+    pub options: Vec<SocketOption>,
+}
+
+impl ListenSocket {
+    /// The default of [`backlog`](ListenSocket::backlog); the kernel caps it at `net.core.somaxconn`, which is Envoy's
+    /// default.
+    pub const BACKLOG: u32 = 4096;
+}
+
+impl Default for ListenSocket {
+    fn default() -> Self {
+        ListenSocket {
+            bind: true,
+            backlog: Self::BACKLOG,
+            reuse_port: true,
+            ipv4_compat: false,
+            options: Vec::new(),
+        }
+    }
+}
+
+/// What is learnt about a connection before its chain is chosen (Envoy `listener_filters`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Inspection {
+    /// Who looks, in order.
+    pub filters: Vec<ListenerFilter>,
+    /// How long they may look, all together; `None` is for ever (Envoy `listener_filters_timeout`, zero there).
+    pub timeout: Option<Duration>,
+    /// Goes on with what was learnt so far when that time has passed, instead of closing the connection.
+    pub continue_on_timeout: bool,
+    /// Hands a connection on to the listener at the address that the client wanted, if there is one and the address was
+    /// restored by [`Inspector::OriginalDst`] or [`Inspector::ProxyProtocol`].
+    pub use_original_dst: bool,
+}
+
+impl Inspection {
+    /// Envoy's default for [`timeout`](Inspection::timeout).
+    pub const TIMEOUT: Duration = Duration::from_secs(15);
+}
+
+impl Default for Inspection {
+    fn default() -> Self {
+        Inspection {
+            filters: Vec::new(),
+            timeout: Some(Self::TIMEOUT),
+            continue_on_timeout: false,
+            use_original_dst: false,
+        }
+    }
+}
+
+/// One listener filter.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListenerFilter {
+    /// What it looks for.
+    pub inspector: Inspector,
+    /// For which connections it does not look (Envoy `filter_disabled`).
+    pub disabled: Option<DestinationRule>,
+}
+
+/// What a listener filter looks for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Inspector {
+    /// The address that the client wanted before the connection was redirected (`envoy.filters.listener.original_dst`).
+    OriginalDst,
+    /// Whom a proxy in front names as the client (`envoy.filters.listener.proxy_protocol`).
+    ProxyProtocol(ProxyProtocol),
+    /// Server name and application protocols of a TLS client (`envoy.filters.listener.tls_inspector`).
+    Tls(TlsInspector),
+    /// Which HTTP a plain-text client speaks (`envoy.filters.listener.http_inspector`).
+    Http,
+}
+
+/// Which PROXY headers are taken.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProxyProtocol {
+    /// Takes connections without a header too. Whoever can connect then chooses its own address.
+    pub allow_without: bool,
+    /// Takes version 1.
+    pub v1: bool,
+    /// Takes version 2.
+    pub v2: bool,
+    /// Names the statistics: `proxy_proto.PREFIX.`.
+    pub stat_prefix: String,
+}
+
+impl Default for ProxyProtocol {
+    fn default() -> Self {
+        ProxyProtocol { allow_without: false, v1: true, v2: true, stat_prefix: String::new() }
+    }
+}
+
+/// How TLS clients are looked at.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TlsInspector {
+    /// Bytes of a hello (Envoy `max_client_hello_size`).
+    pub max_client_hello_size: u32,
+    /// Closes a connection whose hello is not valid, instead of taking it for plain text.
+    pub close_on_error: bool,
+}
+
+impl TlsInspector {
+    /// Envoy's default for [`max_client_hello_size`](TlsInspector::max_client_hello_size): 16 KiB.
+    pub const MAX_CLIENT_HELLO_SIZE: u32 = 16 << 10;
+}
+
+impl Default for TlsInspector {
+    fn default() -> Self {
+        TlsInspector { max_client_hello_size: Self::MAX_CLIENT_HELLO_SIZE, close_on_error: false }
+    }
+}
+
+/// A rule about a connection's destination (Envoy `ListenerFilterChainMatchPredicate`).
+#[derive(Clone, Debug, PartialEq)]
+pub enum DestinationRule {
+    /// Always.
+    Any,
+    /// The port is at least `start` and less than `end`.
+    Ports {
+        /// The first port.
+        start: u32,
+        /// One past the last port.
+        end: u32,
+    },
+    /// The other rule does not hold.
+    Not(Box<DestinationRule>),
+    /// All of them hold.
+    All(Vec<DestinationRule>),
+    /// One of them holds.
+    One(Vec<DestinationRule>),
+}
+
+impl DestinationRule {
+    /// Whether it holds for a connection to this port; Unix sockets have none.
+    pub fn holds(&self, port: Option<u16>) -> bool {
+        match self {
+            DestinationRule::Any => true,
+            DestinationRule::Ports { start, end } => {
+                port.is_some_and(|port| (*start..*end).contains(&u32::from(port)))
+            }
+            DestinationRule::Not(rule) => !rule.holds(port),
+            DestinationRule::All(rules) => rules.iter().all(|rule| rule.holds(port)),
+            DestinationRule::One(rules) => rules.iter().any(|rule| rule.holds(port)),
+        }
+    }
+}
+
+/// How connections of one kind are served (Envoy `FilterChain`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct FilterChain {
+    /// The identity of the chain in its listener; may be empty. A live connection finds its chain in a newer
+    /// configuration by it, or by what it matches where it is empty.
+    pub name: String,
+    /// Which connections it serves.
+    pub matches: ChainMatch,
+    /// What the bytes are handed to.
+    pub terminal: Terminal,
+}
+
+impl FilterChain {
+    /// A chain without a name that serves every connection.
+    pub fn new(terminal: Terminal) -> FilterChain {
+        FilterChain { name: String::new(), matches: ChainMatch::default(), terminal }
+    }
+}
+
+/// Which connections a chain serves (Envoy `FilterChainMatch`). An empty criterion holds for all. Where several chains
+/// match, the criteria decide in the order in which they stand here, each for the most specific value; a chain that a
+/// later criterion rules out does not let a less specific one back in.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ChainMatch {
+    /// The port that the client wanted.
+    pub destination_port: Option<u16>,
+    /// The address that the client wanted (Envoy `prefix_ranges`).
+    pub destinations: Vec<Cidr>,
+    /// Server names of TLS clients; `*.example.com` stands for every name that ends so. Compared without case.
+    pub server_names: Vec<String>,
+    /// `tls` or `raw_buffer`; empty for both.
+    pub transport_protocol: String,
+    /// One of those that the client offers, or that were found out (`h2c`, `http/1.1`, `http/1.0`).
+    pub application_protocols: Vec<String>,
+    /// Who is connected, whatever a PROXY header says (Envoy `direct_source_prefix_ranges`).
+    pub direct_sources: Vec<Cidr>,
+    /// Whether the client is on this machine.
+    pub source_type: SourceType,
+    /// The client's address (Envoy `source_prefix_ranges`).
+    pub sources: Vec<Cidr>,
+    /// The client's port.
+    pub source_ports: Vec<u16>,
+}
+
+/// Where a client is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SourceType {
+    /// Anywhere.
+    #[default]
+    Any,
+    /// It has the same address as its destination, or is on the loopback interface.
+    SameIpOrLoopback,
+    /// Elsewhere.
+    External,
+}
