@@ -5,5 +5,6 @@ pub mod decode;
 pub mod json;
 pub mod node;
 pub mod schema;
+pub mod screen;
 pub mod validate;
 pub mod yaml;

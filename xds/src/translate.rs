@@ -37,6 +37,7 @@ use corelane_proto::envoy::config::{
 
 pub use crate::translate::{
     dynamic::Dynamic,
+    extension::Values,
     origins::Origins,
     resource::{ClusterResource, Context, ExtensionSlot, ListenerResource, Resource},
 };
@@ -69,7 +70,7 @@ pub struct Translated {
 /// # Errors
 /// Everything that is refused, each with its path: what is not implemented, and what contradicts itself.
 pub fn bootstrap(schema: &Schema, mut bootstrap: Bootstrap) -> Result<Translated, Vec<Problem>> {
-    let mut translator = Translator::new(schema);
+    let mut translator = Translator::new(&schema);
     let root = Path::root("");
     let packed = bootstrap::pack(&bootstrap);
     let mut dynamic = Dynamic::default();

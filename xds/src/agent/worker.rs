@@ -8,6 +8,7 @@ use std::{
 };
 
 use corelane::config::Config;
+use corelane_io::release_freed_memory;
 use tokio::sync::mpsc;
 
 use super::{
@@ -18,14 +19,17 @@ use super::{
     stats::Counts,
 };
 use crate::{
-    message::schema::Schema,
+    message::{schema::OnDemand, screen::Screen},
     problem::Problem,
     session::{Options, Receipt, Session},
     source::Origin,
     store::{Kind, Now, Refusal, Source, Store, Update, Verdict},
-    translate::{Context, Translated},
+    translate::{Context, Translated, Values},
     transport::Event,
 };
+
+/// How long the descriptors stay after an update that needed them: the next one may come at once.
+const KEEP_SCHEMA: Duration = Duration::from_secs(2);
 
 /// Between two tries to bind a listener whose address is taken.
 const BIND_AGAIN: Duration = Duration::from_secs(5);
@@ -38,7 +42,12 @@ pub(super) struct Worker {
     counts: Counts,
     progress: Arc<Progress>,
     observers: Vec<Box<dyn Observer>>,
-    schema: Schema,
+    /// Loaded where an update needs them, and dropped a little later: 18 MB.
+    schema: OnDemand,
+    screen: Screen,
+    values: Values,
+    /// When to drop the descriptors.
+    unload_at: Option<Duration>,
     random: Random,
     began: Instant,
     streams: mpsc::Sender<Input>,
@@ -67,7 +76,10 @@ impl Worker {
             counts,
             progress,
             observers,
-            schema: Schema::load(),
+            schema: OnDemand::default(),
+            screen: Screen::default(),
+            values: Values::default(),
+            unload_at: None,
             random,
             began: Instant::now(),
             streams,
@@ -119,6 +131,7 @@ impl Worker {
         loop {
             let now = self.now();
             self.state.store.expire(now);
+            self.tidy_up(now.monotonic);
             self.connect(now.monotonic);
             self.want();
             self.speak(now.monotonic);
@@ -139,8 +152,21 @@ impl Worker {
     /// When to take another turn though nothing happened.
     pub(super) fn wake_at(&self) -> Option<Instant> {
         let links = self.state.links.values().filter_map(Link::wake_at);
-        let at = links.chain(self.state.store.deadline()).chain(self.bind_at).min()?;
+        let at = links.chain(self.state.store.deadline()).chain(self.bind_at).chain(self.unload_at).min()?;
         Some(self.began + at)
+    }
+
+    /// Drops the descriptors once nobody has needed them for a while.
+    fn tidy_up(&mut self, now: Duration) {
+        match self.unload_at {
+            Some(at) if at <= now => {
+                self.schema.unload();
+                self.unload_at = None;
+                release_freed_memory();
+            }
+            None if self.schema.is_loaded() => self.unload_at = Some(now + KEEP_SCHEMA),
+            _ => {}
+        }
     }
 
     fn connect(&mut self, now: Duration) {
@@ -245,6 +271,8 @@ impl Worker {
         };
         let mut context = Context {
             schema: &self.schema,
+            screen: &self.screen,
+            values: &self.values,
             compiler: self.publisher.compiler(),
             base: self.publisher.snapshot(),
             known_clusters: Rc::new(known),

@@ -1,6 +1,8 @@
 //! The descriptors of Envoy's API. Owns loading them and finding a message by the type URL of an Any. Loaded where text or an
 //! error path has to be made, then dropped: it takes some 18 MB and 40 ms.
 
+use std::{cell::OnceCell, fmt, ops::Deref};
+
 use corelane_proto::google::protobuf::Any;
 use prost::Name;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
@@ -37,6 +39,15 @@ impl Schema {
         DynamicMessage::decode(self.of::<M>(), bytes.as_slice()).expect("a type and its descriptor agree")
     }
 
+    /// The bytes of a generated type, for a look at them by reflection: fields that the generated type does not have are
+    /// still there.
+    ///
+    /// # Errors
+    /// In words: the bytes are not of it.
+    pub fn decode<M: Name>(&self, bytes: &[u8]) -> Result<DynamicMessage, String> {
+        DynamicMessage::decode(self.of::<M>(), bytes).map_err(|error| format!("does not decode: {error}"))
+    }
+
     /// What an Any holds.
     ///
     /// # Errors
@@ -59,5 +70,35 @@ impl Schema {
     /// The pool itself, for extensions of options.
     pub(crate) fn pool(&self) -> &DescriptorPool {
         &self.pool
+    }
+}
+
+/// A [`Schema`] that is loaded when somebody first looks, and may be dropped again.
+#[derive(Default)]
+pub struct OnDemand(OnceCell<Schema>);
+
+impl OnDemand {
+    /// Whether it is loaded.
+    pub fn is_loaded(&self) -> bool {
+        self.0.get().is_some()
+    }
+
+    /// Drops it until somebody looks again.
+    pub fn unload(&mut self) {
+        self.0.take();
+    }
+}
+
+impl Deref for OnDemand {
+    type Target = Schema;
+
+    fn deref(&self) -> &Schema {
+        self.0.get_or_init(Schema::load)
+    }
+}
+
+impl fmt::Debug for OnDemand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_loaded() { "OnDemand(loaded)" } else { "OnDemand" })
     }
 }

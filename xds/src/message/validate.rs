@@ -2,7 +2,7 @@
 //! the walk over a message and everything in it; a rule of our own belongs in `translate`. Nothing is hand-written per
 //! message, so what Envoy refuses by rule is refused here with the same reason.
 
-mod rules;
+pub(super) mod rules;
 
 use std::{collections::HashMap, rc::Rc};
 
@@ -90,6 +90,16 @@ impl<'s> Validator<'s> {
     fn message(&mut self, message: &DynamicMessage, path: &Path<'_>) {
         if message.descriptor().full_name() == "google.protobuf.Any" {
             return self.any(message, path);
+        }
+        for unknown in message.unknown_fields() {
+            let (number, of) = (unknown.number(), message.descriptor());
+            self.refuse(
+                path,
+                format!(
+                    "field {number} of {} is not known here: it is newer than this program",
+                    of.full_name()
+                ),
+            );
         }
         let types = self.rules_of(message.descriptor());
         for members in &types.oneofs {

@@ -1,6 +1,9 @@
 //! Extensions: what an Any holds, as a generated type or as the data that a filter factory reads. Owns TypedStruct, the
 //! spelling of an extension by a sender that lacks its type.
 
+use std::{cell::RefCell, collections::BTreeMap};
+
+use bytes::Bytes;
 use corelane::config::ConfigValue;
 use corelane_proto::{google::protobuf::Any, udpa, xds};
 use prost::{Message, Name};
@@ -38,9 +41,16 @@ impl Translator<'_> {
 
     /// The data of an extension whose type is known to its factory only.
     pub(super) fn config_value(&mut self, any: &Any, path: &Path<'_>) -> Option<ConfigValue> {
+        if let Some(known) = self.values.and_then(|values| values.find(any)) {
+            return Some(known);
+        }
         let content = self.content(any, path)?;
         let json = self.dynamic_json(&content, path)?;
-        Some(ConfigValue::new(content.descriptor().full_name(), json))
+        let value = ConfigValue::new(content.descriptor().full_name(), json);
+        if let Some(values) = self.values {
+            values.keep(any, &value);
+        }
+        Some(value)
     }
 
     /// What the Any, or the TypedStruct in it, holds.
@@ -85,6 +95,34 @@ impl Translator<'_> {
             return Some((spelt.type_url, spelt.value.unwrap_or_default()));
         }
         None
+    }
+}
+
+/// Configurations of extensions that were read before, by their bytes: reading one needs the descriptors, and a control plane
+/// sends the same ones again and again.
+#[derive(Debug, Default)]
+pub struct Values(RefCell<BTreeMap<(String, Bytes), ConfigValue>>);
+
+/// So many are kept; then all are forgotten. A mesh has a few dozen, or one for each workload.
+const VALUES_MAX: usize = 1024;
+/// Larger ones are read each time: a thousand of them would be a gigabyte.
+const VALUE_BYTES: usize = 4096;
+
+impl Values {
+    fn find(&self, any: &Any) -> Option<ConfigValue> {
+        self.0.borrow().get(&(any.type_url.clone(), any.value.clone())).cloned()
+    }
+
+    fn keep(&self, any: &Any, value: &ConfigValue) {
+        if any.value.len() > VALUE_BYTES {
+            return;
+        }
+        let mut known = self.0.borrow_mut();
+        if known.len() >= VALUES_MAX {
+            known.clear();
+        }
+        // Copied: a slice would keep all of the response alive that it came in.
+        known.insert((any.type_url.clone(), Bytes::copy_from_slice(&any.value)), value.clone());
     }
 }
 

@@ -23,11 +23,11 @@ use corelane_proto::envoy::config::{
 use prost::{Message, Name};
 
 use crate::{
-    message::{schema::Schema, validate::Validator},
+    message::{schema::OnDemand, screen::Screen, validate::Validator},
     problem::{Path, Problem},
     source::{ControlCluster, Sources, Subscribed},
     store::{Kind, Source, Translated},
-    translate::rest::Translator,
+    translate::{extension::Values, rest::Translator},
 };
 
 /// What is kept of a resource: the proxy's own terms, still apart from the resources it names.
@@ -81,8 +81,12 @@ pub struct ExtensionSlot {
 /// What a translation needs beside the bytes.
 #[derive(Debug)]
 pub struct Context<'a> {
-    /// The descriptors.
-    pub schema: &'a Schema,
+    /// The descriptors, where a resource needs them.
+    pub schema: &'a OnDemand,
+    /// Looks at each resource first.
+    pub screen: &'a Screen,
+    /// Configurations of extensions that were read before.
+    pub values: &'a Values,
     /// Finds what the core refuses.
     pub compiler: &'a Compiler,
     /// What is published now.
@@ -114,6 +118,7 @@ impl Context<'_> {
         bytes: &Bytes,
     ) -> Result<Translated<Resource>, Vec<Problem>> {
         let mut translator = Translator::new(self.schema);
+        translator.values = Some(self.values);
         translator.known_clusters = self.known_clusters.clone();
         translator.control = self.control.clone();
         translator.sources = take(self.sources);
@@ -197,7 +202,11 @@ impl Context<'_> {
                 format!("is {:?} inside a resource named {name:?}", own(&message)),
             )]);
         }
-        Validator::new(self.schema).check(&message, Path::root(""))?;
+        if !self.screen.passes::<M>(bytes, self.schema) {
+            // As it was received, so that a field which the generated type lacks is seen and not dropped.
+            let received = self.schema.decode::<M>(bytes).map_err(|what| vec![Problem::new("", what)])?;
+            Validator::new(self.schema).check_dynamic(&received, Path::root(""))?;
+        }
         Ok(message)
     }
 

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Deref,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -17,12 +18,14 @@ use crate::{
     problem::{Path, Problem},
     source::{ControlCluster, Sources},
     store::{Reference, Source},
-    translate::{origins::Origins, resource::ExtensionSlot},
+    translate::{extension::Values, origins::Origins, resource::ExtensionSlot},
 };
 
 /// One translation of one file or resource.
 pub(super) struct Translator<'s> {
-    pub(super) schema: &'s Schema,
+    pub(super) schema: &'s dyn Deref<Target = Schema>,
+    /// Configurations of extensions that were read before.
+    pub(super) values: Option<&'s Values>,
     /// Whom clusters ask for names that do not say it themselves.
     pub(super) bootstrap_resolver: DnsResolver,
     /// Clusters that a route of a table that is checked may name.
@@ -46,9 +49,10 @@ pub(super) struct Translator<'s> {
 }
 
 impl<'s> Translator<'s> {
-    pub(super) fn new(schema: &'s Schema) -> Self {
+    pub(super) fn new(schema: &'s dyn Deref<Target = Schema>) -> Self {
         Self {
             schema,
+            values: None,
             bootstrap_resolver: DnsResolver::default(),
             known_clusters: Rc::default(),
             origins: Origins::default(),

@@ -6,7 +6,7 @@ use prost_reflect::{DynamicMessage, Kind, ReflectMessage as _, Value};
 use regex::Regex;
 
 /// Whether `validate.FieldRules` asks for the field to be set at all.
-pub(super) fn requires(rules: &DynamicMessage) -> bool {
+pub(in crate::message) fn requires(rules: &DynamicMessage) -> bool {
     let of = |message: &DynamicMessage| message.get_field_by_name("required").and_then(|flag| flag.as_bool());
     let own = sub(rules, "message").and_then(|rules| of(&rules));
     let kind = of_kind(rules).and_then(|(_, rules)| of(&rules));
@@ -14,19 +14,19 @@ pub(super) fn requires(rules: &DynamicMessage) -> bool {
 }
 
 /// Whether the message in the field is not to be looked into.
-pub(super) fn skips(rules: &DynamicMessage) -> bool {
+pub(in crate::message) fn skips(rules: &DynamicMessage) -> bool {
     let skip = sub(rules, "message").and_then(|rules| rules.get_field_by_name("skip")?.as_bool());
     skip == Some(true)
 }
 
 /// The rules for the field's kind, with the name they go by: `string`, `uint32`, `repeated`, ...
-pub(super) fn of_kind(rules: &DynamicMessage) -> Option<(String, DynamicMessage)> {
+pub(in crate::message) fn of_kind(rules: &DynamicMessage) -> Option<(String, DynamicMessage)> {
     let (field, value) = rules.fields().find(|(field, _)| field.name() != "message")?;
     Some((field.name().to_owned(), value.as_message()?.clone()))
 }
 
 /// A message-valued field of a rules message, where it is set.
-pub(super) fn sub(rules: &DynamicMessage, name: &str) -> Option<DynamicMessage> {
+pub(in crate::message) fn sub(rules: &DynamicMessage, name: &str) -> Option<DynamicMessage> {
     let field = rules.descriptor().get_field_by_name(name)?;
     if !rules.has_field(&field) {
         return None;
