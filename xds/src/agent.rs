@@ -5,6 +5,7 @@
 //! publish; then the thread sleeps until a stream, a file, a timer or somebody at the [`Door`] has something.
 
 mod door;
+mod files;
 mod link;
 mod progress;
 mod publish;
@@ -163,6 +164,10 @@ async fn run(setup: Setup, mut errands: mpsc::UnboundedReceiver<Input>) {
             biased;
             errand = errands.recv() => errand,
             event = inbox.recv() => event,
+            replaced = worker.files.changed() => {
+                worker.read(&replaced).await;
+                continue;
+            }
             () = asleep => continue,
         };
         match input {

@@ -15,6 +15,7 @@
 //! [`Update`]: crate::store::Update
 
 mod backoff;
+mod file;
 #[doc(hidden)]
 pub mod fuzz;
 mod message;
@@ -34,6 +35,7 @@ use backoff::Limiter;
 use subscription::Subscription;
 
 pub use backoff::{Backoff, Rate};
+pub use file::read_file;
 pub use message::{DECODE_LIMIT, DecodeError, Request, Response};
 pub use stats::{SessionStats, TypeStats};
 

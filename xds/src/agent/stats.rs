@@ -14,7 +14,7 @@ use corelane::{
 
 use foldhash::fast::FixedState;
 
-use super::{State, link::Planes, publish::Published};
+use super::{State, files::Files, link::Planes, publish::Published};
 use crate::{
     session::TypeStats,
     store::{Kind, Source},
@@ -135,7 +135,14 @@ impl Counts {
     }
 
     /// Copies all numbers.
-    pub(super) fn read(&mut self, state: &State, planes: &Planes, published: &Published, now: Duration) {
+    pub(super) fn read(
+        &mut self,
+        state: &State,
+        planes: &Planes,
+        files: &Files,
+        published: &Published,
+        now: Duration,
+    ) {
         self.plane.set(
             PlaneStat::Connected,
             u64::from(state.links.values().any(|link| link.session.stats().connected)),
@@ -157,7 +164,7 @@ impl Counts {
         self.listeners.set(ListenersStat::Added, changes.added);
         self.listeners.set(ListenersStat::Modified, changes.modified);
         self.listeners.set(ListenersStat::Removed, changes.removed);
-        self.updates(state, now);
+        self.updates(state, files, now);
         for (cluster, tally) in planes.iter() {
             let name = cluster.alt_stat_name.as_ref().unwrap_or(&cluster.name);
             let store = &self.store;
@@ -167,20 +174,19 @@ impl Counts {
     }
 
     /// Per subscription to a type.
-    fn updates(&mut self, state: &State, now: Duration) {
-        for (source, link) in &state.links {
-            for kind in [Kind::Cluster, Kind::Listener] {
-                let wild = [state.dynamic.clusters, state.dynamic.listeners];
-                let wild = if kind == Kind::Cluster { wild[0] } else { wild[1] };
-                if wild.is_none_or(|subscribed| subscribed.source != *source) {
-                    continue;
-                }
-                let name = if kind == Kind::Cluster { "cluster_manager.cds" } else { "listener_manager.lds" };
-                let store = &self.store;
-                let mirror = self.updates.entry((*source, kind)).or_insert_with(|| store.of(name));
-                update(mirror, link.session.type_stats(kind), now);
-                mirror.set(UpdateStat::FetchTimeout, state.store.root_timeouts(kind));
-            }
+    fn updates(&mut self, state: &State, files: &Files, now: Duration) {
+        let wild = [
+            (Kind::Cluster, state.dynamic.clusters, "cluster_manager.cds"),
+            (Kind::Listener, state.dynamic.listeners, "listener_manager.lds"),
+        ];
+        for (kind, subscribed, name) in wild {
+            let Some(source) = subscribed.map(|subscribed| subscribed.source) else { continue };
+            let session = state.links.get(&source).map(|link| link.session.type_stats(kind));
+            let Some(stats) = session.or(files.stats(source)) else { continue };
+            let store = &self.store;
+            let mirror = self.updates.entry((source, kind)).or_insert_with(|| store.of(name));
+            update(mirror, stats, now);
+            mirror.set(UpdateStat::FetchTimeout, state.store.root_timeouts(kind));
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -13,15 +15,17 @@ use tokio::sync::mpsc;
 
 use super::{
     Input, Observer, Phase, Progress, Setup, State,
+    files::{File, Files},
     link::{Heard, Link, Planes},
     publish::{Publisher, Unserved},
     random::Random,
     stats::Counts,
 };
 use crate::{
+    bootstrap::Syntax,
     message::{schema::OnDemand, screen::Screen},
     problem::Problem,
-    session::{Options, Receipt, Session},
+    session::{Options, Receipt, Session, read_file},
     source::Origin,
     store::{Kind, Now, Refusal, Source, Store, Update, Verdict},
     translate::{Context, Translated, Values},
@@ -39,6 +43,7 @@ pub(super) struct Worker {
     pub(super) state: State,
     publisher: Publisher,
     planes: Planes,
+    pub(super) files: Files,
     counts: Counts,
     progress: Arc<Progress>,
     observers: Vec<Box<dyn Observer>>,
@@ -51,6 +56,8 @@ pub(super) struct Worker {
     random: Random,
     began: Instant,
     streams: mpsc::Sender<Input>,
+    /// Files that were named and not read yet.
+    unread: Vec<Source>,
     /// Whether an update was settled that the observers have not been told of.
     settled: bool,
     /// When to try again to bind listeners.
@@ -73,6 +80,7 @@ impl Worker {
             state,
             publisher: Publisher::new(handle),
             planes,
+            files: Files::default(),
             counts,
             progress,
             observers,
@@ -83,6 +91,7 @@ impl Worker {
             random,
             began: Instant::now(),
             streams,
+            unread: Vec::new(),
             settled: false,
             bind_at: None,
         };
@@ -136,8 +145,10 @@ impl Worker {
             self.want();
             self.speak(now.monotonic);
             self.publish().await;
+            let unread = std::mem::take(&mut self.unread);
+            self.read(&unread).await;
             // Publishing takes time, and something may have fallen due meanwhile.
-            if self.wake_at().is_none_or(|at| at > Instant::now()) {
+            if unread.is_empty() && self.wake_at().is_none_or(|at| at > Instant::now()) {
                 break;
             }
         }
@@ -197,14 +208,20 @@ impl Worker {
     /// Makes the link of a source, if it is one and there is none yet.
     fn open(&mut self, source: Source, kind: Kind) {
         let State { sources, links, dynamic, .. } = &mut self.state;
-        if links.contains_key(&source) {
+        if links.contains_key(&source) || self.files.contains(source) {
             return;
         }
         let (api, only) = match sources.origin(source) {
             // A reference to it is refused where there is none.
             Origin::Aggregated => (dynamic.ads.clone().map(Arc::new), None),
             Origin::Stream(of, api) => (Some(api.clone()), Some(*of)),
-            Origin::File(..) => (None, None),
+            Origin::File(kind, file) => {
+                if let Err(error) = self.files.watch(source, *kind, file) {
+                    log::error!("{} cannot be watched for changes: {error}", file.path.display());
+                }
+                self.unread.push(source);
+                return;
+            }
         };
         let Some(api) = api else {
             log::error!("{kind} of source {}: there is nothing to ask", source.0);
@@ -220,6 +237,40 @@ impl Worker {
             seed: self.random.next(),
         });
         links.insert(source, Link::new(source, session, api, only));
+    }
+
+    /// Reads files, and applies what they say.
+    pub(super) async fn read(&mut self, sources: &[Source]) {
+        for source in sources {
+            let now = self.began.elapsed();
+            let Some(file) = self.files.file(*source) else { continue };
+            file.stats.update_attempt += 1;
+            file.stats.updated = Some(now);
+            let (kind, path) = (file.kind, file.file.path.clone());
+            let update = read_text(&path)
+                .and_then(|(text, syntax)| read_file(&self.schema, &text, syntax, kind, *source));
+            let outcome = match update {
+                Ok(update) => {
+                    let version = update.version.clone();
+                    let verdict = self.apply_and_publish(update).await;
+                    if verdict.refused.is_empty() { Ok(version) } else { Err(false) }
+                }
+                Err(problems) => {
+                    problems.iter().for_each(|problem| log::error!("{}: {problem}", path.display()));
+                    log::error!("{}: what was read before stays", path.display());
+                    Err(true)
+                }
+            };
+            let Some(File { stats, .. }) = self.files.file(*source) else { continue };
+            match outcome {
+                Ok(version) => {
+                    stats.update_success += 1;
+                    stats.version = version;
+                }
+                Err(true) => stats.update_failure += 1,
+                Err(false) => stats.update_rejected += 1,
+            }
+        }
     }
 
     /// Takes what happened to a stream.
@@ -242,6 +293,14 @@ impl Worker {
 
     /// Applies a response, publishes what it changed and answers it.
     async fn respond(&mut self, source: Source, receipt: Receipt, update: Update) {
+        let verdict = self.apply_and_publish(update).await;
+        if let Some(link) = self.state.links.get_mut(&source) {
+            link.session.settle(receipt, &verdict);
+        }
+    }
+
+    /// Applies an update and publishes what it changed; the verdict on it.
+    async fn apply_and_publish(&mut self, update: Update) -> Verdict {
         let (kind, version) = (update.kind, update.version.clone());
         let (set, removed) = (update.resources.len(), update.removed.len());
         let mut verdict = self.apply(update);
@@ -255,10 +314,8 @@ impl Worker {
         log::debug!("{kind}, version {version:?}: {set} resources, {removed} removed, {refused} refused");
         // Before the answer, so that one request carries all of it.
         self.want();
-        if let Some(link) = self.state.links.get_mut(&source) {
-            link.session.settle(receipt, &verdict);
-        }
         self.settled = true;
+        verdict
     }
 
     /// Puts an update into the store.
@@ -354,8 +411,16 @@ impl Worker {
 
     fn count(&mut self) {
         let now = self.began.elapsed();
-        self.counts.read(&self.state, &self.planes, self.publisher.published(), now);
+        self.counts.read(&self.state, &self.planes, &self.files, self.publisher.published(), now);
     }
+}
+
+/// The text of a file, and how it is written.
+fn read_text(path: &Path) -> Result<(String, Syntax), Vec<Problem>> {
+    let syntax = Syntax::of(path).map_err(|problem| vec![problem])?;
+    let text = fs::read_to_string(path)
+        .map_err(|error| vec![Problem::new("", format!("cannot be read: {error}"))])?;
+    Ok((text, syntax))
 }
 
 /// Names that a route table which is checked may use.
