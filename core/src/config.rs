@@ -8,6 +8,7 @@ mod dns;
 mod http;
 mod listener;
 mod route;
+mod upgrade;
 mod value;
 
 pub use cidr::Cidr;
@@ -22,6 +23,7 @@ pub use route::{
     Action, DirectResponse, FilterOverride, Forward, PathMatch, PathMatcher, Route, RouteConfiguration,
     Upstream, VirtualHost, WeightedCluster,
 };
+pub use upgrade::Upgrade;
 pub use value::{ConfigError, ConfigValue, Problems, duration, optional_duration};
 
 use std::time::Duration;

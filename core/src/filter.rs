@@ -160,6 +160,10 @@ impl Next {
             (None, _) => match http::router::route(req) {
                 Decision::Send(routed) => Inward::Router { sending: routed.send() },
                 Decision::Answer(answer) => Inward::Answer { answer: Some(answer) },
+                // Rare, and in a box no part of every request.
+                Decision::Switch(routed) => {
+                    Inward::Filter { call: BoxedCall(Box::pin(http::upgrade::send(routed))) }
+                }
             },
         };
         Running { inward, back }

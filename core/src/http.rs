@@ -10,6 +10,7 @@ mod head;
 pub(crate) mod pump;
 pub(crate) mod reply;
 pub(crate) mod router;
+pub(crate) mod upgrade;
 
 pub use body::{Body, BodyStream, Frame};
 

@@ -8,7 +8,7 @@ use crate::{
     conn::ConnMeta,
     filter::Parsed,
 };
-use corelane_wire::RequestHead;
+use corelane_wire::{Method, RequestHead};
 use domains::Domains;
 pub(crate) use domains::DuplicateDomain;
 use std::{ops::Range, sync::Arc};
@@ -103,7 +103,12 @@ impl RouteTable {
         let routes = self.hosts[host].clone();
         let first = routes.start;
         let path = input.head.path_without_query();
-        self.routes[routes].iter().position(|route| matches(&route.matches, path)).map(|at| first + at)
+        let connect = input.head.method() == Method::Connect;
+        let fits = |route: &Arc<RouteSpec>| match &route.matches.path {
+            PathMatch::Connect => connect,
+            _ => !connect && matches(&route.matches, path),
+        };
+        self.routes[routes].iter().position(fits).map(|at| first + at)
     }
 
     pub(crate) fn routes(&self) -> &[Arc<RouteSpec>] {
@@ -128,6 +133,7 @@ fn matches(matcher: &PathMatcher, path: &[u8]) -> bool {
     match &matcher.path {
         PathMatch::Prefix(prefix) => path.get(..prefix.len()).is_some_and(|start| same(start, prefix)),
         PathMatch::Path(whole) => same(path, whole),
+        PathMatch::Connect => false,
         PathMatch::SeparatedPrefix(prefix) => {
             path.get(..prefix.len()).is_some_and(|start| same(start, prefix))
                 && matches!(path.get(prefix.len()), None | Some(b'/'))

@@ -23,6 +23,7 @@ mod resource;
 mod rest;
 mod route;
 mod source;
+mod upgrade;
 
 use std::{collections::BTreeSet, mem::take, rc::Rc};
 

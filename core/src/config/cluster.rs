@@ -30,6 +30,8 @@ pub struct Cluster {
     /// Bytes one upstream connection may buffer in each direction before its sender is held back
     /// (Envoy `per_connection_buffer_limit_bytes`).
     pub per_connection_buffer_limit: u32,
+    /// Passes trailers on, both ways (Envoy `http_protocol_options.enable_trailers`); else they are dropped.
+    pub enable_trailers: bool,
 }
 
 impl Cluster {
@@ -53,6 +55,7 @@ impl Cluster {
             idle_timeout: Some(Self::IDLE_TIMEOUT),
             max_requests_per_connection: None,
             per_connection_buffer_limit: Self::PER_CONNECTION_BUFFER_LIMIT,
+            enable_trailers: false,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The HTTP connection manager: one chain's HTTP settings, its filters and its route table.
 
-use super::{ConfigValue, RouteConfiguration};
+use super::{ConfigValue, RouteConfiguration, Upgrade};
 use std::time::Duration;
 
 /// How HTTP connections of a chain are served (Envoy `HttpConnectionManager`).
@@ -59,6 +59,13 @@ pub struct HttpConnectionManager {
     /// The name of a route table that is published as a resource of its own and serves in the place of `routes` (Envoy
     /// `rds`). While there is none of this name, every request gets 404.
     pub route_table: Option<String>,
+    /// Which protocols clients may switch to, where their route says nothing about it.
+    pub upgrades: Vec<Upgrade>,
+    /// Sends `expect: 100-continue` on and leaves it to the upstream to answer (Envoy `proxy_100_continue`); else the
+    /// proxy answers it at once.
+    pub proxy_100_continue: bool,
+    /// Passes trailers on, both ways (Envoy `http_protocol_options.enable_trailers`); else they are dropped.
+    pub enable_trailers: bool,
     /// What requests pass, in order. The last is the router.
     pub filters: Vec<HttpFilter>,
 }
@@ -139,6 +146,9 @@ impl HttpConnectionManager {
             default_host_for_http_10: None,
             routes,
             route_table: None,
+            upgrades: Vec::new(),
+            proxy_100_continue: false,
+            enable_trailers: false,
             filters: vec![HttpFilter::router()],
         }
     }

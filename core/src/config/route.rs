@@ -1,6 +1,6 @@
 //! Route tables: virtual hosts by domain, routes in order, and what a route does.
 
-use super::ConfigValue;
+use super::{ConfigValue, Upgrade};
 use std::{collections::BTreeMap, time::Duration};
 
 /// A route table (Envoy `RouteConfiguration`).
@@ -84,6 +84,8 @@ pub enum PathMatch {
     Path(String),
     /// Is it, or starts with it and a slash (Envoy `path_separated_prefix`).
     SeparatedPrefix(String),
+    /// The request is a CONNECT, whatever its target (Envoy `connect_matcher`). CONNECT matches nothing else.
+    Connect,
 }
 
 /// What a route does with a request.
@@ -105,6 +107,8 @@ pub struct Forward {
     /// How long the exchange may see no byte in either direction, instead of the connection manager's
     /// `stream_idle_timeout`; `Some(Duration::ZERO)` waits for ever.
     pub idle_timeout: Option<Duration>,
+    /// Which protocols requests on this route may switch to.
+    pub upgrades: Vec<Upgrade>,
 }
 
 impl Forward {
@@ -117,6 +121,7 @@ impl Forward {
             upstream: Upstream::Cluster(cluster.into()),
             timeout: Some(Self::TIMEOUT),
             idle_timeout: None,
+            upgrades: Vec::new(),
         }
     }
 }

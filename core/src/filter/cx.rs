@@ -4,7 +4,7 @@ use super::FilterFactory;
 use crate::{
     conn::ConnMeta,
     error::Error,
-    http::{Body, clock::Clock, downstream::Downstream, pump::Encoder},
+    http::{Body, clock::Clock, downstream::Downstream, pump::Encoder, upgrade::Switch},
     lane::{HttpChain, Lane, Route},
     upstream::{Lease, Pool},
 };
@@ -45,6 +45,9 @@ pub(crate) struct Exchange {
     /// Installed by the router, polled by the exchange beside everything else.
     pub(crate) pump: RefCell<Option<Pump>>,
     pub(crate) interims: Cell<u32>,
+    /// What the request wants its connection to become, and whether it has.
+    pub(crate) switch: Cell<Switch>,
+    pub(crate) switched: Cell<bool>,
     /// Why the client got a local reply, if it did.
     pub(crate) failure: Cell<Option<Error>>,
     /// What few exchanges have, so that the others carry one pointer.
@@ -82,9 +85,17 @@ impl Exchange {
             pool: RefCell::default(),
             pump: RefCell::default(),
             interims: Cell::new(0),
+            switch: Cell::new(Switch::No),
+            switched: Cell::new(false),
             failure: Cell::new(None),
             rare: OnceCell::new(),
         })
+    }
+
+    /// Whether trailers go on: both sides want them.
+    pub(crate) fn passes_trailers(&self) -> bool {
+        let upstream = |pool: &Rc<Pool>| pool.enable_trailers();
+        self.chain.spec.config.enable_trailers && self.pool.borrow().as_ref().is_none_or(upstream)
     }
 
     fn rare(&self) -> &Rare {

@@ -62,6 +62,13 @@ impl Clock {
         self.stale.set(true);
     }
 
+    /// The connection has become something else: neither message has an end that could be late.
+    pub(crate) fn switched(&self) {
+        self.request_by.set(None);
+        self.response_within.set(None);
+        self.stale.set(true);
+    }
+
     /// The request has been received completely.
     #[inline]
     pub(crate) fn request_complete(&self, now: Instant) {

@@ -232,6 +232,13 @@ impl Downstream {
         }
     }
 
+    pub(crate) fn poll_finish(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self.halves.borrow_mut() {
+            Some(halves) => halves.send.poll_finish(cx),
+            None => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+        }
+    }
+
     pub(crate) async fn below(&self, mark: usize) -> io::Result<()> {
         poll_fn(|cx| self.poll_below(cx, mark)).await
     }

@@ -8,6 +8,7 @@ use super::{
     forwarded, head,
     pump::{Encoder, Stopped, poll_pump},
     reply,
+    upgrade::{self, Switch},
 };
 use crate::{
     config::Codec,
@@ -77,6 +78,10 @@ fn run<'a>(
         // 2. Its route, and with it its filters.
         let (cx, request) = begin(downstream, &chain, head, &asked);
         let exchange = cx.exchange().clone();
+        if !asked.switch.is_allowed(&request.head, &exchange) {
+            chain.stats.inc(HttpStat::RqWsOnNonWsRoute);
+            return refuse(downstream, &chain, Error::local(Kind::Denied(Status::FORBIDDEN)));
+        }
         let filters = match &*exchange.route.borrow() {
             Some(route) => route.filters.clone(),
             None => chain.enabled().clone(),
@@ -92,6 +97,10 @@ fn run<'a>(
                 reply::to_error(e, &cx)
             }
         };
+        if exchange.switched.get() {
+            let raw = upgrade::serve(Response { head, body }, exchange, &asked);
+            return downstream.lane.io().boxed_local(raw).pin().await;
+        }
         // 4. The response's head.
         let (framing, close) = finish_head(&mut head, &body, &exchange, &asked, number)?;
         write_head(head, framing, close, &exchange, &asked);
@@ -100,7 +109,7 @@ fn run<'a>(
         }
         // 5. Both bodies, to the end of the response.
         if !body.is_empty() {
-            let encoder = Encoder::new(framing);
+            let encoder = Encoder::new(framing, exchange.passes_trailers());
             poll_bodies(&mut body, encoder, &exchange).await.map_err(|e| aborted(e, &chain))?;
         }
         drop(body);
@@ -113,15 +122,16 @@ fn run<'a>(
 }
 
 /// What a request asks of its connection and of its response.
-struct Asked {
+pub(super) struct Asked {
     method: Method,
     version: Version,
     framing: Framing,
+    switch: Switch,
     persists: bool,
     /// Whom trusted proxies name as the client.
     client: Option<IpAddr>,
     /// To be told in the response.
-    request_id: Option<Box<[u8]>>,
+    pub(super) request_id: Option<Box<[u8]>>,
 }
 
 /// Whether a request is served at all, and how. Its head is made what everybody further in sees.
@@ -141,14 +151,12 @@ fn admit(downstream: &Downstream, chain: &HttpChain, head: &mut RequestHead) -> 
                 .map_err(|_| Error::downstream(Kind::Head(ParseError::Host)))?;
         }
     }
-    // Going on to HTTP/2 may be declined in silence; another protocol would be spoken whatever we said.
-    if h1::request_upgrade(head).is_some_and(|protocol| !protocol.eq_ignore_ascii_case(b"h2c")) {
-        return Err(Error::local(Kind::Denied(Status::FORBIDDEN)));
-    }
     let framing = h1::request_framing(head).map_err(|e| Error::downstream(Kind::Head(e)))?;
+    let switch = Switch::wanted(head, framing);
     let persists = h1::request_persists(head);
     match h1::expectation(head) {
         Expectation::None => {}
+        Expectation::Continue if config.proxy_100_continue => {}
         Expectation::Continue => {
             head.headers_mut().remove(Known::Expect);
             if !framing.is_empty() {
@@ -161,7 +169,7 @@ fn admit(downstream: &Downstream, chain: &HttpChain, head: &mut RequestHead) -> 
         .map_err(|_| Error::downstream(Kind::Head(ParseError::HeadTooLarge)))?;
     let told = config.always_set_request_id_in_response;
     let request_id = if told { head.headers().get(Known::XRequestId).map(Into::into) } else { None };
-    Ok(Asked { method: head.method(), version, framing, persists, client, request_id })
+    Ok(Asked { method: head.method(), version, framing, switch, persists, client, request_id })
 }
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -177,8 +185,10 @@ fn begin(
     let now = downstream.lane.io().now();
     let clock =
         Clock::new(now, config.stream_idle_timeout, config.request_timeout.map(|timeout| now + timeout));
-    downstream.begin_body(asked.framing);
-    let body = if asked.framing.is_empty() {
+    let switches = asked.switch != Switch::No;
+    // What comes behind such a request is opaque, and held until the upstream has agreed.
+    downstream.begin_body(if switches { Framing::UntilClose } else { asked.framing });
+    let body = if asked.framing.is_empty() && !switches {
         clock.request_complete(now);
         Body::empty()
     } else {
@@ -189,6 +199,7 @@ fn begin(
     downstream.set_deadline(None);
     let exchange =
         Exchange::new(downstream.clone(), chain.clone(), clock, asked.version, asked.client, route);
+    exchange.switch.set(asked.switch);
     let cx = Cx::new(exchange);
     (cx.clone(), Request { head, body, cx })
 }
@@ -228,13 +239,13 @@ async fn poll_bodies(body: &mut Body, mut encoder: Encoder, exchange: &Rc<Exchan
 }
 
 /// Nothing can be done now: the task is woken by the client's reset and by the next deadline as well.
-fn wait<T>(exchange: &Exchange, cx: &mut Context<'_>) -> Poll<Result<T, Error>> {
+pub(super) fn wait<T>(exchange: &Exchange, cx: &mut Context<'_>) -> Poll<Result<T, Error>> {
     let downstream = &exchange.downstream;
     downstream.arm(&exchange.clock);
     downstream.poll_gone(cx).map(|()| Err(Error::downstream(Kind::Reset)))
 }
 
-fn check_deadline(exchange: &Exchange) -> Result<(), Error> {
+pub(super) fn check_deadline(exchange: &Exchange) -> Result<(), Error> {
     let Some(timeout) = exchange.clock.check(exchange.downstream.lane.io().now()) else { return Ok(()) };
     let stat = match timeout {
         Timeout::Response => None,
@@ -256,7 +267,7 @@ fn check_deadline(exchange: &Exchange) -> Result<(), Error> {
 ///
 /// # Errors
 /// The client failed in the middle of it. That the upstream takes no more is no error: it may answer all the same.
-fn poll_request(exchange: &Exchange, cx: &mut Context<'_>) -> Result<(), Error> {
+pub(super) fn poll_request(exchange: &Exchange, cx: &mut Context<'_>) -> Result<(), Error> {
     // Out of its cell while it is polled: the body may be a filter's, which may look at the exchange.
     let Some(mut pump) = exchange.pump.take() else { return Ok(()) };
     let io = exchange.downstream.lane.io();
@@ -264,6 +275,11 @@ fn poll_request(exchange: &Exchange, cx: &mut Context<'_>) -> Result<(), Error> 
     match poll_pump(&mut pump.body, &mut pump.encoder, &pump.lease, limit, io, &exchange.clock, cx) {
         Poll::Pending => *exchange.pump.borrow_mut() = Some(pump),
         Poll::Ready(Ok(())) => {
+            if exchange.switched.get() && pump.lease.poll_finish(cx).is_pending() {
+                // FIN follows what is queued; until it is sent the upstream's connection is needed.
+                *exchange.pump.borrow_mut() = Some(pump);
+                return Ok(());
+            }
             pump.lease.request_sent();
             exchange.clock.request_complete(io.now());
         }
@@ -386,7 +402,7 @@ fn served(exchange: &Exchange) {
 }
 
 /// Counts an exchange that ends in a reset.
-fn aborted(error: Error, chain: &HttpChain) -> Error {
+pub(super) fn aborted(error: Error, chain: &HttpChain) -> Error {
     chain.stats.inc(if error.closed() { HttpStat::RqRxReset } else { HttpStat::RqTxReset });
     chain.stats.inc(HttpStat::CxDestroyActiveRq);
     error

@@ -23,18 +23,21 @@ use std::{
 pub(crate) enum Encoder {
     /// This many bytes have to follow.
     Length(u64),
-    /// In chunks.
-    Chunked,
+    /// In chunks, and trailers behind them or not.
+    Chunked {
+        /// Whether the recipient wants them.
+        trailers: bool,
+    },
     /// Ended by the connection's end.
     UntilClose,
 }
 
 impl Encoder {
-    pub(crate) const fn new(framing: Framing) -> Encoder {
+    pub(crate) const fn new(framing: Framing, trailers: bool) -> Encoder {
         match framing {
             Framing::None => Encoder::Length(0),
             Framing::Length(length) => Encoder::Length(length),
-            Framing::Chunked => Encoder::Chunked,
+            Framing::Chunked => Encoder::Chunked { trailers },
             Framing::UntilClose => Encoder::UntilClose,
         }
     }
@@ -47,8 +50,8 @@ impl Encoder {
                 to.push(chunk);
             }
             (Frame::Data(chunk), Encoder::UntilClose) => to.push(chunk),
-            (Frame::Data(chunk), Encoder::Chunked) if chunk.is_empty() => {} // it would end the body
-            (Frame::Data(chunk), Encoder::Chunked) => {
+            (Frame::Data(chunk), Encoder::Chunked { .. }) if chunk.is_empty() => {} // it would end the body
+            (Frame::Data(chunk), Encoder::Chunked { .. }) => {
                 let mut out = io.vec();
                 out.extend_from_slice(ChunkHead::first(chunk.len()).bytes());
                 to.push(Chunk::Vec(out));
@@ -56,15 +59,15 @@ impl Encoder {
                 // At once and not with the next chunk: who reads whole chunks would wait for it.
                 to.push(Chunk::Static(CRLF));
             }
-            (Frame::Trailers(trailers), Encoder::Chunked) => {
+            (Frame::Trailers(trailers), Encoder::Chunked { trailers: true }) => {
                 let mut out = io.vec();
                 write_trailers(&mut out, &trailers);
                 to.push(Chunk::Vec(out));
                 // Nothing may follow.
                 *self = Encoder::Length(0);
             }
-            // There is no place for trailers: a recipient may drop them (RFC 9110 section 6.5.1).
-            (Frame::Trailers(_), Encoder::Length(_) | Encoder::UntilClose) => {}
+            // There is no place for trailers, or nobody wants them: a recipient may drop them (RFC 9110 section 6.5.1).
+            (Frame::Trailers(_), _) => {}
         }
         Ok(())
     }
@@ -74,7 +77,7 @@ impl Encoder {
         match self {
             Encoder::Length(0) | Encoder::UntilClose => Ok(()),
             Encoder::Length(_) => Err(Kind::Length),
-            Encoder::Chunked => {
+            Encoder::Chunked { .. } => {
                 to.push(Chunk::Static(LAST_CHUNK));
                 Ok(())
             }

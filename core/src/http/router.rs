@@ -1,7 +1,7 @@
 //! The router: the end of every chain. Takes a request to an upstream and brings back the head of its response, while the
 //! request's body may still be on its way. Owns the choice of the cluster and what is tried again.
 
-use super::{body::Body, head, pump::Encoder, reply};
+use super::{body::Body, head, pump::Encoder, reply, upgrade::Switch};
 use crate::{
     config::{Action, ConfigError, ConfigValue, Forward},
     error::{Error, Kind},
@@ -43,10 +43,10 @@ impl RouterConfig {
 
 /// A request on its way to an upstream, everything decided but the connection.
 pub(crate) struct Routed {
-    head: RequestHead,
-    body: Body,
-    exchange: Rc<Exchange>,
-    pool: Rc<Pool>,
+    pub(super) head: RequestHead,
+    pub(super) body: Body,
+    pub(super) exchange: Rc<Exchange>,
+    pub(super) pool: Rc<Pool>,
     framing: Framing,
 }
 
@@ -57,6 +57,8 @@ pub(crate) enum Decision {
     Send(Routed),
     /// It is answered here: by the route itself, or with why there is no upstream.
     Answer(Result<Response, Error>),
+    /// It goes to an upstream, and its connection may become something else.
+    Switch(Routed),
 }
 
 /// Decides where a request goes. A plain function: the request would else be part of one more future.
@@ -83,7 +85,14 @@ pub(crate) fn route(req: Request) -> Decision {
     let Some(pool) = pool else { return Decision::Answer(Err(Error::local(Kind::NoCluster))) };
     *exchange.pool.borrow_mut() = Some(pool.clone());
     match prepare(&mut head, exchange, route.as_deref()).and_then(|()| request_framing(&head, &body)) {
-        Ok(framing) => Decision::Send(Routed { head, body, exchange: exchange.clone(), pool, framing }),
+        Ok(framing) => {
+            let routed = Routed { head, body, exchange: exchange.clone(), pool, framing };
+            if exchange.switch.get() == Switch::No {
+                Decision::Send(routed)
+            } else {
+                Decision::Switch(routed)
+            }
+        }
         Err(e) => Decision::Answer(Err(e)),
     }
 }
@@ -138,7 +147,7 @@ impl Routed {
             return;
         }
         let body = mem::take(&mut self.body);
-        let encoder = Encoder::new(self.framing);
+        let encoder = Encoder::new(self.framing, self.exchange.passes_trailers());
         *self.exchange.pump.borrow_mut() = Some(Pump { body, encoder, lease: lease.share() });
     }
 }
@@ -183,11 +192,7 @@ fn answer<'a>(
         loop {
             let received = head::response(&lease, io, &mut head, said_nothing).await;
             if let Err(e) = received {
-                lease.pool().stats.inc(match e.kind {
-                    Kind::Head(_) => ClusterStat::CxProtocolError,
-                    _ => ClusterStat::RqRxReset,
-                });
-                return Err(e);
+                return Err(unanswered(e, &lease));
             }
             exchange.clock.touch(io.now());
             if !head.status().is_informational() {
@@ -199,8 +204,17 @@ fn answer<'a>(
     }
 }
 
+/// Counts that no response came.
+pub(super) fn unanswered(error: Error, lease: &Lease) -> Error {
+    lease.pool().stats.inc(match error.kind {
+        Kind::Head(_) => ClusterStat::CxProtocolError,
+        _ => ClusterStat::RqRxReset,
+    });
+    error
+}
+
 /// The final response head has come: what follows it, and what the client is told beside it.
-fn answered(
+pub(super) fn answered(
     lease: Lease,
     mut head: ResponseHead,
     exchange: &Exchange,
@@ -230,14 +244,15 @@ fn answered(
 ///
 /// # Errors
 /// The upstream switches protocols, which nobody asked for, or sends too many.
-fn interim(head: &ResponseHead, exchange: &Exchange) -> Result<(), Error> {
+pub(super) fn interim(head: &ResponseHead, exchange: &Exchange) -> Result<(), Error> {
     let sent = exchange.interims.get() + 1;
     exchange.interims.set(sent);
     if head.status() == Status::SWITCHING_PROTOCOLS || sent > INTERIM_RESPONSES {
         return Err(Error::upstream(Kind::Protocol));
     }
-    // The proxy answers expectations itself, so a 100 would be the client's second one; HTTP/1.0 knows none of them.
-    if head.status() == Status::CONTINUE || exchange.version == Version::Http10 {
+    // Where the proxy answers expectations itself, a 100 would be the client's second one; HTTP/1.0 knows none of them.
+    let answered = head.status() == Status::CONTINUE && !exchange.chain.spec.config.proxy_100_continue;
+    if answered || exchange.version == Version::Http10 {
         return Ok(());
     }
     exchange.show_interim(head);

@@ -152,8 +152,12 @@ family! {
         CxProtocolError = "downstream_cx_protocol_error" Counter,
         /// Connections that began with the HTTP/2 preface, which is not served yet; not in Envoy.
         CxHttp2Preface = "downstream_cx_http2_preface" Counter,
+        CxUpgradesTotal = "downstream_cx_upgrades_total" Counter,
+        CxUpgradesActive = "downstream_cx_upgrades_active" Gauge,
         CxRxBytes = "downstream_cx_rx_bytes_total" Counter,
         CxTxBytes = "downstream_cx_tx_bytes_total" Counter,
+        /// Upgrades and CONNECT where they are not let through.
+        RqWsOnNonWsRoute = "downstream_rq_ws_on_non_ws_route" Counter,
         RqTotal = "downstream_rq_total" Counter,
         RqHttp1Total = "downstream_rq_http1_total" Counter,
         RqActive = "downstream_rq_active" Gauge,

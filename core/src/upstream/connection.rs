@@ -190,6 +190,10 @@ impl Lease {
         self.0.send.borrow_mut().poll_below(cx, mark)
     }
 
+    pub(crate) fn poll_finish(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.send.borrow_mut().poll_finish(cx)
+    }
+
     pub(crate) fn poll_recv(&self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Buf>>> {
         let received = self.0.recv.borrow_mut().poll_recv(cx);
         if let Poll::Ready(Ok(Some(buf))) = &received {

@@ -277,6 +277,10 @@ impl Pool {
     }
 
     /// Bytes that may be queued to one connection before its sender is held back.
+    pub(crate) fn enable_trailers(&self) -> bool {
+        self.members.borrow().spec.config().enable_trailers
+    }
+
     pub(crate) fn buffer_limit(&self) -> usize {
         self.members.borrow().spec.config().per_connection_buffer_limit as usize
     }

@@ -9,6 +9,7 @@ rules! {
     pipelined_requests_are_answered_in_order,
     bodies_are_framed_as_they_came_both_ways,
     trailers_travel_both_ways,
+    trailers_that_nobody_wants_are_dropped,
     a_body_until_close_is_chunked_for_the_client,
     responses_without_body_have_none,
     heads_may_arrive_byte_by_byte,
@@ -130,7 +131,10 @@ async fn trailers_travel_both_ways(lab: Lab) {
             .await;
         let _ = wire.rest().await;
     });
-    lab.http(&[upstream.addr]).await;
+    lab.http_with(&[upstream.addr], |manager, cluster| {
+        (manager.enable_trailers, cluster.enable_trailers) = (true, true);
+    })
+    .await;
     let mut client = lab.client().await;
     client.send("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n4\r\ndata\r\n0\r\nx-sum: 7\r\n\r\n").await;
     client.head().await;
@@ -138,6 +142,30 @@ async fn trailers_travel_both_ways(lab: Lab) {
     assert_eq!((body.as_slice(), trailers.as_str()), (&b"ok"[..], "x-back: 8\n"));
     client.send(get("/")).await; // the connection goes on
     assert!(client.is_silent().await);
+}
+
+async fn trailers_that_nobody_wants_are_dropped(lab: Lab) {
+    for (downstream, upstream_wants) in [(false, false), (true, false), (false, true)] {
+        let upstream = lab.upstream(|mut wire| async move {
+            while wire.try_head().await.is_some() {
+                assert_eq!(wire.chunks().await.unwrap(), (b"data".to_vec(), String::new()));
+                wire.send(
+                    "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx-back: 8\r\n\r\n",
+                )
+                .await;
+            }
+        });
+        lab.http_with(&[upstream.addr], |manager, cluster| {
+            (manager.enable_trailers, cluster.enable_trailers) = (downstream, upstream_wants);
+        })
+        .await;
+        let mut client = lab.client().await;
+        for _ in 0..2 {
+            client.send("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n4\r\ndata\r\n0\r\nx-sum: 7\r\n\r\n").await;
+            client.head().await;
+            assert_eq!(client.chunks().await.unwrap(), (b"ok".to_vec(), String::new()));
+        }
+    }
 }
 
 async fn a_body_until_close_is_chunked_for_the_client(lab: Lab) {

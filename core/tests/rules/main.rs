@@ -16,3 +16,4 @@ mod listeners;
 mod local_ratelimit;
 mod publish;
 mod tcp;
+mod upgrades;

@@ -146,17 +146,18 @@ impl Translator<'_> {
         }
         match options.upstream_protocol_options.take() {
             Some(UpstreamProtocolOptions::ExplicitHttpConfig(config)) => {
-                self.explicit_http(config, &path.field("explicit_http_config"));
+                self.explicit_http(cluster, config, &path.field("explicit_http_config"));
             }
             other => options.upstream_protocol_options = other,
         }
         self.done(options, path);
     }
 
-    /// Asks for HTTP/1, which upstreams are spoken to in anyway; its settings are not implemented, HTTP/2 neither.
-    fn explicit_http(&mut self, mut config: ExplicitHttpConfig, path: &Path<'_>) {
+    /// Asks for HTTP/1, which upstreams are spoken to in anyway; HTTP/2 is not implemented.
+    fn explicit_http(&mut self, cluster: &mut Cluster, mut config: ExplicitHttpConfig, path: &Path<'_>) {
         match config.protocol_config.take() {
-            Some(ProtocolConfig::HttpProtocolOptions(options)) => {
+            Some(ProtocolConfig::HttpProtocolOptions(mut options)) => {
+                cluster.enable_trailers = take(&mut options.enable_trailers);
                 self.done(options, &path.field("http_protocol_options"))
             }
             other => config.protocol_config = other,

@@ -36,6 +36,8 @@ impl Translator<'_> {
         protocol(&mut manager, &mut message);
         identity(&mut manager, &mut message);
         self.timeouts(&mut manager, &mut message, path);
+        manager.proxy_100_continue = take(&mut message.proxy_100_continue);
+        manager.upgrades = self.upgrades(take(&mut message.upgrade_configs), &path.field("upgrade_configs"));
         if let Some(common) = message.common_http_protocol_options.take() {
             self.common(&mut manager, common, &path.field("common_http_protocol_options"));
         }
@@ -127,6 +129,7 @@ impl Translator<'_> {
         manager.accept_http_10 = take(&mut options.accept_http_10);
         manager.default_host_for_http_10 =
             Some(take(&mut options.default_host_for_http_10)).filter(|host| !host.is_empty());
+        manager.enable_trailers = take(&mut options.enable_trailers);
         // A proxy must take a request target in absolute form (RFC 9112 3.2.2), and does.
         drop_default(&mut options.allow_absolute_url, true);
         // Chooses between two parsers of Envoy's.

@@ -126,6 +126,7 @@ impl Translator<'_> {
             Some(PathSpecifier::Prefix(prefix)) => Some(PathMatch::Prefix(prefix)),
             Some(PathSpecifier::Path(path)) => Some(PathMatch::Path(path)),
             Some(PathSpecifier::PathSeparatedPrefix(prefix)) => Some(PathMatch::SeparatedPrefix(prefix)),
+            Some(PathSpecifier::ConnectMatcher(_)) => Some(PathMatch::Connect),
             other => {
                 message.path_specifier = other;
                 None
@@ -152,8 +153,10 @@ impl Translator<'_> {
         };
         let timeout = self.timeout(&mut message.timeout, Some(Forward::TIMEOUT), &path.field("timeout"));
         let idle_timeout = self.duration(&mut message.idle_timeout, &path.field("idle_timeout"));
+        let list = path.field("upgrade_configs");
+        let upgrades = self.route_upgrades(take(&mut message.upgrade_configs), &list);
         self.done(message, path);
-        Some(Forward { upstream: upstream?, timeout, idle_timeout })
+        Some(Forward { upstream: upstream?, timeout, idle_timeout, upgrades })
     }
 
     fn weighted(&mut self, table: &Table, mut message: Weighted, path: &Path<'_>) -> Upstream {

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use corelane::config::{
     Action, Balancer, Breakers, ClusterKind, Codec, DnsFamily, DnsResolver, FilterOverride, Forward,
-    HttpConnectionManager, PathMatch, Terminal, Upstream,
+    HttpConnectionManager, PathMatch, Terminal, Upgrade, Upstream,
 };
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MapKey, ReflectMessage as _, Value};
 
@@ -110,7 +110,10 @@ fn the_file_of_the_issue_becomes_what_it_says() {
     let routes = &http.routes.virtual_hosts[0].routes;
     let idle_timeout = Some(Duration::from_secs(7));
     let upstream = Upstream::Cluster("backend".into());
-    assert_eq!(routes[0].action, Action::Forward(Forward { upstream, timeout: None, idle_timeout }));
+    assert_eq!(
+        routes[0].action,
+        Action::Forward(Forward { upstream, timeout: None, idle_timeout, upgrades: vec![] })
+    );
     assert_eq!(routes[1].matches.path, PathMatch::Path("/exact".into()));
     assert!(!routes[1].matches.case_sensitive);
     assert!(matches!(&routes[2].action, Action::DirectResponse(response) if response.body == b"hello"));
@@ -136,7 +139,11 @@ fn what_is_not_implemented_or_contradicts_itself_is_refused_with_its_path() {
         ("codec_type: AUTO", "codec_type: HTTP2", format!("{HCM}.codec_type: HTTP2 is not implemented")),
         ("codec_type: AUTO", "tracing: {}", format!("{HCM}.tracing: is not implemented")),
         ("codec_type: AUTO", "normalize_path: true", format!("{HCM}.normalize_path: is not implemented")),
-        ("{accept_http_10: true}", "{enable_trailers: true}", format!("{HCM}.http_protocol_options.enable_trailers: is not implemented")),
+        ("{accept_http_10: true}", "{allow_chunked_length: true}", format!("{HCM}.http_protocol_options.allow_chunked_length: is not implemented")),
+        ("timeout: 0s, idle", "upgrade_configs: [{upgrade_type: a, connect_config: {}}], idle", format!("{HCM}.{HOST}.routes[0].route.upgrade_configs[0].connect_config: is for the upgrade_type CONNECT")),
+        ("timeout: 0s, idle", "upgrade_configs: [{upgrade_type: CONNECT, connect_config: {allow_post: true}}], idle", format!("{HCM}.{HOST}.routes[0].route.upgrade_configs[0].connect_config.allow_post: is not implemented")),
+        ("codec_type: AUTO", "upgrade_configs: [{upgrade_type: a}, {upgrade_type: A}]", format!("{HCM}.upgrade_configs[1].upgrade_type: \"A\" occurs twice")),
+        ("codec_type: AUTO", "upgrade_configs: [{upgrade_type: connect-udp}]", format!("{HCM}.upgrade_configs[0].upgrade_type: CONNECT-UDP is not implemented")),
         ("{prefix: /api}", "{prefix: /api, headers: {name: a}}", format!("{HCM}.{HOST}.routes[0].match.headers: is not implemented")),
         ("{prefix: /api}", "{safe_regex: {regex: a}}", format!("{HCM}.{HOST}.routes[0].match.safe_regex: is not implemented")),
         ("name: local\n", "name: local\n            max_direct_response_body_size_bytes: 4\n", format!("{HCM}.{HOST}.routes[2].direct_response.body: has 5 bytes, of 4 at most")),
@@ -231,6 +238,28 @@ fn names_are_resolved_as_the_file_says() {
         servers: vec![],
     };
     assert_eq!(extension.resolver, asked);
+}
+
+#[test]
+fn upgrades_and_trailers_are_what_the_file_says() {
+    let text = FILE
+        .replace(
+            "codec_type: AUTO",
+            "upgrade_configs: [{upgrade_type: websocket}, {upgrade_type: x, enabled: false}]",
+        )
+        .replace("{accept_http_10: true}", "{enable_trailers: true}")
+        .replace("- match: {prefix: /api}", "- match: {connect_matcher: {}}")
+        .replace("timeout: 0s, idle", "upgrade_configs: [{upgrade_type: CONNECT, connect_config: {}}], idle")
+        .replace("{http_protocol_options: {}}", "{http_protocol_options: {enable_trailers: true}}");
+    let translated = translate(&text).unwrap();
+    let http = manager(&translated);
+    let off = Upgrade { enabled: false, ..Upgrade::to("x") };
+    assert_eq!(http.upgrades, [Upgrade::to("websocket"), off]);
+    assert!(http.enable_trailers && translated.config.clusters[0].enable_trailers);
+    let route = &http.routes.virtual_hosts[0].routes[0];
+    assert_eq!(route.matches.path, PathMatch::Connect);
+    let Action::Forward(forward) = &route.action else { panic!("it forwards") };
+    assert_eq!(forward.upgrades, [Upgrade { terminate: true, ..Upgrade::to("CONNECT") }]);
 }
 
 #[test]
