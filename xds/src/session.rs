@@ -91,6 +91,7 @@ pub struct Receipt {
     kind: Kind,
     nonce: String,
     version: Arc<str>,
+    received: Duration,
 }
 
 /// See the module.
@@ -125,6 +126,8 @@ struct Answer {
     kind: Kind,
     nonce: String,
     error: Option<String>,
+    /// Not before: refusals are spaced out.
+    due: Duration,
 }
 
 impl Session {
@@ -217,7 +220,7 @@ impl Session {
             stream.unsettled += 1;
         }
         let version = update.version.clone();
-        Some((Receipt { stream: on, kind, nonce, version }, update))
+        Some((Receipt { stream: on, kind, nonce, version, received: now }, update))
     }
 
     /// The type of a response, if it was asked for on this stream.
@@ -236,14 +239,19 @@ impl Session {
 
     /// Answers a response: ACK if nothing was refused, else NACK with what was.
     pub fn settle(&mut self, receipt: Receipt, verdict: &Verdict) {
-        let Receipt { stream, kind, nonce, version } = receipt;
+        let Receipt { stream, kind, nonce, version, received } = receipt;
         let error = (!verdict.refused.is_empty()).then(|| nack_text(kind, &verdict.refused));
+        let subscription = &mut self.subscriptions[kind.index()];
         if stream.0 == self.streams {
-            self.subscriptions[kind.index()].settled(version, error.as_deref());
+            subscription.settled(version, error.as_deref());
         }
         if let Some(stream) = self.stream.as_mut().filter(|open| open.id == stream) {
             stream.unsettled -= 1;
-            stream.answers.push_back(Answer { kind, nonce, error });
+            let due = subscription.due(received, error.is_some());
+            // In state of the world the answer to the last response answers those before it.
+            let void = self.options.variant == Variant::StateOfTheWorld;
+            stream.answers.retain(|older| !void || older.kind != kind);
+            stream.answers.push_back(Answer { kind, nonce, error, due });
         }
     }
 
@@ -261,7 +269,7 @@ impl Session {
             self.note_limit();
             return None;
         }
-        let mut request = self.answer().or_else(|| self.change(held))?;
+        let mut request = self.answer(now).or_else(|| self.change(held))?;
         if let Some(limiter) = &mut self.limiter {
             limiter.take();
         }
@@ -285,14 +293,21 @@ impl Session {
         }
     }
 
-    /// When [`Session::poll`] may have more to send though nothing else happened: only under a [`Rate`].
+    /// When [`Session::poll`] may have more to send though nothing else happened: under a [`Rate`], or when a refusal is held
+    /// back because the same was refused a moment ago.
     pub fn wake_at(&self) -> Option<Duration> {
-        self.limiter.as_ref().filter(|_| self.stream.is_some()).and_then(Limiter::next_token)
+        let stream = self.stream.as_ref()?;
+        let token = self.limiter.as_ref().and_then(Limiter::next_token);
+        token.or_else(|| stream.answers.iter().map(|answer| answer.due).min())
     }
 
-    fn answer(&mut self) -> Option<Request> {
+    fn answer(&mut self, now: Duration) -> Option<Request> {
         let answers = &mut self.stream.as_mut()?.answers;
-        while let Some(Answer { kind, nonce, error }) = answers.pop_front() {
+        let changed = Kind::ALL.map(|kind| self.subscriptions[kind.index()].has_changes());
+        // A changed list that overtook the answer would be taken for it.
+        let leaves = |answer: &Answer| answer.due <= now || changed[answer.kind.index()];
+        while let Some(at) = answers.iter().position(leaves) {
+            let Answer { kind, nonce, error, .. } = answers.remove(at)?;
             let request = self.subscriptions[kind.index()].answer(nonce, error);
             if request.is_some() {
                 return request;

@@ -39,6 +39,40 @@ impl Default for Backoff {
     }
 }
 
+/// Spaces refusals out. In state of the world a NACK is also the next request, and a control plane that has nothing newer
+/// answers it with what was refused (go-control-plane's snapshot cache does, at once): without a pause the two would do
+/// nothing else. The first refusal is never held back, and a change that comes meanwhile is seen after the pause at the latest.
+#[derive(Debug, Default)]
+pub(crate) struct Refusals {
+    /// One after the other, with no acceptance between.
+    count: u32,
+    /// When the last one left.
+    last: Duration,
+}
+
+impl Refusals {
+    /// Between the first refusal and the second; doubled for each that follows, up to [`Refusals::MOST`].
+    const LEAST: Duration = Duration::from_millis(50);
+    const MOST: Duration = Duration::from_secs(2);
+
+    /// When a refusal that is ready now may leave.
+    pub(crate) fn next(&mut self, now: Duration) -> Duration {
+        let pause = match self.count {
+            0 => Duration::ZERO,
+            // 50 ms times 2^6 is more than the most.
+            n => (Self::LEAST * (1 << (n - 1).min(6))).min(Self::MOST),
+        };
+        self.count = if now > self.last + Self::MOST { 1 } else { self.count.saturating_add(1) };
+        self.last = now.max(self.last + pause);
+        self.last
+    }
+
+    /// Something was accepted.
+    pub(crate) fn reset(&mut self) {
+        *self = Self::default();
+    }
+}
+
 /// At most `burst` requests at once and `per_second` in the long run (`RateLimitSettings`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rate {
@@ -132,6 +166,24 @@ mod tests {
         for _ in 0..100 {
             assert!(backoff.next(u64::MAX) < Duration::from_secs(1 << 41));
         }
+    }
+
+    #[test]
+    fn refusals_on_the_heels_of_each_other_are_spaced_out() {
+        let mut refusals = Refusals::default();
+        let (mut now, mut waits) = (Duration::from_secs(9), Vec::new());
+        for _ in 0..9 {
+            let due = refusals.next(now);
+            waits.push((due - now).as_millis());
+            now = due;
+        }
+        assert_eq!(waits, [0, 50, 100, 200, 400, 800, 1600, 2000, 2000]);
+        // One that comes by itself is not held back, and neither is the first after an acceptance.
+        now += Duration::from_secs(3);
+        assert_eq!(refusals.next(now), now);
+        assert_eq!(refusals.next(now), now + Refusals::LEAST);
+        refusals.reset();
+        assert_eq!(refusals.next(now), now);
     }
 
     #[test]

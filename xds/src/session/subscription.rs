@@ -8,7 +8,7 @@ use corelane_proto::{
     google::rpc::Status,
 };
 
-use super::{Request, TypeStats, Variant};
+use super::{Request, TypeStats, Variant, backoff::Refusals};
 use crate::store::{Kind, Want};
 
 /// The name that stands for every resource of a type.
@@ -54,6 +54,7 @@ struct OnStream {
     /// Whether there may be something to send.
     changed: bool,
     nonce: String,
+    refusals: Refusals,
 }
 
 /// How everything was asked for.
@@ -141,6 +142,24 @@ impl Subscription {
             self.stats.update_success += 1;
             self.stats.version = version.clone();
             self.accepted = version;
+        }
+    }
+
+    /// Whether the control plane may have to be told something.
+    pub(crate) fn has_changes(&self) -> bool {
+        self.stream.changed
+    }
+
+    /// When the answer to a response may leave that was ready `at`.
+    pub(crate) fn due(&mut self, at: Duration, refused: bool) -> Duration {
+        match self.variant {
+            // An answer asks for nothing.
+            Variant::Delta => at,
+            Variant::StateOfTheWorld if refused => self.stream.refusals.next(at),
+            Variant::StateOfTheWorld => {
+                self.stream.refusals.reset();
+                at
+            }
         }
     }
 

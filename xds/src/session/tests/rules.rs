@@ -211,6 +211,48 @@ fn rule_08_a_nack_is_sent_once_and_the_same_fault_again_is_a_new_one() {
     }
 }
 
+/// go-control-plane answers a NACK at once with what was refused. The two must not do that as fast as they can.
+#[test]
+fn rule_08_a_control_plane_that_answers_refusals_is_held_back() {
+    let mut client = client(SOTW);
+    client.requests();
+    let bad = [Toy::new("a", "1").bad()];
+    let (mut given, mut refused) = (0, 0);
+    for _ in 0..1_000 {
+        if given == refused {
+            client.give(sotw(Kind::Cluster, "1", &format!("n{given}"), &bad));
+            given += 1;
+        }
+        refused += client.lines().iter().filter(|line| line.contains(" error")).count();
+        let due = client.session.wake_at();
+        assert_eq!(due.is_some(), given > refused, "what is held back has its time");
+        client.pass(Duration::from_millis(10));
+    }
+    assert!((8..=12).contains(&refused), "{refused} refusals in ten seconds");
+    // What is good is accepted at once, and a fault after that is refused at once.
+    client.pass(Duration::from_secs(3));
+    client.lines();
+    client.give(sotw(Kind::Cluster, "2", "good", &[Toy::new("a", "2")]));
+    assert_eq!(client.lines(), [r#"cluster [] version=2 nonce=good"#]);
+    client.give(sotw(Kind::Cluster, "3", "bad", &bad));
+    assert!(client.lines()[0].contains("nonce=bad error"));
+}
+
+/// A subscription that changes while a refusal is held back lets it go first: a list that overtook it would say nothing.
+#[test]
+fn rule_08_a_held_back_refusal_leaves_before_a_changed_list() {
+    let mut client = client(SOTW);
+    client.requests();
+    let bad = [Toy::new("a", "1").bad()];
+    for nonce in ["n1", "n2"] {
+        client.give(sotw(Kind::Cluster, "1", nonce, &bad));
+    }
+    assert_eq!(client.lines(), [""; 0], "n1 is void, n2 is held back");
+    client.session.subscribe(Kind::Cluster, &Want::Name("b".into()));
+    let lines = client.lines();
+    assert!(lines[0].contains("nonce=n2 error"), "{lines:?}");
+}
+
 /// A control plane that lost its memory numbers anew and sends everything again; not one resource warms or is published.
 #[test]
 fn rule_09_a_restarted_control_plane_re_warms_nothing() {
