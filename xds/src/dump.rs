@@ -6,6 +6,7 @@
 //! one look at the resources of each type.
 
 mod entry;
+mod held;
 mod mask;
 mod query;
 mod record;
@@ -16,7 +17,7 @@ mod text;
 use std::{
     fmt,
     io::{self, Write},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::SystemTime,
 };
 
@@ -53,7 +54,8 @@ pub trait Inventory: Send + Sync {
 /// What dumps are made of.
 pub struct Dump {
     bootstrap: Mutex<(Bytes, SystemTime)>,
-    inventory: Option<Arc<dyn Inventory>>,
+    /// Comes later than the first page, which may be asked for as soon as the process lives.
+    inventory: OnceLock<Box<dyn Inventory>>,
 }
 
 /// What one dump is made of.
@@ -74,9 +76,15 @@ impl Contents<'_> {
 }
 
 impl Dump {
-    /// Dumps of a bootstrap (the message's bytes, read at `loaded`) and of what control planes gave, if there are any.
-    pub fn new(bootstrap: Bytes, loaded: SystemTime, inventory: Option<Arc<dyn Inventory>>) -> Self {
-        Self { bootstrap: Mutex::new((bootstrap, loaded)), inventory }
+    /// Dumps of a bootstrap: the message's bytes, read at `loaded`.
+    pub fn new(bootstrap: Bytes, loaded: SystemTime) -> Self {
+        Self { bootstrap: Mutex::new((bootstrap, loaded)), inventory: OnceLock::new() }
+    }
+
+    /// Shows what control planes gave too. The first inventory stays.
+    pub fn follow(&self, inventory: impl Inventory + 'static) {
+        // A process has one agent.
+        let _ = self.inventory.set(Box::new(inventory));
     }
 
     /// What a reload read.
@@ -110,8 +118,12 @@ impl Dump {
         let schema = Schema::load();
         let (bytes, loaded) = self.bootstrap.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let bootstrap = bootstrap::open(&schema, &bytes);
-        let contents =
-            Contents { schema: &schema, bootstrap: &bootstrap, loaded, inventory: self.inventory.as_deref() };
+        let contents = Contents {
+            schema: &schema,
+            bootstrap: &bootstrap,
+            loaded,
+            inventory: self.inventory.get().map(AsRef::as_ref),
+        };
         let writer = Writer { contents, filter, redactor: Redactor::new(&schema), text: Text::new(out) };
         match &filter.resource {
             Some(field) => writer.list(field),
@@ -311,7 +323,7 @@ fn ignore(outcome: io::Result<()>) {
 
 impl fmt::Debug for Dump {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Dump {{ dynamic: {} }}", self.inventory.is_some())
+        write!(f, "Dump {{ dynamic: {} }}", self.inventory.get().is_some())
     }
 }
 

@@ -123,7 +123,7 @@ fn start(profile: &Profile, args: Args, first: &Translated) -> Result<Running, V
     let progress = Arc::new(Progress::new(if dynamic { Phase::PreInitializing } else { Phase::Live }));
     let server = Server::new(args, handle.clone(), started, first.node.clone()).following(progress.clone());
     let server = Arc::new(server);
-    let dump = Arc::new(Dump::new(first.bootstrap.clone(), started, None));
+    let dump = Arc::new(Dump::new(first.bootstrap.clone(), started));
     let admin = match &first.admin {
         Some(at) => {
             let admin = Admin::start(at, dump.page(info::pages(&server)));
@@ -142,7 +142,9 @@ fn start(profile: &Profile, args: Args, first: &Translated) -> Result<Running, V
         handle.compile(&first.config).map_err(|problems| in_words_of_the_file(first, &problems))?;
         let (config, dynamic) = (first.config.clone(), first.dynamic.clone());
         let setup = Setup { handle, config, dynamic, progress, seed: Vec::new(), observers: Vec::new() };
-        Some(Agent::start(setup).map_err(|error| trouble("the agent does not start", &error))?)
+        let agent = Agent::start(setup).map_err(|error| trouble("the agent does not start", &error))?;
+        dump.follow(agent.door().clone());
+        Some(agent)
     } else {
         handle.configure(&first.config).map_err(|problems| in_words_of_the_file(first, &problems))?;
         None

@@ -50,7 +50,9 @@ fn at(millis: u64) -> SystemTime {
 fn dump(held: Vec<Record>) -> Dump {
     let schema = Schema::load();
     let message = bootstrap::read(&schema, BOOT, Syntax::Yaml).unwrap();
-    Dump::new(bootstrap::pack(&message), at(1_000), Some(Arc::new(Held(held))))
+    let dump = Dump::new(bootstrap::pack(&message), at(1_000));
+    dump.follow(Held(held));
+    dump
 }
 
 fn ask(dump: &Dump, query: &str) -> Result<Value, (u16, String)> {
