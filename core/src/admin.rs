@@ -19,16 +19,16 @@ pub use status::{clusters, listeners};
 pub use stream::{Asked, Sink};
 
 use std::{
-    cell::{Cell, RefCell},
     io,
     rc::Rc,
     sync::mpsc,
-    task::{Poll, Waker},
+    task::Poll,
     thread::{self, JoinHandle},
 };
 
 use corelane_io::{Backend, Bind, Config, Io, Mailbox, Peer, Reactor};
 
+use crate::stop::Stop;
 use guard::Guard;
 
 /// A running admin interface. Dropping it stops the server and waits for its thread.
@@ -72,33 +72,6 @@ impl Drop for Admin {
             // It has nothing to say; if it panicked, it did so on standard error.
             let _ = thread.join();
         }
-    }
-}
-
-/// Told through the mailbox that the server must end.
-#[derive(Default)]
-struct Stop {
-    asked: Cell<bool>,
-    waker: RefCell<Option<Waker>>,
-}
-
-impl Stop {
-    fn now(&self) {
-        self.asked.set(true);
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
-    }
-
-    async fn asked(&self) {
-        std::future::poll_fn(|cx| {
-            if self.asked.get() {
-                return Poll::Ready(());
-            }
-            self.waker.replace(Some(cx.waker().clone()));
-            Poll::Pending
-        })
-        .await;
     }
 }
 

@@ -12,6 +12,7 @@ pub(crate) use listener::Terminal;
 pub use listener::{HttpChain, Listener, TcpChain};
 
 use crate::{
+    access_log::Logs,
     config::{Config, ConfigError, Problems},
     control::Snapshot,
     filter::Registry,
@@ -25,12 +26,28 @@ use std::{collections::BTreeSet, sync::Arc};
 pub struct Compiler {
     registry: Arc<Registry>,
     stats: Arc<StatsStore>,
+    logs: Arc<Logs>,
 }
 
 impl Compiler {
     /// With these filters, and statistics kept in `stats`.
+    ///
+    /// Its access logs are checked and not written, because nothing of them is there while a configuration is only looked at:
+    /// see [`with_logs`](Compiler::with_logs).
     pub fn new(registry: Arc<Registry>, stats: Arc<StatsStore>) -> Compiler {
-        Compiler { registry, stats }
+        let logs = Arc::new(Logs::dry(&stats));
+        Compiler { registry, stats, logs }
+    }
+
+    /// The same compiler, with access logs that are opened and written.
+    #[must_use]
+    pub fn with_logs(self, logs: Arc<Logs>) -> Compiler {
+        Compiler { logs, ..self }
+    }
+
+    /// The access logs of what it compiled.
+    pub fn logs(&self) -> &Arc<Logs> {
+        &self.logs
     }
 
     /// Everything anew: `config` is all there will be, but for route tables that are resources of their own, which stay.
@@ -136,8 +153,7 @@ impl Edit<'_> {
                 |Problems(found)| Problems(found.into_iter().map(|p: ConfigError| p.within(&at)).collect());
             return listener::check_clusters(config, &known).map_err(within);
         }
-        let Compiler { registry, stats } = self.compiler;
-        let listener = Listener::compile(config, old.map(|old| &**old), registry, stats, &known)?;
+        let listener = Listener::compile(config, old.map(|old| &**old), self.compiler, &known)?;
         self.next.listeners.insert(config.name.as_str().into(), Arc::new(listener));
         Ok(())
     }

@@ -2,6 +2,7 @@
 //! and an embedding program may write by hand. Owns shapes and Envoy's defaults; opens nothing, compiles nothing
 //! (see `compile`).
 
+mod access_log;
 mod cidr;
 mod cluster;
 mod dns;
@@ -11,6 +12,7 @@ mod route;
 mod upgrade;
 mod value;
 
+pub use access_log::{AccessLog, Comparison, ComparisonOp, LogFilter, LogFormat, LogShape, LogSink};
 pub use cidr::Cidr;
 pub use cluster::{Balancer, Breakers, Cluster, ClusterKind, Endpoint};
 pub use dns::{Dns, DnsFamily, DnsResolver, DnsTarget};
@@ -59,6 +61,8 @@ pub struct TcpProxy {
     pub max_connect_attempts: u32,
     /// Closes the connection this long after it was accepted; `None` never does.
     pub max_downstream_connection_duration: Option<Duration>,
+    /// What is written about each connection once it has ended.
+    pub access_log: Vec<AccessLog>,
 }
 
 impl TcpProxy {
@@ -75,6 +79,7 @@ impl TcpProxy {
             idle_timeout: Some(Self::IDLE_TIMEOUT),
             max_connect_attempts: Self::MAX_CONNECT_ATTEMPTS,
             max_downstream_connection_duration: None,
+            access_log: Vec::new(),
         }
     }
 }

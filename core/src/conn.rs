@@ -24,6 +24,8 @@ pub struct ConnMeta {
     pub listener: Peer,
     /// When it was accepted.
     pub accepted: Instant,
+    /// Its number among those of the process, as access logs show it; 0 where nobody counts.
+    pub id: u64,
     /// What listener filters found out, where there are any.
     pub learnt: Option<Rc<Learnt>>,
 }

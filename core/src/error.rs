@@ -143,7 +143,41 @@ impl Error {
             (Kind::NoEndpoint, _) => "UH",
             (Kind::Overflow, _) => "UO",
             (Kind::RateLimited(_), _) => "RL",
-            (Kind::Denied(_) | Kind::Filter, _) => "LR",
+            (Kind::Denied(_), _) => "-",
+            (Kind::Filter, _) => "LR",
+        }
+    }
+
+    /// Envoy's response code details, as in `%RESPONSE_CODE_DETAILS%`. `answered` says that the response had begun.
+    pub const fn details(&self, answered: bool) -> &'static str {
+        match (self.kind, self.side) {
+            (Kind::Reset, Side::Downstream) => "downstream_remote_disconnect",
+            (Kind::Reset, _) if answered => "upstream_reset_after_response_started{connection_termination}",
+            (Kind::Reset, _) => "upstream_reset_before_response_started{connection_termination}",
+            (Kind::Connect, _) => "upstream_reset_before_response_started{remote_connection_failure}",
+            (Kind::ConnectTimeout, _) => "upstream_reset_before_response_started{connection_timeout}",
+            (Kind::Timeout(Timeout::Response), _) => "response_timeout",
+            (Kind::Timeout(Timeout::Request), _) => "request_overall_timeout",
+            (Kind::Timeout(Timeout::Headers), _) => "request_header_timeout",
+            (Kind::Timeout(_), _) => "stream_idle_timeout",
+            (Kind::Head(ParseError::HeadTooLarge), Side::Downstream) => "http1.headers_too_large",
+            (Kind::Head(ParseError::TooManyFields), Side::Downstream) => "http1.too_many_headers",
+            (Kind::Protocol, Side::Downstream) => "low_version",
+            (Kind::Head(_) | Kind::Body(_) | Kind::Length | Kind::Protocol, Side::Upstream) if answered => {
+                "upstream_reset_after_response_started{protocol_error}"
+            }
+            (Kind::Head(_) | Kind::Body(_) | Kind::Length | Kind::Protocol, Side::Upstream) => {
+                "upstream_reset_before_response_started{protocol_error}"
+            }
+            (Kind::Head(_) | Kind::Body(_) | Kind::Length | Kind::Protocol, _) => "http1.codec_error",
+            (Kind::NoRoute, _) => "route_not_found",
+            (Kind::NoCluster, _) => "cluster_not_found",
+            (Kind::NoEndpoint, _) => "no_healthy_upstream",
+            (Kind::Overflow, _) => "upstream_reset_before_response_started{overflow}",
+            (Kind::RateLimited(_), _) => "local_rate_limited",
+            (Kind::Denied(Status::FORBIDDEN), _) => "upgrade_failed",
+            (Kind::Denied(_), _) => "local_reply",
+            (Kind::Filter, _) => "filter_chain_error",
         }
     }
 

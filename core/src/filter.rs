@@ -20,7 +20,7 @@ pub mod header_mutation;
 mod header_value;
 pub mod local_ratelimit;
 mod registry;
-mod substitution;
+pub(crate) mod substitution;
 
 pub use cx::{Cx, Destination};
 pub(crate) use cx::{Exchange, Extensions, Pump};

@@ -7,12 +7,14 @@ pub(crate) mod downstream;
 mod exchange;
 mod forwarded;
 mod head;
+mod log;
 pub(crate) mod pump;
 pub(crate) mod reply;
 pub(crate) mod router;
 pub(crate) mod upgrade;
 
 pub use body::{Body, BodyStream, Frame};
+pub(crate) use forwarded::uuid;
 
 use crate::{
     conn::Conn,

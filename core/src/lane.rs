@@ -13,6 +13,7 @@ pub(crate) use apply::{Ack, Barrier, Change};
 pub use chain::ChainCell;
 pub(crate) use chain::{Current, HttpChain, Membership, Route, TcpChain};
 pub(crate) use clusters::ClusterSlot;
+pub(crate) use date::civil;
 pub(crate) use life::tracked;
 
 use crate::{compile, listener::Listeners, telemetry::StatsStore, upstream::Pool};
@@ -22,7 +23,7 @@ use date::Date;
 use heads::Heads;
 use life::Life;
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::{BTreeMap, VecDeque},
     fmt,
     rc::Rc,
@@ -44,6 +45,8 @@ pub struct Lane {
     /// Sockets that were bound for a publish that is not applied yet, by listener.
     pub(crate) prepared: RefCell<BTreeMap<Arc<str>, Vec<Listener>>>,
     changes: RefCell<VecDeque<(Arc<Change>, Ack)>>,
+    /// Connections that this lane has taken.
+    connections: Cell<u64>,
     pub(crate) life: Life,
 }
 
@@ -62,6 +65,7 @@ impl Lane {
             listeners: RefCell::default(),
             prepared: RefCell::default(),
             changes: RefCell::default(),
+            connections: Cell::new(0),
             life: Life::default(),
         });
         io.set_local(lane.clone());
@@ -87,6 +91,13 @@ impl Lane {
     /// What is not a pure function comes through here: sockets, time, randomness, tasks.
     pub fn io(&self) -> &Io {
         &self.io
+    }
+
+    /// A number for a connection that no other one of the process has.
+    pub(crate) fn next_connection(&self) -> u64 {
+        let count = self.connections.get();
+        self.connections.set(count + 1);
+        count * self.peers.len() as u64 + self.index as u64
     }
 
     /// Its number, from 0.

@@ -9,6 +9,7 @@
 //! system call to [`io`].
 #![forbid(unsafe_code)]
 
+pub mod access_log;
 pub mod admin;
 pub mod compile;
 pub mod config;
@@ -25,6 +26,7 @@ pub mod listener;
 mod matching;
 mod proxy;
 pub mod route;
+mod stop;
 pub mod tcp;
 pub mod telemetry;
 pub mod upstream;

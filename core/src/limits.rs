@@ -52,6 +52,18 @@ pub const LANES: usize = 256;
 /// Bytes of a direct response's body (Envoy's `max_direct_response_body_size_bytes`).
 pub const DIRECT_RESPONSE_BODY: usize = 4096;
 
+/// Records of an access log that a lane collects before it hands them to the writer, so that handing over, which wakes a
+/// thread, is rare under load.
+pub const ACCESS_LOG_BATCH: usize = 64;
+
+/// Records of one chain's access logs that may wait for the writer, from all lanes. One takes about 700 bytes with its
+/// texts, so they are 11 MiB at most; beyond that lines are dropped and counted.
+pub const ACCESS_LOG_QUEUE: usize = 16_384;
+
+/// How long a record may wait for others before it is handed to the writer, where nobody says otherwise. Envoy's default
+/// for the same is ten seconds.
+pub const ACCESS_LOG_DELAY: Duration = Duration::from_secs(1);
+
 /// Connections to the admin interface at one time: dashboards, scrapers and a person or two. One more waits in the backlog.
 pub const ADMIN_CONNECTIONS: usize = 64;
 

@@ -34,7 +34,11 @@ use std::{
 pub async fn accept(socket: &mut Listener, io: &Io) -> io::Result<Conn> {
     let (stream, peer) = socket.accept().await?;
     let listener = socket.local()?;
-    Ok(Conn { stream, meta: ConnMeta { peer, listener, accepted: io.now(), learnt: None }, open: None })
+    Ok(Conn {
+        stream,
+        meta: ConnMeta { peer, listener, accepted: io.now(), learnt: None, id: 0 },
+        open: None,
+    })
 }
 
 /// How to bind a listener at one of its addresses on each lane, or for all lanes.
@@ -158,7 +162,8 @@ impl ListenerSlot {
     /// Serves one connection in a task of its own, after a look at it where the listener takes one.
     pub(crate) fn take(self: &Rc<Self>, lane: &Rc<Lane>, stream: Stream, peer: Peer) {
         let listener = self.spec.borrow().config().address.clone();
-        let meta = ConnMeta { peer, listener, accepted: lane.io().now(), learnt: None };
+        let (accepted, id) = (lane.io().now(), lane.next_connection());
+        let meta = ConnMeta { peer, listener, accepted, id, learnt: None };
         match &*self.learner.borrow() {
             None => self.serve(lane, stream, meta),
             Some(learner) => {

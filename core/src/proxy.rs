@@ -2,12 +2,13 @@
 //! what they do is in `lane` and `control`.
 
 use crate::{
+    access_log::Logs,
     compile::Compiler,
     control::{Control, Handle, Shared, block_on, control},
     dns::{self, Settings, System},
     filter::Registry,
     lane::Lane,
-    limits::LANES,
+    limits::{ACCESS_LOG_DELAY, LANES},
     telemetry::StatsStore,
 };
 use corelane_io::{Backend, Config, Io, Mailbox, Reactor, Report, cpu};
@@ -16,6 +17,7 @@ use std::{
     rc::Rc,
     sync::{Arc, Mutex, atomic::AtomicU8, mpsc},
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 /// A running proxy. Dropping it stops it at once.
@@ -32,6 +34,8 @@ pub struct Builder {
     driver: Config,
     registry: Registry,
     names: Option<System>,
+    log_delay: Duration,
+    log_variable: fn(&str) -> Option<String>,
 }
 
 impl Proxy {
@@ -43,6 +47,8 @@ impl Proxy {
             driver: Config::default(),
             registry: Registry::new(),
             names: None,
+            log_delay: ACCESS_LOG_DELAY,
+            log_variable: |_| None,
         }
     }
 
@@ -61,6 +67,8 @@ impl Proxy {
             // A lane that panicked has said so on its own.
             let _ = thread.join();
         }
+        // The lanes have handed over what they had.
+        self.handle.compiler().logs().close();
     }
 }
 
@@ -122,6 +130,20 @@ impl Builder {
         self
     }
 
+    /// Within what time a line of an access log is written (Envoy `--file-flush-interval-msec`).
+    #[must_use]
+    pub fn log_delay(mut self, delay: Duration) -> Builder {
+        self.log_delay = delay;
+        self
+    }
+
+    /// What `%ENVIRONMENT(..)%` stands for in the formats of access logs; nothing, if nobody says.
+    #[must_use]
+    pub fn log_variables(mut self, variable: fn(&str) -> Option<String>) -> Builder {
+        self.log_variable = variable;
+        self
+    }
+
     /// Starts the lanes. They serve nothing until a configuration is published.
     ///
     /// # Errors
@@ -150,7 +172,8 @@ impl Builder {
             // Received by a lane that has just reported and waits for it.
             let _ = start.send(lanes.clone());
         }
-        let shared = shared(self.registry, stats, reports);
+        let logs = Logs::new(&stats, self.log_delay).with_variables(self.log_variable);
+        let shared = shared(self.registry, stats, reports, logs);
         let orders = Control { shared: shared.clone(), lanes };
         threads.push(thread::Builder::new().name("control".into()).spawn(move || block_on(control(orders)))?);
         let handle = Handle::new(shared);
@@ -179,7 +202,8 @@ impl Builder {
             });
         }
         let reports = lanes.iter().map(|io| io.report().clone()).collect();
-        let shared = shared(self.registry, stats, reports);
+        let logs = Logs::new(&stats, self.log_delay).with_variables(self.log_variable);
+        let shared = shared(self.registry, stats, reports, logs);
         lanes[0].spawn(control(Control { shared: shared.clone(), lanes: mailboxes }));
         let handle = Handle::new(shared);
         let settings = Settings::Fixed(self.names.unwrap_or_default());
@@ -188,9 +212,9 @@ impl Builder {
     }
 }
 
-fn shared(registry: Registry, stats: Arc<StatsStore>, reports: Vec<Report>) -> Arc<Shared> {
+fn shared(registry: Registry, stats: Arc<StatsStore>, reports: Vec<Report>, logs: Logs) -> Arc<Shared> {
     Arc::new(Shared {
-        compiler: Compiler::new(Arc::new(registry), stats.clone()),
+        compiler: Compiler::new(Arc::new(registry), stats.clone()).with_logs(Arc::new(logs)),
         stats,
         reports,
         orders: Default::default(),

@@ -162,6 +162,7 @@ mod tests {
             peer: Peer::Tcp(([127, 0, 0, 1], 1).into()),
             listener: Peer::Tcp(([127, 0, 0, 1], 2).into()),
             accepted: World::new(1).lane(&Config::default()).now(),
+            id: 0,
             learnt: None,
         };
         let mut head = RequestHead::new();

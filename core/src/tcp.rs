@@ -2,14 +2,15 @@
 //! timeout; looks at no byte.
 
 use crate::{
-    conn::Conn,
-    error::Error,
+    access_log::{Draft, Ends, LaneLog, Outcome, Record, Took},
+    conn::{Conn, ConnMeta},
+    error::{Error, Kind},
     lane::{ChainCell, Current, Lane, TcpChain},
     limits::SEND_HIGH,
     telemetry::{ClusterStat, TcpStat},
     upstream::{Dialed, Pool},
 };
-use corelane_io::{Chunk, Instant, RecvHalf, SendHalf, Stream};
+use corelane_io::{Chunk, Instant, Peer, RecvHalf, SendHalf, Stream};
 use std::{
     future::poll_fn,
     io,
@@ -26,14 +27,20 @@ pub async fn forward(conn: Conn, cell: Rc<ChainCell>, lane: Rc<Lane>) {
     drop(cell);
     chain.stats.inc(TcpStat::CxTotal);
     let expires = chain.spec.config.max_downstream_connection_duration.map(|max| conn.meta.accepted + max);
-    let Conn { stream: client, meta: _, open: _open } = conn;
+    let Conn { stream: client, meta, open: _open } = conn;
+    let mut account = Account::new(&chain, &lane, meta, &client);
     let Some(pool) = chain.target.pick(|| lane.io().random()).pool(&lane) else {
         chain.stats.inc(TcpStat::CxNoRoute);
-        return; // dropped unfinished: the client sees a reset
+        return account.failed(Error::local(Kind::NoCluster)); // dropped unfinished: the client sees a reset
     };
-    let Ok((dialed, _active)) = connect(&pool, &chain).await else { return };
+    account.cluster(&pool);
+    let (dialed, _active) = match connect(&pool, &chain).await {
+        Ok(connected) => connected,
+        Err(e) => return account.failed(e),
+    };
     let Dialed { stream: upstream, slot: _slot } = dialed;
-    let both = Both { client, upstream, chain, pool, lane, expires };
+    account.connected(&upstream);
+    let both = Both { client, upstream, chain, pool, lane, expires, account };
     // Its own box: most connections wait in here, and what connecting needed is gone by then.
     Box::pin(both.run()).await;
 }
@@ -66,11 +73,12 @@ struct Both {
     pool: Rc<Pool>,
     lane: Rc<Lane>,
     expires: Option<Instant>,
+    account: Account,
 }
 
 impl Both {
     async fn run(mut self) {
-        let Both { client, upstream, chain, pool, lane, expires } = &mut self;
+        let Both { client, upstream, chain, pool, lane, expires, account } = &mut self;
         let idle = chain.spec.config.idle_timeout;
         let io = lane.io();
         let limits = (chain.spec.buffer_limit, pool.buffer_limit());
@@ -115,6 +123,90 @@ impl Both {
         chain.stats.add(TcpStat::CxTxBytes, to_client.moved);
         pool.stats.add(ClusterStat::CxTxBytes, to_upstream.moved);
         pool.stats.add(ClusterStat::CxRxBytes, to_client.moved);
+        account.moved = (to_upstream.moved, to_client.moved);
+    }
+}
+
+/// What is told to the access log when the connection is over, however it ends: when it is dropped.
+struct Account {
+    /// `None` where the chain has no log.
+    notes: Option<Box<Notes>>,
+    /// Bytes from the client and to it.
+    moved: (u64, u64),
+}
+
+struct Notes {
+    log: Rc<LaneLog>,
+    draft: Box<Draft>,
+    lane: Rc<Lane>,
+    meta: ConnMeta,
+    local: Option<Peer>,
+    outcome: Outcome,
+}
+
+impl Account {
+    fn new(chain: &TcpChain, lane: &Rc<Lane>, meta: ConnMeta, client: &Stream) -> Account {
+        let notes = chain.log.as_ref().map(|log| {
+            let mut draft = log.draft();
+            draft.connection(log.chain().wants());
+            draft.started = Some(lane.io().wall());
+            if let Some(name) = meta.server_name() {
+                draft.server_name(name);
+            }
+            let local = meta.original_destination().map(Peer::from);
+            let local = local.or_else(|| client.local().ok().filter(|_| log.chain().wants().local));
+            let (log, lane, outcome) = (log.clone(), lane.clone(), Outcome::default());
+            Box::new(Notes { log, draft, lane, meta, local, outcome })
+        });
+        Account { notes, moved: (0, 0) }
+    }
+
+    fn cluster(&mut self, pool: &Pool) {
+        if let (Some(notes), Some(name)) = (&mut self.notes, pool.name()) {
+            notes.draft.cluster(name);
+        }
+    }
+
+    fn connected(&mut self, upstream: &Stream) {
+        if let Some(notes) = &mut self.notes {
+            notes.draft.attempts = 1;
+            notes.draft.upstream = upstream.peer().ok();
+        }
+    }
+
+    fn failed(mut self, error: Error) {
+        if let Some(notes) = &mut self.notes {
+            // Envoy sets URX beside UF, for the last attempt of those that were allowed.
+            let tries_exceeded = matches!(error.kind, Kind::Connect | Kind::ConnectTimeout);
+            notes.outcome = Outcome { flag: error.flag(), tries_exceeded, details: "" };
+        }
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        let Some(notes) = self.notes.take() else { return };
+        let Notes { log, mut draft, lane, meta, local, outcome } = *notes;
+        let record = Record {
+            started: draft.started.unwrap_or_else(|| lane.io().wall()),
+            took: Took { request: None, response: None, all: lane.io().now() - meta.accepted },
+            received: self.moved.0,
+            sent: self.moved.1,
+            status: 0,
+            version: None,
+            outcome,
+            ends: Ends {
+                direct: meta.direct_peer().clone(),
+                peer: meta.peer,
+                client: None,
+                local,
+                upstream: draft.upstream.take(),
+            },
+            attempts: draft.attempts,
+            health_check: false,
+            connection: meta.id,
+        };
+        log.push(record, draft);
     }
 }
 

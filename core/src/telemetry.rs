@@ -9,7 +9,7 @@ mod families;
 mod histogram;
 
 pub use families::{
-    ClusterHistogram, ClusterStat, DiscoveryStat, HttpHistogram, HttpInspectorStat, HttpStat,
+    ClusterHistogram, ClusterStat, DiscoveryStat, FileStat, HttpHistogram, HttpInspectorStat, HttpStat,
     ListenerHistogram, ListenerStat, LocalRateLimitStat, NoHistogram, ProxyProtocolStat, TcpStat,
     TlsInspectorStat,
 };

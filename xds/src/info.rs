@@ -170,13 +170,17 @@ pub fn pages(server: &Arc<Server>) -> Pages {
 
 /// The pages that change something.
 fn acting(pages: Pages, server: &Arc<Server>) -> Pages {
-    let counted = server.clone();
+    let (counted, logs) = (server.clone(), server.handle.clone());
     pages
         .act(
             "/logging",
             "print levels of the log and change them; ?level=LEVEL for all, ?NAME=LEVEL, ?paths=NAME:LEVEL,NAME:LEVEL",
             log_levels,
         )
+        .act("/reopen_logs", "open access logs again, as on SIGUSR1", move |_| match logs.compiler().logs().reopen() {
+            Ok(()) => Reply::text(Status::OK, "OK\n"),
+            Err(error) => Reply::text(Status::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+        })
         .act("/reset_counters", "have all counters begin at zero", move |_| {
             counted.handle.stats().reset_counters();
             Reply::text(Status::OK, "OK\n")

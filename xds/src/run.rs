@@ -1,7 +1,7 @@
 //! From a command line to a proxy that serves, and back to an exit status. Owns the order of starting and stopping, and the
 //! signals; everything it starts is somebody else's.
 //!
-//! SIGHUP reads the configuration again. SIGTERM and SIGINT drain for up to `--drain-time-s`; a second one exits at once.
+//! SIGHUP reads the configuration again. SIGUSR1 opens access logs again, after a rotation. SIGTERM and SIGINT drain for up to `--drain-time-s`; a second one exits at once.
 
 use std::{
     ffi::OsString,
@@ -18,7 +18,7 @@ use corelane::{
 };
 use corelane_io::release_freed_memory;
 use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM},
+    consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1},
     iterator::Signals,
 };
 
@@ -90,7 +90,8 @@ fn serve(profile: &Profile, args: Args, source: &Source) -> Result<ExitCode, Vec
     // Reading takes 20 MB for the descriptors, which serving never needs.
     release_freed_memory();
     // Before any thread starts, so that no signal finds its default action, and none is lost.
-    let signals = Signals::new([SIGHUP, SIGTERM, SIGINT]).map_err(|error| trouble("signals", &error))?;
+    let signals =
+        Signals::new([SIGHUP, SIGUSR1, SIGTERM, SIGINT]).map_err(|error| trouble("signals", &error))?;
     let drain_time = args.drain_time;
     let running = start(profile, args, &first)?;
     announce(profile, source, &running);
@@ -113,7 +114,11 @@ struct Running {
 fn start(profile: &Profile, args: Args, first: &Translated) -> Result<Running, Vec<Problem>> {
     let started = SystemTime::now();
     let filters = |filters| missing::register((profile.filters)(filters));
-    let mut builder = Proxy::builder().backend(args.backend).filters(filters);
+    let mut builder = Proxy::builder()
+        .backend(args.backend)
+        .filters(filters)
+        .log_delay(args.file_flush_interval)
+        .log_variables(|name| std::env::var(name).ok());
     if let Some(lanes) = args.concurrency {
         builder = builder.lanes(lanes.get());
     }
@@ -164,6 +169,10 @@ fn obey(
     let mut draining = false;
     for signal in &mut signals {
         match signal {
+            SIGUSR1 => match running.proxy.handle().compiler().logs().reopen() {
+                Ok(()) => log::info!("access logs were opened again"),
+                Err(error) => log::error!("access logs go on as they were: {error}"),
+            },
             SIGHUP if draining => log::warn!("SIGHUP changes nothing while draining"),
             SIGHUP => reload(source, running, first),
             _ if draining => {

@@ -6,6 +6,7 @@
 //! also not one that a newer API adds. A field that is honoured by having no effect is taken with a comment that says why.
 #![allow(deprecated, reason = "control planes and files still use fields that Envoy calls deprecated")]
 
+mod access_log;
 mod address;
 mod cluster;
 mod control;

@@ -255,6 +255,42 @@ fn the_admin_shows_what_there_is() {
     }
 }
 
+#[test]
+fn access_logs_are_written_and_follow_a_rotation() {
+    let log = Files::new("");
+    let (path, moved) = (log.config.clone(), log.log.clone());
+    let format = "\"%REQ(:METHOD)% %REQ(:PATH)%\" %RESPONSE_CODE% %RESPONSE_FLAGS% %BYTES_RECEIVED%\\n";
+    let text = example().replacen(
+        "stat_prefix: ingress\n",
+        &format!(
+            "stat_prefix: ingress
+          access_log:
+          - name: file
+            typed_config:
+              \"@type\": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog
+              path: {}
+              log_format: {{ text_format_source: {{ inline_string: '{}' }} }}\n",
+            path.display(),
+            format.replace("\\n", "|")
+        ),
+        1,
+    );
+    let sidecar = Sidecar::start(&text);
+    let mut client = Client::connect(sidecar.at("listener \"ingress\""));
+    client.request("POST /a", "hello");
+    let written = |path: &PathBuf, expected: &str| {
+        until(expected, || (fs::read_to_string(path).unwrap_or_default() == expected).then_some(()));
+    };
+    written(&path, "\"POST /a\" 200 - 5|");
+    fs::rename(&path, &moved).unwrap();
+    sidecar.signal("USR1");
+    sidecar.wait_for_log("access logs were opened again");
+    client.request("GET /b", "");
+    client.0.write_all(b"nonsense\r\n\r\n").unwrap();
+    written(&path, "\"GET /b\" 200 - 0|\"- -\" 400 DPE 0|");
+    assert_eq!(fs::read_to_string(&moved).unwrap(), "\"POST /a\" 200 - 5|");
+}
+
 /// A request whose body never ends keeps the drain waiting; the second signal does not wait.
 #[test]
 fn sigterm_drains_and_a_second_one_does_not_wait() {

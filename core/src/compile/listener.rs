@@ -1,6 +1,8 @@
 //! Compiled listeners: chains with their filters parsed and their routes indexed.
 
+use super::Compiler;
 use crate::{
+    access_log::ChainLog,
     config::{self, Action, ChainMatch, ConfigError, FilterOverride, Problems, Upstream},
     filter::{Parsed, Registry, Scope},
     http::router::RouterConfig,
@@ -46,6 +48,7 @@ pub struct HttpChain {
     /// Where the configuration names no table that is a resource of its own.
     pub(crate) table: Arc<RouteTable>,
     pub(crate) stats: Arc<Stats<HttpStat>>,
+    pub(crate) log: Option<Arc<ChainLog>>,
 }
 
 /// A filter of a chain, its configuration parsed.
@@ -61,6 +64,7 @@ pub struct TcpChain {
     pub(crate) config: config::TcpProxy,
     pub(crate) buffer_limit: usize,
     pub(crate) stats: Arc<Stats<TcpStat>>,
+    pub(crate) log: Option<Arc<ChainLog>>,
 }
 
 impl Listener {
@@ -69,10 +73,10 @@ impl Listener {
     pub(crate) fn compile(
         config: &config::Listener,
         old: Option<&Listener>,
-        registry: &Registry,
-        stats: &StatsStore,
+        compiler: &Compiler,
         known: &dyn Fn(&str) -> bool,
     ) -> Result<Listener, Problems> {
+        let stats = &compiler.stats;
         let at = format!("listeners[{:?}]", config.name);
         let mut problems = Vec::new();
         if config.name.is_empty() {
@@ -85,7 +89,7 @@ impl Listener {
         let mut chains = Vec::new();
         for (i, (path, chain)) in config.all_chains().enumerate() {
             let before = old.and_then(|old| old.chains.get(i));
-            match Terminal::compile(chain, config, before, registry, stats) {
+            match Terminal::compile(chain, config, before, compiler) {
                 Ok(terminal) => chains.push(terminal),
                 Err(Problems(more)) => problems.extend(more.into_iter().map(|p| p.within(&path))),
             }
@@ -175,8 +179,7 @@ impl Terminal {
         chain: &config::FilterChain,
         listener: &config::Listener,
         old: Option<&Terminal>,
-        registry: &Registry,
-        stats: &StatsStore,
+        compiler: &Compiler,
     ) -> Result<Terminal, Problems> {
         let buffer_limit = listener.per_connection_buffer_limit as usize;
         match &chain.terminal {
@@ -185,16 +188,17 @@ impl Terminal {
                     Some(Terminal::Http(chain)) => Some(&**chain),
                     _ => None,
                 };
-                HttpChain::compile(manager, buffer_limit, before, registry, stats)
+                HttpChain::compile(manager, &chain.name, buffer_limit, before, compiler)
                     .map(|chain| Terminal::Http(Arc::new(chain)))
             }
             config::Terminal::Tcp(tcp) => {
-                let problems = check_tcp(tcp);
+                let mut problems = check_tcp(tcp);
+                let log = ChainLog::compile(&tcp.access_log, &chain.name, &compiler.logs, &mut problems);
                 if !problems.is_empty() {
                     return Err(Problems(problems));
                 }
-                let stats = stats.of(&tcp.stat_prefix);
-                Ok(Terminal::Tcp(Arc::new(TcpChain { config: tcp.clone(), buffer_limit, stats })))
+                let stats = compiler.stats.of(&tcp.stat_prefix);
+                Ok(Terminal::Tcp(Arc::new(TcpChain { config: tcp.clone(), buffer_limit, stats, log })))
             }
         }
     }
@@ -265,12 +269,14 @@ fn check_upstream(upstream: &Upstream) -> Option<ConfigError> {
 impl HttpChain {
     fn compile(
         config: &config::HttpConnectionManager,
+        chain: &str,
         buffer_limit: usize,
         old: Option<&HttpChain>,
-        registry: &Registry,
-        stats: &StatsStore,
+        compiler: &Compiler,
     ) -> Result<HttpChain, Problems> {
+        let Compiler { registry, stats, logs } = compiler;
         let mut problems = Vec::new();
+        let log = ChainLog::compile(&config.access_log, chain, logs, &mut problems);
         let (filters, router) = compile_filters(config, old, registry, stats, &mut problems);
         let table = Routes { registry, stats, problems: &mut problems }.table(&config.routes);
         for (field, value) in [("server_name", &config.server_name)]
@@ -289,6 +295,7 @@ impl HttpChain {
                 router,
                 table: Arc::new(table),
                 stats: stats.of(&config.stat_prefix),
+                log,
             }),
             _ => Err(Problems(problems)),
         }

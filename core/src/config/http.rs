@@ -1,6 +1,6 @@
 //! The HTTP connection manager: one chain's HTTP settings, its filters and its route table.
 
-use super::{ConfigValue, RouteConfiguration, Upgrade};
+use super::{AccessLog, ConfigValue, RouteConfiguration, Upgrade};
 use std::time::Duration;
 
 /// How HTTP connections of a chain are served (Envoy `HttpConnectionManager`).
@@ -68,6 +68,8 @@ pub struct HttpConnectionManager {
     pub enable_trailers: bool,
     /// What requests pass, in order. The last is the router.
     pub filters: Vec<HttpFilter>,
+    /// What is written about each request once it is over.
+    pub access_log: Vec<AccessLog>,
 }
 
 /// Which protocol is expected on a connection (Envoy `codec_type`).
@@ -150,6 +152,7 @@ impl HttpConnectionManager {
             proxy_100_continue: false,
             enable_trailers: false,
             filters: vec![HttpFilter::router()],
+            access_log: Vec::new(),
         }
     }
 }

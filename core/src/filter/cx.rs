@@ -2,6 +2,7 @@
 
 use super::FilterFactory;
 use crate::{
+    access_log::Draft,
     conn::ConnMeta,
     error::Error,
     http::{Body, clock::Clock, downstream::Downstream, pump::Encoder, upgrade::Switch},
@@ -50,6 +51,8 @@ pub(crate) struct Exchange {
     pub(crate) switched: Cell<bool>,
     /// Why the client got a local reply, if it did.
     pub(crate) failure: Cell<Option<Error>>,
+    /// What the access log is to know; `None` where the chain has none.
+    pub(crate) notes: RefCell<Option<Box<Draft>>>,
     /// What few exchanges have, so that the others carry one pointer.
     rare: OnceCell<Box<Rare>>,
 }
@@ -57,6 +60,7 @@ pub(crate) struct Exchange {
 /// What filters may hang on an exchange.
 #[derive(Default)]
 struct Rare {
+    health_check: Cell<bool>,
     destination: RefCell<Option<Destination>>,
     extensions: Extensions,
     watchers: RefCell<Vec<Watcher>>,
@@ -88,6 +92,7 @@ impl Exchange {
             switch: Cell::new(Switch::No),
             switched: Cell::new(false),
             failure: Cell::new(None),
+            notes: RefCell::default(),
             rare: OnceCell::new(),
         })
     }
@@ -100,6 +105,11 @@ impl Exchange {
 
     fn rare(&self) -> &Rare {
         self.rare.get_or_init(Box::default)
+    }
+
+    /// Whether a filter recognised the request as a health check.
+    pub(crate) fn is_health_check(&self) -> bool {
+        self.rare.get().is_some_and(|rare| rare.health_check.get())
     }
 
     /// Where a filter wants the request to go.
@@ -191,6 +201,11 @@ impl Cx {
     /// routes match on. Which filters run does not change any more.
     pub fn clear_route(&self) {
         self.exchange.route_cleared.set(true);
+    }
+
+    /// Tells the access log that the request is a health check, which it may leave out.
+    pub fn mark_health_check(&self) {
+        self.exchange.rare().health_check.set(true);
     }
 
     /// Sends the request to `to`, whatever its route says; the timeouts of the route, if there is one, still hold.

@@ -171,7 +171,7 @@ impl Format {
                 Piece::Kept(at) => out.extend_from_slice(facts.kept.get(*at).map_or(b"", Vec::as_slice)),
                 Piece::Response(field) => {
                     if let Some(head) = facts.response {
-                        field.of_response(head, out);
+                        field.in_response(head, out);
                     }
                 }
                 Piece::Operator(operator) => operator.fill(facts.cx, out),
@@ -181,17 +181,17 @@ impl Format {
 }
 
 /// An operator as it stands in a value.
-struct Command<'a> {
-    name: &'a str,
-    argument: Option<&'a str>,
-    length: Option<&'a str>,
+pub(crate) struct Command<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) argument: Option<&'a str>,
+    pub(crate) length: Option<&'a str>,
     /// What is behind it.
-    rest: &'a str,
+    pub(crate) rest: &'a str,
 }
 
 impl<'a> Command<'a> {
     /// Takes `NAME`, `NAME(ARGUMENT)` or `NAME(ARGUMENT):LENGTH` and a percent sign off the front of `text`.
-    fn parse(text: &'a str) -> Option<Command<'a>> {
+    pub(crate) fn parse(text: &'a str) -> Option<Command<'a>> {
         let in_name = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
         let (name, mut rest) = text.split_at(text.find(|c| !in_name(c))?);
         let mut argument = None;
@@ -227,7 +227,7 @@ impl<'a> Command<'a> {
 }
 
 impl Field {
-    fn parse(argument: &str, length: Option<&str>, of_request: bool) -> Result<Field, String> {
+    pub(crate) fn parse(argument: &str, length: Option<&str>, of_request: bool) -> Result<Field, String> {
         let mut names = argument.split('?').map(|name| Name::parse(name, of_request));
         // Splitting gives one part at least.
         let name = names.next().unwrap_or_else(|| Err("names no header".into()))?;
@@ -241,6 +241,11 @@ impl Field {
 
     /// The value in a request, cut to its length; empty if there is none.
     pub(crate) fn of_request<'a>(&self, head: &'a RequestHead) -> &'a [u8] {
+        self.in_request(head).unwrap_or_default()
+    }
+
+    /// The value in a request, cut to its length.
+    pub(crate) fn in_request<'a>(&self, head: &'a RequestHead) -> Option<&'a [u8]> {
         let find = |name: &Name| match name {
             Name::Method => Some(head.method_name()),
             Name::Path => Some(head.path()),
@@ -249,19 +254,23 @@ impl Field {
             Name::Header(name) => head.headers().get(name.as_str()),
             Name::Status => None,
         };
-        let value = find(&self.name).or_else(|| self.alternative.as_ref().and_then(find));
-        self.cut(value.unwrap_or_default())
+        let value = find(&self.name).or_else(|| self.alternative.as_ref().and_then(find))?;
+        Some(self.cut(value))
     }
 
-    fn of_response(&self, head: &ResponseHead, out: &mut Vec<u8>) {
+    /// Appends the value in a response, cut to its length; false if there is none.
+    pub(crate) fn in_response(&self, head: &ResponseHead, out: &mut Vec<u8>) -> bool {
         let digits = head.status().digits();
         let find = |name: &Name| match name {
             Name::Status => Some(&digits[..]),
             Name::Header(name) => head.headers().get(name.as_str()),
             Name::Method | Name::Path | Name::Authority | Name::Scheme => None,
         };
-        let value = find(&self.name).or_else(|| self.alternative.as_ref().and_then(find));
-        out.extend_from_slice(self.cut(value.unwrap_or_default()));
+        let Some(value) = find(&self.name).or_else(|| self.alternative.as_ref().and_then(find)) else {
+            return false;
+        };
+        out.extend_from_slice(self.cut(value));
+        true
     }
 
     fn cut<'a>(&self, value: &'a [u8]) -> &'a [u8] {

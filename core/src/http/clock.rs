@@ -21,6 +21,8 @@ pub(crate) struct Clock {
     request_by: Cell<Option<Instant>>,
     /// The request is complete since.
     complete: Cell<Option<Instant>>,
+    /// The head of the upstream's response has come.
+    responded: Cell<Option<Instant>>,
     /// How long the response may take from then on.
     response_within: Cell<Option<Duration>>,
     /// When to look next.
@@ -37,6 +39,7 @@ impl Clock {
             idle: Cell::new(idle),
             request_by: Cell::new(request_by),
             complete: Cell::new(None),
+            responded: Cell::new(None),
             response_within: Cell::new(None),
             armed: Cell::new(None),
             stale: Cell::new(true),
@@ -80,6 +83,17 @@ impl Clock {
 
     pub(crate) fn complete(&self) -> Option<Instant> {
         self.complete.get()
+    }
+
+    /// The upstream's response has begun.
+    #[inline]
+    pub(crate) fn respond(&self, now: Instant) {
+        self.responded.set(Some(now));
+    }
+
+    /// When the upstream's response began.
+    pub(crate) fn responded(&self) -> Option<Instant> {
+        self.responded.get()
     }
 
     pub(crate) fn is_request_complete(&self) -> bool {

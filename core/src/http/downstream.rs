@@ -36,6 +36,8 @@ pub(crate) struct Downstream {
     decoder: RefCell<BodyDecoder>,
     /// Which exchange the decoder works for.
     exchange: Cell<u64>,
+    /// Bytes of bodies that the exchange received and sent.
+    moved: Cell<(u64, u64)>,
     /// What filters keep on the connection; most keep nothing.
     extensions: OnceCell<Box<Extensions>>,
     _open: Option<Open>,
@@ -64,6 +66,7 @@ impl Downstream {
             halves: RefCell::new(Some(stream)),
             decoder: RefCell::new(BodyDecoder::new(Framing::None, BodyLimits::default())),
             exchange: Cell::new(0),
+            moved: Cell::new((0, 0)),
             extensions: OnceCell::new(),
             _open: open,
         })
@@ -141,6 +144,7 @@ impl Downstream {
     /// How many exchanges have begun.
     pub(crate) fn begin_exchange(&self) -> u64 {
         self.exchange.set(self.exchange.get() + 1);
+        self.moved.set((0, 0));
         self.exchange.get()
     }
 
@@ -169,8 +173,21 @@ impl Downstream {
         let frame = poll_frame(&mut halves.recv, &mut self.decoder.borrow_mut(), Side::Downstream, cx);
         if let Poll::Ready(Ok(Some(Frame::Data(chunk)))) = &frame {
             self.stats.add(HttpStat::CxRxBytes, chunk.len() as u64);
+            let (received, sent) = self.moved.get();
+            self.moved.set((received + chunk.len() as u64, sent));
         }
         frame
+    }
+
+    /// Bytes of bodies that the exchange has received and sent.
+    pub(crate) fn moved(&self) -> (u64, u64) {
+        self.moved.get()
+    }
+
+    /// Counts bytes of the response's body.
+    pub(crate) fn count_sent(&self, bytes: usize) {
+        let (received, sent) = self.moved.get();
+        self.moved.set((received, sent + bytes as u64));
     }
 
     /// Puts the exchange's earliest deadline on the connection, if that has to change, so that its task is woken then.

@@ -5,7 +5,7 @@ use super::{
     body::Body,
     clock::Clock,
     downstream::Downstream,
-    forwarded, head,
+    forwarded, head, log,
     pump::{Encoder, Stopped, poll_pump},
     reply,
     upgrade::{self, Switch},
@@ -68,19 +68,20 @@ fn run<'a>(
         // 1. The head, and what it says about the connection.
         let mut head = downstream.lane.heads.request();
         if let Err(e) = head::request(downstream, &chain.spec, first, &mut head).await {
-            return refuse(downstream, &chain, e);
+            return refuse(downstream, &chain, e, None);
         }
         let _active = Active::new(&chain);
         let asked = match admit(downstream, &chain, &mut head) {
             Ok(asked) => asked,
-            Err(e) => return refuse(downstream, &chain, e),
+            Err(e) => return refuse(downstream, &chain, e, Some(&head)),
         };
         // 2. Its route, and with it its filters.
         let (cx, request) = begin(downstream, &chain, head, &asked);
         let exchange = cx.exchange().clone();
         if !asked.switch.is_allowed(&request.head, &exchange) {
             chain.stats.inc(HttpStat::RqWsOnNonWsRoute);
-            return refuse(downstream, &chain, Error::local(Kind::Denied(Status::FORBIDDEN)));
+            let error = Error::local(Kind::Denied(Status::FORBIDDEN));
+            return refuse(downstream, &chain, error, Some(&request.head));
         }
         let filters = match &*exchange.route.borrow() {
             Some(route) => route.filters.clone(),
@@ -90,7 +91,7 @@ fn run<'a>(
         let response = until_response(pin!(Next::new(filters).run(request)), &exchange).await;
         let Response { mut head, mut body } = match response {
             Ok(response) => response,
-            Err(e) if e.closed() => return Err(aborted(e, &chain)),
+            Err(e) if e.closed() => return Err(cut(e, &exchange)),
             Err(e) => {
                 // What the router had begun ends with it: a body that still flows has nowhere to go.
                 drop(exchange.pump.take());
@@ -110,7 +111,7 @@ fn run<'a>(
         // 5. Both bodies, to the end of the response.
         if !body.is_empty() {
             let encoder = Encoder::new(framing, exchange.passes_trailers());
-            poll_bodies(&mut body, encoder, &exchange).await.map_err(|e| aborted(e, &chain))?;
+            poll_bodies(&mut body, encoder, &exchange).await.map_err(|e| cut(e, &exchange))?;
         }
         drop(body);
         served(&exchange);
@@ -200,6 +201,7 @@ fn begin(
     let exchange =
         Exchange::new(downstream.clone(), chain.clone(), clock, asked.version, asked.client, route);
     exchange.switch.set(asked.switch);
+    log::begun(&exchange, &head);
     let cx = Cx::new(exchange);
     (cx.clone(), Request { head, body, cx })
 }
@@ -349,6 +351,7 @@ fn write_head(head: ResponseHead, framing: Framing, close: bool, exchange: &Exch
     let mut out = downstream.lane.io().vec();
     h1::write_response(&mut out, &head, framing, persist);
     downstream.push(Chunk::Vec(out));
+    log::answering(exchange, &head);
     chain.stats.inc(HttpStat::class(head.status()));
     chain.stats.inc(HttpStat::RqCompleted);
     downstream.lane.heads.recycle_response(head);
@@ -358,7 +361,12 @@ fn write_head(head: ResponseHead, framing: Framing, close: bool, exchange: &Exch
 ///
 /// # Errors
 /// There is nobody to answer.
-fn refuse(downstream: &Downstream, chain: &HttpChain, error: Error) -> Result<After, Error> {
+fn refuse(
+    downstream: &Downstream,
+    chain: &HttpChain,
+    error: Error,
+    request: Option<&RequestHead>,
+) -> Result<After, Error> {
     let stats = &chain.stats;
     match error.kind {
         Kind::Head(ParseError::Http2Preface) if chain.spec.config.codec == Codec::Auto => {
@@ -384,6 +392,8 @@ fn refuse(downstream: &Downstream, chain: &HttpChain, error: Error) -> Result<Af
     downstream.push(Chunk::Vec(out));
     downstream.push(Chunk::Static(body.as_bytes()));
     stats.inc(HttpStat::class(head.status()));
+    downstream.count_sent(body.len());
+    log::refused(downstream, chain, error, request, &head);
     downstream.lane.heads.recycle_response(head);
     Ok(After::Close)
 }
@@ -399,10 +409,17 @@ fn served(exchange: &Exchange) {
         let complete = clock.complete().unwrap_or(clock.started());
         pool.stats.record_ms(ClusterHistogram::RqTime, now - complete);
     }
+    log::over(exchange, None);
+}
+
+/// Counts an exchange that ends in a reset, and tells the log.
+pub(super) fn cut(error: Error, exchange: &Exchange) -> Error {
+    log::over(exchange, Some(error));
+    aborted(error, &exchange.chain)
 }
 
 /// Counts an exchange that ends in a reset.
-pub(super) fn aborted(error: Error, chain: &HttpChain) -> Error {
+fn aborted(error: Error, chain: &HttpChain) -> Error {
     chain.stats.inc(if error.closed() { HttpStat::RqRxReset } else { HttpStat::RqTxReset });
     chain.stats.inc(HttpStat::CxDestroyActiveRq);
     error

@@ -213,7 +213,7 @@ fn request_id(io: &Io) -> [u8; 36] {
     uuid([io.random(), io.random()])
 }
 
-fn uuid(random: [u64; 2]) -> [u8; 36] {
+pub(crate) fn uuid(random: [u64; 2]) -> [u8; 36] {
     let high = random[0] & 0xffff_ffff_ffff_0fff | 0x4000;
     let low = random[1] & 0x3fff_ffff_ffff_ffff | 0x8000_0000_0000_0000;
     let (a, b) = (hex(high), hex(low));

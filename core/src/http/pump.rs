@@ -47,15 +47,15 @@ impl Encoder {
             (Frame::Data(chunk), Encoder::Length(left)) => {
                 // More than was announced would be read as the next message.
                 *left = left.checked_sub(chunk.len() as u64).ok_or(Kind::Length)?;
-                to.push(chunk);
+                to.body(chunk);
             }
-            (Frame::Data(chunk), Encoder::UntilClose) => to.push(chunk),
+            (Frame::Data(chunk), Encoder::UntilClose) => to.body(chunk),
             (Frame::Data(chunk), Encoder::Chunked { .. }) if chunk.is_empty() => {} // it would end the body
             (Frame::Data(chunk), Encoder::Chunked { .. }) => {
                 let mut out = io.vec();
                 out.extend_from_slice(ChunkHead::first(chunk.len()).bytes());
                 to.push(Chunk::Vec(out));
-                to.push(chunk);
+                to.body(chunk);
                 // At once and not with the next chunk: who reads whole chunks would wait for it.
                 to.push(Chunk::Static(CRLF));
             }
@@ -88,6 +88,11 @@ impl Encoder {
 /// Where a body goes.
 pub(crate) trait Sink {
     fn push(&self, chunk: Chunk);
+    /// Pushes bytes of the body itself, not of its framing.
+    #[inline]
+    fn body(&self, chunk: Chunk) {
+        self.push(chunk);
+    }
     fn queued(&self) -> usize;
     fn poll_below(&self, cx: &mut Context<'_>, mark: usize) -> Poll<io::Result<()>>;
 }
@@ -112,6 +117,12 @@ impl Sink for Lease {
 impl Sink for Downstream {
     #[inline]
     fn push(&self, chunk: Chunk) {
+        Downstream::push(self, chunk);
+    }
+
+    #[inline]
+    fn body(&self, chunk: Chunk) {
+        self.count_sent(chunk.len());
         Downstream::push(self, chunk);
     }
 

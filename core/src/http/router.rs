@@ -1,7 +1,7 @@
 //! The router: the end of every chain. Takes a request to an upstream and brings back the head of its response, while the
 //! request's body may still be on its way. Owns the choice of the cluster and what is tried again.
 
-use super::{body::Body, head, pump::Encoder, reply, upgrade::Switch};
+use super::{body::Body, head, log, pump::Encoder, reply, upgrade::Switch};
 use crate::{
     config::{Action, ConfigError, ConfigValue, Forward},
     error::{Error, Kind},
@@ -86,6 +86,7 @@ pub(crate) fn route(req: Request) -> Decision {
     *exchange.pool.borrow_mut() = Some(pool.clone());
     match prepare(&mut head, exchange, route.as_deref()).and_then(|()| request_framing(&head, &body)) {
         Ok(framing) => {
+            log::routed(exchange, &head, &pool);
             let routed = Routed { head, body, exchange: exchange.clone(), pool, framing };
             if exchange.switch.get() == Switch::No {
                 Decision::Send(routed)
@@ -115,6 +116,7 @@ impl Routed {
             loop {
                 // The last try takes a connection that nobody can have closed for being idle.
                 let lease = self.pool.checkout(tries == STALE_RETRIES).await?;
+                log::sending(&self.exchange, &lease);
                 self.begin(&lease);
                 match answer(lease, &self.exchange, self.head.method()).await {
                     Err(e) if e.retryable() && replayable && tries < STALE_RETRIES => {
@@ -195,6 +197,7 @@ fn answer<'a>(
                 return Err(unanswered(e, &lease));
             }
             exchange.clock.touch(io.now());
+            exchange.clock.respond(io.now());
             if !head.status().is_informational() {
                 return answered(lease, head, exchange, method);
             }

@@ -33,7 +33,7 @@ fn futures_on_the_spine_stay_small() {
         let cell = lane.chain(snapshot.listener("l").unwrap()).unwrap();
         let _client = io.connect(&addr).await.unwrap();
         let (stream, peer) = socket.accept().await.unwrap();
-        let meta = ConnMeta { peer, listener: addr.clone(), accepted: io.now(), learnt: None };
+        let meta = ConnMeta { peer, listener: addr.clone(), accepted: io.now(), learnt: None, id: 0 };
         let conn = Conn { stream, meta, open: None };
         let Current::Http(chain) = cell.current() else { panic!("an HTTP chain") };
         let serving = serve(conn, cell.clone(), lane.clone());
@@ -42,7 +42,7 @@ fn futures_on_the_spine_stay_small() {
         drop(serving);
         let _client = io.connect(&addr).await.unwrap();
         let (stream, peer) = socket.accept().await.unwrap();
-        let meta = ConnMeta { peer, listener: addr.clone(), accepted: io.now(), learnt: None };
+        let meta = ConnMeta { peer, listener: addr.clone(), accepted: io.now(), learnt: None, id: 0 };
         let downstream = Downstream::new(Conn { stream, meta, open: None }, &cell, lane, &chain);
         let size = size_of_val(&*downstream);
         assert!(size <= 320, "a downstream connection has {size} bytes");

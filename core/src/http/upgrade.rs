@@ -4,8 +4,8 @@
 use super::{
     body::Body,
     downstream::Downstream,
-    exchange::{After, Asked, aborted, check_deadline, poll_request, wait},
-    forwarded, head,
+    exchange::{After, Asked, check_deadline, cut, poll_request, wait},
+    forwarded, head, log,
     pump::{Encoder, Stopped, poll_pump},
     router::{self, Routed},
 };
@@ -83,6 +83,7 @@ pub(crate) async fn send(routed: Routed) -> Result<Response, Error> {
     let Routed { head, mut body, exchange, pool, .. } = routed;
     // A connection that nobody can have closed for being idle.
     let lease = pool.checkout(true).await?;
+    log::sending(&exchange, &lease);
     let switch = exchange.switch.get();
     let terminates = {
         let route = exchange.route.borrow();
@@ -107,6 +108,7 @@ pub(crate) async fn send(routed: Routed) -> Result<Response, Error> {
         }
         said_nothing = false;
         exchange.clock.touch(io.now());
+        exchange.clock.respond(io.now());
         if agrees(switch, &head, &answer) {
             return Ok(switched(lease, answer, &mut body, &exchange));
         }
@@ -187,7 +189,8 @@ pub(super) async fn serve(response: Response, exchange: Rc<Exchange>, asked: &As
         wait(&exchange, cx)
     })
     .await
-    .map_err(|e| aborted(e, chain))?;
+    .map_err(|e| cut(e, &exchange))?;
+    log::over(&exchange, None);
     Ok(After::Close)
 }
 
@@ -198,6 +201,7 @@ fn write_head(head: ResponseHead, exchange: &Exchange) {
     let mut out = downstream.lane.io().vec();
     h1::write_response(&mut out, &head, Framing::None, persist);
     Downstream::push(downstream, Chunk::Vec(out));
+    log::answering(exchange, &head);
     chain.stats.inc(HttpStat::class(head.status()));
     chain.stats.inc(HttpStat::RqCompleted);
     downstream.lane.heads.recycle_response(head);

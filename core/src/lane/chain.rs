@@ -3,6 +3,7 @@
 
 use super::{ClusterSlot, Lane, tables::TableSlot};
 use crate::{
+    access_log::LaneLog,
     compile::{self, Terminal},
     config::{Action, Forward, Upstream},
     filter::{Entry, Made},
@@ -136,6 +137,7 @@ impl Current {
 pub(crate) struct HttpChain {
     pub(crate) spec: Arc<compile::HttpChain>,
     pub(crate) stats: Cells<HttpStat>,
+    pub(crate) log: Option<Rc<LaneLog>>,
     /// All filters of the chain, the disabled ones too, by their position.
     filters: Box<[Made]>,
     /// Those that run where a route does not say otherwise.
@@ -179,8 +181,9 @@ impl HttpChain {
         let slot = spec.config.route_table.as_ref().map(|name| lane.tables.slot(name));
         let routes = Routes::new(slot.as_ref().map_or_else(|| spec.table.clone(), |slot| slot.table()));
         let stats = spec.stats.cells(lane.index());
+        let log = spec.log.as_ref().map(|log| LaneLog::new(log, lane));
         let routes = RefCell::new(routes);
-        let mut chain = HttpChain { spec, stats, filters, enabled: Rc::new([]), slot, routes };
+        let mut chain = HttpChain { spec, stats, log, filters, enabled: Rc::new([]), slot, routes };
         chain.enabled = chain.entries(|_| None);
         chain
     }
@@ -326,6 +329,7 @@ impl Target {
 pub(crate) struct TcpChain {
     pub(crate) spec: Arc<compile::TcpChain>,
     pub(crate) stats: Cells<TcpStat>,
+    pub(crate) log: Option<Rc<LaneLog>>,
     pub(crate) target: Target,
 }
 
@@ -333,6 +337,7 @@ impl TcpChain {
     fn new(spec: Arc<compile::TcpChain>, lane: &Lane) -> TcpChain {
         let stats = spec.stats.cells(lane.index());
         let target = Target::new(&spec.config.upstream, lane);
-        TcpChain { spec, stats, target }
+        let log = spec.log.as_ref().map(|log| LaneLog::new(log, lane));
+        TcpChain { spec, stats, log, target }
     }
 }

@@ -53,7 +53,7 @@ fn format(unix: u64) -> [u8; LEN] {
 }
 
 /// Year, month and day of a day since 1970-01-01. Years begin in March here, so that the leap day is the last one.
-fn civil(days: u64) -> (u64, u64, u64) {
+pub(crate) fn civil(days: u64) -> (u64, u64, u64) {
     // Day 0 of era 0 is 0000-03-01; an era is 400 years.
     let day = days + 719_468;
     let (era, day) = (day / 146_097, day % 146_097);

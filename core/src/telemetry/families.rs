@@ -267,6 +267,19 @@ family! {
     }
 }
 
+family! {
+    /// Of access logs: `filesystem.`.
+    FileStat in "" histograms NoHistogram {
+        /// Lines that were handed to the writer.
+        WriteBuffered = "write_buffered" Counter,
+        /// Writes, of many lines each.
+        WriteCompleted = "write_completed" Counter,
+        WriteFailed = "write_failed" Counter,
+        /// Lines that were not written because the writer was too far behind; not in Envoy, which waits.
+        WriteDropped = "write_dropped" Counter,
+    }
+}
+
 /// The counter of a status's class among five that follow each other.
 macro_rules! class {
     ($family:ident) => {

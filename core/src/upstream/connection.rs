@@ -10,7 +10,7 @@ use crate::{
     http::{Frame, body::poll_frame},
     telemetry::{Cells, ClusterHistogram, ClusterStat},
 };
-use corelane_io::{Buf, Chunk, Instant, RecvHalf, SendHalf, Stream};
+use corelane_io::{Buf, Chunk, Instant, Peer, RecvHalf, SendHalf, Stream};
 use corelane_wire::h1::{BodyDecoder, BodyLimits, Framing};
 use std::{
     cell::{Cell, RefCell},
@@ -171,6 +171,11 @@ impl Lease {
     /// Whether it had served another exchange before.
     pub(crate) fn reused(&self) -> bool {
         self.0.served.get() > 1
+    }
+
+    /// The endpoint.
+    pub(crate) fn addr(&self) -> Peer {
+        self.0.host.addr()
     }
 
     pub(crate) fn pool(&self) -> &Rc<Pool> {

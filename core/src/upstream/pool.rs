@@ -82,6 +82,11 @@ impl Pool {
         })
     }
 
+    /// The cluster's name; `None` of a destination that was chosen in code.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
     pub(crate) fn state(&self) -> &Arc<ClusterState> {
         &self.state
     }

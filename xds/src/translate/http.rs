@@ -38,6 +38,8 @@ impl Translator<'_> {
         self.timeouts(&mut manager, &mut message, path);
         manager.proxy_100_continue = take(&mut message.proxy_100_continue);
         manager.upgrades = self.upgrades(take(&mut message.upgrade_configs), &path.field("upgrade_configs"));
+        let logs = take(&mut message.access_log);
+        manager.access_log = self.access_logs(logs, &path.field("access_log"));
         if let Some(common) = message.common_http_protocol_options.take() {
             self.common(&mut manager, common, &path.field("common_http_protocol_options"));
         }

@@ -218,7 +218,7 @@ impl Translator<'_> {
     }
 
     /// Data that stands in the configuration itself.
-    fn inline(&mut self, mut source: DataSource, path: &Path<'_>) -> Option<Vec<u8>> {
+    pub(super) fn inline(&mut self, mut source: DataSource, path: &Path<'_>) -> Option<Vec<u8>> {
         let data = match source.specifier.take() {
             Some(Specifier::InlineString(text)) => Some(text.into_bytes()),
             Some(Specifier::InlineBytes(bytes)) => Some(bytes),

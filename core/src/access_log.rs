@@ -1,0 +1,206 @@
+//! Access logs: a line about each exchange, or each connection of a TCP proxy, once it is over. Owns the way from the lane,
+//! which notes down plain values, to the writer's thread, which makes lines of them.
+//!
+//! A chain's logs are one: its lanes note down once what all of them want to know (`record`), decide which of them want it,
+//! and send it in batches. Formats are parsed when the chain is compiled (`format`) and filled in by the writer (`render`).
+
+mod flags;
+mod format;
+mod lane;
+mod record;
+mod render;
+mod time;
+mod writer;
+
+pub(crate) use lane::LaneLog;
+pub(crate) use record::{Draft, Ends, Outcome, Record, Took, Wants};
+pub use writer::Logs;
+
+use crate::{
+    config::{AccessLog, ConfigError, LogFilter},
+    telemetry::{Cells, FileStat, Stats},
+};
+use corelane_io::{Io, Mailbox};
+use format::{Line, Surroundings};
+use record::Batch;
+use render::Renderer;
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+use writer::Output;
+
+/// Logs that one chain may have: each is a bit of a word.
+const LOGS: usize = 64;
+
+/// The compiled access logs of a chain.
+pub(crate) struct ChainLog {
+    logs: Vec<Log>,
+    wants: Wants,
+    delay: Duration,
+    stats: Arc<Stats<FileStat>>,
+    /// `None` where nothing is written.
+    writer: Option<Mailbox>,
+    /// Records that were posted and not written yet.
+    under_way: AtomicUsize,
+}
+
+struct Log {
+    output: Option<Arc<Output>>,
+    line: Line,
+    omit_empty: bool,
+    filter: Option<LogFilter>,
+}
+
+impl ChainLog {
+    /// Compiles the logs of the chain that is named `chain`; `None` where it has none.
+    pub(crate) fn compile(
+        config: &[AccessLog],
+        chain: &str,
+        logs: &Logs,
+        problems: &mut Vec<ConfigError>,
+    ) -> Option<Arc<ChainLog>> {
+        if config.is_empty() {
+            return None;
+        }
+        if config.len() > LOGS {
+            problems.push(ConfigError::new("access_log", format!("there may be {LOGS} at most")));
+            return None;
+        }
+        let mut wants = Wants::default();
+        let variable = logs.variable();
+        let surroundings = Surroundings { hostname: writer::hostname(), chain, variable: &variable };
+        let mut compiled = Vec::new();
+        for (at, log) in config.iter().enumerate() {
+            let mut problem = |field: &str, what: String| {
+                problems.push(ConfigError::new(format!("access_log[{at}]{field}"), what));
+            };
+            if let Some(what) = log.filter.as_ref().and_then(wrong) {
+                problem(".filter", what);
+            }
+            match Line::parse(&log.format, &mut wants, &surroundings) {
+                Ok(line) => {
+                    let (omit_empty, filter) = (log.format.omit_empty_values, log.filter.clone());
+                    match logs.open(&log.sink) {
+                        Ok(output) => compiled.push(Log { output, line, omit_empty, filter }),
+                        Err(error) => problem(".path", format!("cannot be opened: {error}")),
+                    }
+                }
+                Err(what) => problem(".log_format", what),
+            }
+        }
+        let writer = match logs.mailbox() {
+            Ok(writer) => writer,
+            Err(error) => {
+                problems.push(ConfigError::new("access_log", format!("its thread does not start: {error}")));
+                None
+            }
+        };
+        Some(Arc::new(ChainLog {
+            logs: compiled,
+            wants,
+            delay: logs.delay(),
+            stats: logs.stats().clone(),
+            writer,
+            under_way: AtomicUsize::new(0),
+        }))
+    }
+
+    pub(crate) fn wants(&self) -> &Wants {
+        &self.wants
+    }
+
+    /// How many records the writer has still to write.
+    fn under_way(&self) -> usize {
+        self.under_way.load(Relaxed)
+    }
+
+    /// The logs that want a record, as bits.
+    fn wanted_by(&self, record: &Record, random: impl Fn() -> u64) -> u64 {
+        let admits = |log: &Log| log.filter.as_ref().is_none_or(|filter| admits(filter, record, &random));
+        let logs = self.logs.iter().enumerate().filter(|(_, log)| admits(log));
+        logs.fold(0, |bits, (at, _)| bits | 1 << at)
+    }
+
+    /// Hands a batch to the writer.
+    fn write_later(chain: &Arc<ChainLog>, batch: Batch) {
+        let Some(writer) = &chain.writer else { return };
+        chain.under_way.fetch_add(batch.len(), Relaxed);
+        let chain = chain.clone();
+        writer.post(move |io| {
+            chain.write(&batch, io);
+            chain.under_way.fetch_sub(batch.len(), Relaxed);
+        });
+    }
+
+    fn write(&self, batch: &Batch, io: &Io) {
+        // The writer's thread is the only one that counts off the lanes here.
+        let stats: Cells<FileStat> = self.stats.off_lane();
+        let random = || io.random();
+        let mut lines = Vec::new();
+        for (at, log) in self.logs.iter().enumerate() {
+            let renderer = Renderer {
+                requests: self.wants.request.len(),
+                omit_empty: log.omit_empty,
+                now: io.wall(),
+                random: &random,
+            };
+            lines.clear();
+            for told in batch.of(at) {
+                stats.inc(FileStat::WriteBuffered);
+                renderer.line(&log.line, told, &mut lines);
+            }
+            let Some(output) = log.output.as_ref().filter(|_| !lines.is_empty()) else { continue };
+            // A log that cannot be written is no reason to stop serving; the count tells.
+            let written = output.write(&lines);
+            stats.inc(if written.is_ok() { FileStat::WriteCompleted } else { FileStat::WriteFailed });
+        }
+    }
+}
+
+impl fmt::Debug for ChainLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ChainLog({} logs)", self.logs.len())
+    }
+}
+
+fn admits(filter: &LogFilter, record: &Record, random: &impl Fn() -> u64) -> bool {
+    let outcome = &record.outcome;
+    match filter {
+        LogFilter::Status(comparison) => comparison.holds(u64::from(record.status)),
+        LogFilter::Duration(comparison) => {
+            comparison.holds(u64::try_from(record.took.all.as_millis()).unwrap_or(u64::MAX))
+        }
+        LogFilter::Sampled { numerator, denominator } => {
+            let drawn = (u128::from(random()) * u128::from(*denominator)) >> 64;
+            drawn < u128::from(*numerator)
+        }
+        LogFilter::NotHealthCheck => !record.health_check,
+        LogFilter::Flags(flags) if flags.is_empty() => !outcome.flag.is_empty() || outcome.tries_exceeded,
+        LogFilter::Flags(flags) => {
+            flags.iter().any(|flag| flag == outcome.flag || outcome.tries_exceeded && flag == "URX")
+        }
+        LogFilter::All(filters) => filters.iter().all(|filter| admits(filter, record, random)),
+        LogFilter::Any(filters) => filters.iter().any(|filter| admits(filter, record, random)),
+    }
+}
+
+/// What is wrong with a filter.
+fn wrong(filter: &LogFilter) -> Option<String> {
+    match filter {
+        LogFilter::Sampled { denominator: 0, .. } => Some("the denominator is zero".into()),
+        LogFilter::Flags(flags) => {
+            let unknown = flags.iter().find(|flag| flags::long(flag).is_none())?;
+            Some(format!("{unknown:?} is not a response flag"))
+        }
+        LogFilter::All(filters) | LogFilter::Any(filters) => filters.iter().find_map(wrong),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

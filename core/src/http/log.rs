@@ -1,0 +1,168 @@
+//! What an exchange tells the access log of its chain. Owns what is noted down and when; where a chain has no log, each of
+//! these is one comparison.
+
+use super::downstream::Downstream;
+use crate::{
+    access_log::{Draft, Ends, LaneLog, Outcome, Record, Took},
+    config::Action,
+    error::Error,
+    filter::Exchange,
+    lane::HttpChain,
+    upstream::{Lease, Pool},
+};
+use corelane_io::Peer;
+use corelane_wire::{RequestHead, ResponseHead, Version};
+use std::time::Duration;
+
+/// The request as it is when its filters begin.
+#[inline]
+pub(super) fn begun(exchange: &Exchange, head: &RequestHead) {
+    let Some(log) = &exchange.chain.log else { return };
+    let mut draft = log.draft();
+    draft.started = Some(exchange.downstream.lane.io().wall());
+    let route = exchange.route.borrow();
+    draft.request(log.chain().wants(), head, route.as_ref().map(|route| route.name()));
+    *exchange.notes.borrow_mut() = Some(draft);
+}
+
+/// The request as it goes to `pool`.
+#[inline]
+pub(super) fn routed(exchange: &Exchange, head: &RequestHead, pool: &Pool) {
+    let mut notes = exchange.notes.borrow_mut();
+    let (Some(log), Some(draft)) = (&exchange.chain.log, &mut *notes) else { return };
+    let route = exchange.route.borrow();
+    draft.request(log.chain().wants(), head, route.as_ref().map(|route| route.name()));
+    if let Some(name) = pool.name() {
+        draft.cluster(name);
+    }
+}
+
+/// A try, at the endpoint of `lease`.
+#[inline]
+pub(super) fn sending(exchange: &Exchange, lease: &Lease) {
+    if let Some(draft) = &mut *exchange.notes.borrow_mut() {
+        draft.attempts += 1;
+        draft.upstream = Some(lease.addr());
+    }
+}
+
+/// The response as the client gets it.
+#[inline]
+pub(super) fn answering(exchange: &Exchange, head: &ResponseHead) {
+    let mut notes = exchange.notes.borrow_mut();
+    let (Some(log), Some(draft)) = (&exchange.chain.log, &mut *notes) else { return };
+    draft.status = head.status().code();
+    draft.response(log.chain().wants(), head);
+}
+
+/// The exchange is over: `cut` says why it did not end as it should.
+#[inline]
+pub(super) fn over(exchange: &Exchange, cut: Option<Error>) {
+    let (Some(log), Some(mut draft)) = (&exchange.chain.log, exchange.notes.take()) else { return };
+    let clock = &exchange.clock;
+    let started = clock.started();
+    let took = Took {
+        request: clock.complete().map(|at| at - started),
+        response: clock.responded().map(|at| at - started),
+        all: exchange.downstream.lane.io().now() - started,
+    };
+    draft.health_check = exchange.is_health_check();
+    let outcome = outcome(exchange, cut, draft.status != 0);
+    tell(log, &exchange.downstream, draft, took, outcome, Some(exchange.version), exchange.client);
+}
+
+/// A request that did not become an exchange was answered.
+pub(super) fn refused(
+    downstream: &Downstream,
+    chain: &HttpChain,
+    error: Error,
+    request: Option<&RequestHead>,
+    response: &ResponseHead,
+) {
+    let Some(log) = &chain.log else { return };
+    let mut draft = log.draft();
+    let wants = log.chain().wants();
+    draft.started = Some(downstream.lane.io().wall());
+    match request {
+        Some(head) => draft.request(wants, head, None),
+        None => draft.connection(wants),
+    }
+    draft.status = response.status().code();
+    draft.response(wants, response);
+    let took = Took { request: None, response: None, all: Duration::ZERO };
+    let version = request.map_or(Version::Http11, RequestHead::version);
+    tell(log, downstream, draft, took, failed(error, false), Some(version), None);
+}
+
+fn tell(
+    log: &LaneLog,
+    downstream: &Downstream,
+    mut draft: Box<Draft>,
+    took: Took,
+    outcome: Outcome,
+    version: Option<Version>,
+    client: Option<std::net::IpAddr>,
+) {
+    let io = downstream.lane.io();
+    if let Some(name) = downstream.meta.server_name() {
+        draft.server_name(name);
+    }
+    let (received, sent) = downstream.moved();
+    let record = Record {
+        started: draft.started.unwrap_or_else(|| io.wall()),
+        took,
+        received,
+        sent,
+        status: draft.status,
+        version,
+        outcome,
+        ends: Ends {
+            direct: downstream.meta.direct_peer().clone(),
+            peer: downstream.meta.peer.clone(),
+            client,
+            local: if log.chain().wants().local { local(downstream) } else { None },
+            upstream: draft.upstream.take(),
+        },
+        attempts: draft.attempts,
+        health_check: draft.health_check,
+        connection: downstream.meta.id,
+    };
+    log.push(record, draft);
+}
+
+/// The address that the client connected to. The kernel is asked only where the listener's own does not say it.
+fn local(downstream: &Downstream) -> Option<Peer> {
+    if let Some(at) = downstream.meta.original_destination() {
+        return Some(at.into());
+    }
+    let listener = &downstream.meta.listener;
+    match listener.ip() {
+        Some(at) if at.ip().is_unspecified() || at.port() == 0 => downstream.local(),
+        _ => Some(listener.clone()),
+    }
+}
+
+fn outcome(exchange: &Exchange, cut: Option<Error>, answered: bool) -> Outcome {
+    if let Some(error) = cut {
+        return failed(error, answered);
+    }
+    if let Some(error) = exchange.failure.get() {
+        return failed(error, false);
+    }
+    let answers = |action: &Action| matches!(action, Action::DirectResponse(_));
+    let details = match &*exchange.route.borrow() {
+        _ if exchange.clock.responded().is_some() => "via_upstream",
+        Some(route) if answers(&route.spec.action) => "direct_response",
+        // A filter's own answer.
+        _ => "local_reply",
+    };
+    Outcome { details, ..Outcome::default() }
+}
+
+fn failed(error: Error, answered: bool) -> Outcome {
+    let flag = match error.flag() {
+        "-" => "",
+        flag => flag,
+    };
+    Outcome { flag, tries_exceeded: false, details: error.details(answered) }
+}

@@ -1,0 +1,213 @@
+//! Access logs: sinks, formats and filters.
+
+use std::mem::take;
+
+use corelane::config::{AccessLog, Comparison, ComparisonOp, LogFilter, LogFormat, LogShape, LogSink};
+use corelane_proto::{
+    envoy::{
+        config::{
+            accesslog::v3::{
+                AccessLog as Message, AccessLogFilter, ComparisonFilter, access_log::ConfigType,
+                access_log_filter::FilterSpecifier, comparison_filter::Op,
+            },
+            core::v3::{SubstitutionFormatString, substitution_format_string::Format},
+        },
+        extensions::access_loggers::{
+            file::v3::{FileAccessLog, file_access_log::AccessLogFormat},
+            stream::v3::{
+                StderrAccessLog, StdoutAccessLog, stderr_access_log::AccessLogFormat as StderrFormat,
+                stdout_access_log::AccessLogFormat as StdoutFormat,
+            },
+        },
+        r#type::v3::{FractionalPercent, fractional_percent::DenominatorType},
+    },
+    google::protobuf::Any,
+};
+
+use crate::{problem::Path, translate::rest::Translator};
+
+impl Translator<'_> {
+    pub(super) fn access_logs(&mut self, messages: Vec<Message>, path: &Path<'_>) -> Vec<AccessLog> {
+        let logs = messages.into_iter().enumerate();
+        logs.filter_map(|(at, message)| self.access_log(message, &path.index(at))).collect()
+    }
+
+    fn access_log(&mut self, mut message: Message, path: &Path<'_>) -> Option<AccessLog> {
+        let typed = path.field("typed_config");
+        // A label: the type says what the logger is.
+        message.name.clear();
+        let log = match take(&mut message.config_type) {
+            Some(ConfigType::TypedConfig(any)) => self.logger(&any, &typed),
+            None => {
+                self.refuse(&typed, "is required");
+                None
+            }
+        };
+        let wanted = take(&mut message.filter);
+        let filter = match wanted {
+            Some(filter) => Some(self.log_filter(filter, &path.field("filter"))?),
+            None => None,
+        };
+        self.done(message, path);
+        log.map(|log| AccessLog { filter, ..log })
+    }
+
+    fn logger(&mut self, any: &Any, path: &Path<'_>) -> Option<AccessLog> {
+        let format = path.field("log_format");
+        let (sink, format) = if Self::holds::<FileAccessLog>(any) {
+            let mut file: FileAccessLog = self.open(any, path)?;
+            let format = self.file_format(&mut file, path)?;
+            let name = take(&mut file.path);
+            self.done(file, path);
+            // Envoy knows these names by what they lead to.
+            let sink = match name.as_str() {
+                "/dev/stdout" => LogSink::Stdout,
+                "/dev/stderr" => LogSink::Stderr,
+                _ => LogSink::File(name.into()),
+            };
+            (sink, format)
+        } else if Self::holds::<StdoutAccessLog>(any) {
+            let mut stream: StdoutAccessLog = self.open(any, path)?;
+            let StdoutFormat::LogFormat(message) = take(&mut stream.access_log_format)
+                .unwrap_or_else(|| StdoutFormat::LogFormat(SubstitutionFormatString::default()));
+            self.done(stream, path);
+            (LogSink::Stdout, self.log_format(message, &format)?)
+        } else if Self::holds::<StderrAccessLog>(any) {
+            let mut stream: StderrAccessLog = self.open(any, path)?;
+            let StderrFormat::LogFormat(message) = take(&mut stream.access_log_format)
+                .unwrap_or_else(|| StderrFormat::LogFormat(SubstitutionFormatString::default()));
+            self.done(stream, path);
+            (LogSink::Stderr, self.log_format(message, &format)?)
+        } else {
+            self.refuse(path, format!("the access logger {:?} is not implemented", any.type_url));
+            return None;
+        };
+        Some(AccessLog { sink, format, filter: None })
+    }
+
+    fn file_format(&mut self, file: &mut FileAccessLog, path: &Path<'_>) -> Option<LogFormat> {
+        let shape = match take(&mut file.access_log_format) {
+            // Both spell an empty format as none.
+            None => return Some(LogFormat::default()),
+            Some(AccessLogFormat::Format(text)) if text.is_empty() => return Some(LogFormat::default()),
+            Some(AccessLogFormat::Format(text)) => LogShape::Text(text),
+            Some(AccessLogFormat::JsonFormat(fields) | AccessLogFormat::TypedJsonFormat(fields)) => {
+                LogShape::Json(object(fields))
+            }
+            Some(AccessLogFormat::LogFormat(format)) => {
+                return self.log_format(format, &path.field("log_format"));
+            }
+        };
+        Some(LogFormat { shape, omit_empty_values: false })
+    }
+
+    fn log_format(&mut self, mut message: SubstitutionFormatString, path: &Path<'_>) -> Option<LogFormat> {
+        let format = take(&mut message.format);
+        let omit_empty_values = take(&mut message.omit_empty_values);
+        // Names are sorted, whether or not anybody asks for it.
+        if let Some(options) = &mut message.json_format_options {
+            options.sort_properties = false;
+        }
+        message.json_format_options.take_if(|options| *options == Default::default());
+        // A media type is for bodies of local replies; a log has none.
+        message.content_type.clear();
+        self.done(message, path);
+        let shape = match format {
+            None => return Some(LogFormat { omit_empty_values, ..LogFormat::default() }),
+            Some(Format::TextFormat(text)) => LogShape::Text(text),
+            Some(Format::JsonFormat(fields)) => LogShape::Json(object(fields)),
+            Some(Format::TextFormatSource(source)) => {
+                let path = path.field("text_format_source");
+                let text = String::from_utf8(self.inline(source, &path)?);
+                match text {
+                    Ok(text) => LogShape::Text(text),
+                    Err(_) => {
+                        self.refuse(&path, "is not UTF-8");
+                        return None;
+                    }
+                }
+            }
+        };
+        Some(LogFormat { shape, omit_empty_values })
+    }
+
+    fn log_filter(&mut self, mut message: AccessLogFilter, path: &Path<'_>) -> Option<LogFilter> {
+        let filter = match take(&mut message.filter_specifier) {
+            Some(FilterSpecifier::StatusCodeFilter(filter)) => {
+                self.comparison(filter.comparison, &path.field("status_code_filter")).map(LogFilter::Status)
+            }
+            Some(FilterSpecifier::DurationFilter(filter)) => {
+                self.comparison(filter.comparison, &path.field("duration_filter")).map(LogFilter::Duration)
+            }
+            Some(FilterSpecifier::NotHealthCheckFilter(_)) => Some(LogFilter::NotHealthCheck),
+            // No runtime can set another share than the file's, and each draw is independent.
+            Some(FilterSpecifier::RuntimeFilter(filter)) => Some(sampled(filter.percent_sampled)),
+            Some(FilterSpecifier::ResponseFlagFilter(filter)) => Some(LogFilter::Flags(filter.flags)),
+            Some(FilterSpecifier::AndFilter(filter)) => {
+                self.log_filters(filter.filters, &path.field("and_filter")).map(LogFilter::All)
+            }
+            Some(FilterSpecifier::OrFilter(filter)) => {
+                self.log_filters(filter.filters, &path.field("or_filter")).map(LogFilter::Any)
+            }
+            other => {
+                // Left to be reported.
+                message.filter_specifier = other;
+                None
+            }
+        };
+        self.done(message, path);
+        filter
+    }
+
+    fn log_filters(&mut self, messages: Vec<AccessLogFilter>, path: &Path<'_>) -> Option<Vec<LogFilter>> {
+        let list = path.field("filters");
+        let all = messages.into_iter().enumerate();
+        // Each is translated, so that each is reported.
+        let all: Vec<_> = all.map(|(at, message)| self.log_filter(message, &list.index(at))).collect();
+        all.into_iter().collect()
+    }
+
+    fn comparison(&mut self, message: Option<ComparisonFilter>, path: &Path<'_>) -> Option<Comparison> {
+        let Some(message) = message else {
+            self.refuse(&path.field("comparison"), "is required");
+            return None;
+        };
+        let op = match message.op() {
+            Op::Eq => ComparisonOp::Eq,
+            Op::Ne => ComparisonOp::Ne,
+            Op::Ge => ComparisonOp::Ge,
+            Op::Le => ComparisonOp::Le,
+        };
+        // Its key names a runtime value, of which there are none: the default holds.
+        let value = message.value.map_or(0, |value| value.default_value);
+        Some(Comparison { op, value: u64::from(value) })
+    }
+}
+
+/// Envoy's default is none of all.
+fn sampled(share: Option<FractionalPercent>) -> LogFilter {
+    let share = share.unwrap_or_default();
+    let denominator = match share.denominator() {
+        DenominatorType::Hundred => 100,
+        DenominatorType::TenThousand => 10_000,
+        DenominatorType::Million => 1_000_000,
+    };
+    LogFilter::Sampled { numerator: share.numerator, denominator }
+}
+
+/// A Struct as JSON.
+fn object(fields: prost_types::Struct) -> serde_json::Map<String, serde_json::Value> {
+    fields.fields.into_iter().map(|(name, value)| (name, json(value))).collect()
+}
+
+fn json(value: prost_types::Value) -> serde_json::Value {
+    use prost_types::value::Kind;
+    match value.kind {
+        None | Some(Kind::NullValue(_)) => serde_json::Value::Null,
+        Some(Kind::BoolValue(value)) => value.into(),
+        Some(Kind::NumberValue(value)) => value.into(),
+        Some(Kind::StringValue(value)) => value.into(),
+        Some(Kind::StructValue(fields)) => object(fields).into(),
+        Some(Kind::ListValue(list)) => list.values.into_iter().map(json).collect::<Vec<_>>().into(),
+    }
+}
