@@ -61,6 +61,15 @@ impl Compiler {
         Ok(edit.finish())
     }
 
+    /// Whether a cluster could be set.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn check_cluster(&self, config: &crate::config::Cluster) -> Result<(), Problems> {
+        let problems = cluster::check(config);
+        if problems.is_empty() { Ok(()) } else { Err(Problems(problems)) }
+    }
+
     /// Some resources anew, on top of `base`.
     pub fn edit(&self, base: &Snapshot) -> Edit<'_> {
         Edit { compiler: self, next: base.clone() }
@@ -120,7 +129,7 @@ impl Edit<'_> {
         Ok(())
     }
 
-    /// Tells a cluster the endpoints that were found for it, for one that finds them itself. Those that stay keep their
+    /// Tells a cluster the endpoints that were found for it, for one whose kind is not `Static`. Those that stay keep their
     /// connections. Nothing happens where there is no such cluster any more.
     pub fn set_found(&mut self, cluster: &str, found: Arc<[crate::config::Endpoint]>) {
         if let Some(old) = self.next.clusters.get(cluster) {

@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 pub struct Cluster {
     config: config::Cluster,
     state: Arc<ClusterState>,
-    /// What the cluster found by itself, for those that do; `None` until then.
+    /// What the cluster found by itself, or was told, for those that do; `None` until then.
     found: Option<Arc<[Endpoint]>>,
     /// How often it has found something.
     revision: u64,
@@ -127,7 +127,7 @@ impl Cluster {
         &self.state
     }
 
-    /// Its endpoints: those of the configuration, or, where the cluster finds them itself, what it found last.
+    /// Its endpoints: those of the configuration, or, where the cluster finds them itself or is told, what it was last.
     pub fn members(&self) -> &[Endpoint] {
         match (&self.config.kind, &self.found) {
             (ClusterKind::Static, _) => &self.config.endpoints,
@@ -189,7 +189,7 @@ pub(crate) fn comparisons() -> usize {
     COMPARISONS.get()
 }
 
-fn check(config: &config::Cluster) -> Vec<ConfigError> {
+pub(super) fn check(config: &config::Cluster) -> Vec<ConfigError> {
     let at = format!("clusters[{:?}]", config.name);
     let mut problems = Vec::new();
     let mut problem =

@@ -65,6 +65,9 @@ impl Cluster {
 pub enum ClusterKind {
     /// They are in the configuration, as addresses.
     Static,
+    /// Whoever publishes has them from elsewhere and tells them apart from the cluster, as often as they change (Envoy
+    /// `EDS`).
+    Told,
     /// They are what names resolve to: every address is an endpoint, and one that is not in the newest answer is gone
     /// (Envoy `STRICT_DNS`).
     StrictDns(Box<Dns>),
@@ -78,7 +81,7 @@ impl ClusterKind {
     pub fn dns(&self) -> Option<&Dns> {
         match self {
             ClusterKind::StrictDns(dns) | ClusterKind::LogicalDns(dns) => Some(dns),
-            ClusterKind::Static => None,
+            ClusterKind::Static | ClusterKind::Told => None,
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use corelane::{
     compile::{Compiler, Edit},
-    config::{Cluster, Config, ConfigValue, Listener, Problems},
+    config::{Config, ConfigValue, Listener, Problems},
     control::{Handle, Snapshot},
 };
 
@@ -26,7 +26,7 @@ pub(super) struct Publisher {
     clusters: BTreeMap<Arc<str>, Arc<ClusterResource>>,
     listeners: BTreeMap<Arc<str>, Arc<ListenerResource>>,
     /// Who needs a resource that is no resource of the core: clusters their endpoints, listeners their filters.
-    users: BTreeMap<(Kind, Source, Arc<str>), BTreeSet<Arc<str>>>,
+    users: BTreeMap<(Kind, Source, Arc<str>), Vec<Arc<str>>>,
     /// From the bootstrap: no control plane replaces or removes them.
     fixed: BTreeSet<(Kind, Arc<str>)>,
     /// Whether listeners are served. Not before the first configuration is complete, as in Envoy: a listener would answer 503
@@ -181,25 +181,25 @@ impl Publisher {
     }
 
     fn compile_cluster(&mut self, cluster: &ClusterResource, store: &Store<Resource>) {
-        let joined;
-        let config: &Cluster = match &cluster.endpoints {
-            None => &cluster.config,
-            Some((source, name)) => {
-                let mut config = cluster.config.clone();
-                let view = store.find(Kind::Endpoints, *source, name).and_then(|view| view.active);
-                if let Some(Resource::Endpoints(endpoints)) = view.map(|form| form.value) {
-                    config.endpoints = endpoints.to_vec();
-                }
-                joined = config;
-                &joined
-            }
-        };
+        let config = &cluster.config;
         self.edit(|edit| {
             if let Err(problems) = edit.set_cluster(config) {
-                // Each part was compiled when it came.
+                // It was compiled when it came.
                 log::error!("cluster {:?} stays as it was: {problems}", config.name);
             }
         });
+        self.tell_cluster(cluster, store);
+    }
+
+    /// Gives a cluster the endpoints that EDS has for it now.
+    fn tell_cluster(&mut self, cluster: &ClusterResource, store: &Store<Resource>) {
+        let Some((source, name)) = &cluster.endpoints else { return };
+        let held = store.find(Kind::Endpoints, *source, name).and_then(|view| view.active);
+        let endpoints = match held.map(|form| form.value) {
+            Some(Resource::Endpoints(endpoints)) => endpoints.clone(),
+            _ => Arc::new([]),
+        };
+        self.edit(|edit| edit.set_found(&cluster.config.name, endpoints));
     }
 
     fn remove_cluster(&mut self, name: &Arc<str>) {
@@ -244,14 +244,19 @@ impl Publisher {
     ) {
         for key in old.iter().filter(|key| !new.contains(key)) {
             if let Some(users) = self.users.get_mut(key) {
-                users.remove(user);
+                users.retain(|known| known != user);
                 if users.is_empty() {
                     self.users.remove(key);
                 }
             }
         }
         for key in new {
-            self.users.entry(key.clone()).or_default().insert(user.clone());
+            let users = self.users.entry(key.clone()).or_default();
+            if !users.contains(user) {
+                // Most have one.
+                users.reserve_exact(1);
+                users.push(user.clone());
+            }
         }
     }
 
@@ -262,7 +267,7 @@ impl Publisher {
             if kind == Kind::Extension {
                 self.dirty.insert(user);
             } else if let Some(cluster) = self.clusters.get(&user).cloned() {
-                self.compile_cluster(&cluster, store);
+                self.tell_cluster(&cluster, store);
             }
         }
     }
@@ -296,7 +301,10 @@ impl Publisher {
         for name in &listeners {
             unserved.extend(self.put_listener(name, store));
         }
-        if self.handle.publish(self.snapshot.clone()).await.is_err() {
+        if self.handle.publish(self.snapshot.clone()).await.is_ok() {
+            // With what clusters found by themselves meanwhile.
+            self.snapshot = self.handle.snapshot();
+        } else {
             // Some port is taken: everything else first, then one listener after the other.
             self.snapshot = without;
             self.send().await;

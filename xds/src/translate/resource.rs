@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use corelane::{
     compile::Compiler,
-    config::{Cluster, ConfigValue, Endpoint, Listener, Problems, Terminal},
+    config::{Cluster, ClusterKind, ConfigValue, Endpoint, Listener, Problems, Terminal},
     control::Snapshot,
     route::RouteTable,
 };
@@ -148,15 +148,21 @@ impl Context<'_> {
             Kind::Cluster => {
                 let message = self.read::<ClusterMessage>(bytes, name, |message| &message.name)?;
                 let cluster = translator.cluster_resource(message, &root);
-                self.core(translator, cluster.as_ref().map(|cluster| &cluster.config), |edit, cluster| {
-                    edit.set_cluster(cluster)
-                });
+                if let Some(Err(problems)) =
+                    cluster.as_ref().map(|made| self.compiler.check_cluster(&made.config))
+                {
+                    translator.of_core(problems);
+                }
                 cluster.map(|cluster| Resource::Cluster(Arc::new(cluster)))
             }
             Kind::Endpoints => {
                 let message =
                     self.read::<ClusterLoadAssignment>(bytes, name, |message| &message.cluster_name)?;
-                Some(Resource::Endpoints(translator.endpoints(message, &root).into()))
+                let endpoints = translator.endpoints(message, &root);
+                if endpoints.iter().any(|endpoint| endpoint.addr.ip().is_some_and(|addr| addr.port() == 0)) {
+                    translator.refuse(&root.field("endpoints"), "an endpoint has no port");
+                }
+                Some(Resource::Endpoints(endpoints.into()))
             }
             Kind::Routes => {
                 let message = self.read::<RouteConfiguration>(bytes, name, |message| &message.name)?;
@@ -168,11 +174,10 @@ impl Context<'_> {
             Kind::Listener => {
                 let message = self.read::<ListenerMessage>(bytes, name, |message| &message.name)?;
                 let listener = translator.listener_resource(message, &root);
-                self.core(
-                    translator,
-                    listener.as_ref().map(|listener| &listener.config),
-                    |edit, listener| edit.set_listener(listener),
-                );
+                let mut edit = self.compiler.edit(self.base);
+                if let Some(Err(problems)) = listener.as_ref().map(|made| edit.set_listener(&made.config)) {
+                    translator.of_core(problems);
+                }
                 listener.map(|listener| Resource::Listener(Arc::new(listener)))
             }
             Kind::Extension => {
@@ -209,19 +214,6 @@ impl Context<'_> {
         }
         Ok(message)
     }
-
-    /// Has the core look at what it would be given.
-    fn core<C>(
-        &self,
-        translator: &mut Translator<'_>,
-        config: Option<&C>,
-        set: impl FnOnce(&mut corelane::compile::Edit<'_>, &C) -> Result<(), Problems>,
-    ) {
-        let mut edit = self.compiler.edit(self.base);
-        if let Some(Err(problems)) = config.map(|config| set(&mut edit, config)) {
-            translator.of_core(problems);
-        }
-    }
 }
 
 impl Translator<'_> {
@@ -238,7 +230,10 @@ impl Translator<'_> {
         path: &Path<'_>,
     ) -> Option<ClusterResource> {
         let endpoints = self.discovered_endpoints(&mut message, path);
-        let config = self.cluster(message, path)?;
+        let mut config = self.cluster(message, path)?;
+        if endpoints.is_some() {
+            config.kind = ClusterKind::Told;
+        }
         let endpoints = endpoints.map(|(source, name)| {
             self.refer(Kind::Endpoints, source, &name);
             (source.source, name)
