@@ -7,6 +7,7 @@
 mod door;
 mod files;
 mod link;
+mod numbers;
 mod progress;
 mod publish;
 mod random;
@@ -32,9 +33,11 @@ use crate::{
 };
 use door::Errand;
 use link::Link;
+use numbers::TableUser;
 use worker::Worker;
 
 pub use door::Door;
+pub use numbers::numbers;
 pub use progress::{Phase, Progress};
 
 /// Events of streams that wait for the agent: a few, so that a control plane that talks faster than it is listened to is held
@@ -77,6 +80,8 @@ pub struct State {
     sources: Sources,
     links: BTreeMap<Source, Link>,
     dynamic: Dynamic,
+    /// Of static listeners.
+    table_users: Vec<TableUser>,
 }
 
 /// What wakes the agent.

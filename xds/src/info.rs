@@ -4,7 +4,7 @@
 mod memory;
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -18,7 +18,7 @@ use corelane_io::Report;
 use serde_json::{Value, json};
 
 use crate::{
-    agent::{Phase, Progress},
+    agent::{self, Door, Phase, Progress},
     args::Args,
     logging::{self, LOGGERS},
 };
@@ -39,13 +39,15 @@ pub struct Server {
     node: Mutex<Option<Value>>,
     /// How far the first configuration has come.
     progress: Arc<Progress>,
+    /// The agent's, once there is one.
+    door: OnceLock<Door>,
 }
 
 impl Server {
     /// A server that began at `started`.
     pub fn new(args: Args, handle: Handle, started: SystemTime, node: Option<Value>) -> Self {
         let progress = Arc::new(Progress::new(Phase::Live));
-        Self { args, handle, started, node: Mutex::new(node), progress }
+        Self { args, handle, started, node: Mutex::new(node), progress, door: OnceLock::new() }
     }
 
     /// A server whose first configuration comes from elsewhere.
@@ -53,6 +55,12 @@ impl Server {
     pub fn following(mut self, progress: Arc<Progress>) -> Self {
         self.progress = progress;
         self
+    }
+
+    /// Asks this agent for the numbers of resources.
+    pub fn ask(&self, door: &Door) {
+        // There is one agent, started once.
+        let _ = self.door.set(door.clone());
     }
 
     /// Envoy's `ServerInfo.State`.
@@ -119,7 +127,12 @@ impl Server {
             ("cluster_manager.active_clusters", snapshot.clusters().count() as u64),
             ("listener_manager.total_listeners_active", snapshot.listeners().count() as u64),
         ];
-        gauges.map(|(name, value)| Number { name: name.into(), kind: Kind::Gauge, value }).into()
+        let mut numbers: Vec<Number> =
+            gauges.map(|(name, value)| Number { name: name.into(), kind: Kind::Gauge, value }).into();
+        if let Some(door) = self.door.get() {
+            numbers.extend(agent::numbers(door));
+        }
+        numbers
     }
 
     fn ready(&self) -> Reply {

@@ -149,6 +149,7 @@ fn start(profile: &Profile, args: Args, first: &Translated) -> Result<Running, V
         let setup = Setup { handle, config, dynamic, progress, seed: Vec::new(), observers: Vec::new() };
         let agent = Agent::start(setup).map_err(|error| trouble("the agent does not start", &error))?;
         dump.follow(agent.door().clone());
+        server.ask(agent.door());
         Some(agent)
     } else {
         handle.configure(&first.config).map_err(|problems| in_words_of_the_file(first, &problems))?;

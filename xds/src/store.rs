@@ -196,6 +196,7 @@ impl<T: Clone> Store<T> {
                 Due::Fetch(id) => {
                     self.table[id].deadlines.fetch = None;
                     self.set_status(id, Status::Timeout);
+                    self.table[id].tally.timeouts += 1;
                     self.timeouts += 1;
                     self.meet(id);
                 }

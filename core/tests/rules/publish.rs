@@ -2,7 +2,7 @@
 
 use crate::lab::{Lab, Setup, get, response, route, rules, table, to_cluster};
 use corelane::{
-    config::{Cluster, Config, HttpConnectionManager, HttpFilter, Listener, Terminal},
+    config::{Cluster, ClusterKind, Config, Endpoint, HttpConnectionManager, HttpFilter, Listener, Terminal},
     control::State,
     io::Peer,
 };
@@ -26,6 +26,8 @@ rules! {
     a_drain_finishes_what_it_began(Setup { lanes: 2, ..Setup::default() }),
     a_drain_ends_with_its_grace,
     weighted_clusters_share,
+    a_route_table_of_its_own_changes_without_its_listener(Setup { lanes: 2, ..Setup::default() }),
+    told_endpoints_keep_the_connections_of_those_that_stay,
 }
 
 fn manager(config: &mut Config) -> &mut HttpConnectionManager {
@@ -362,4 +364,63 @@ async fn weighted_clusters_share(lab: Lab) {
     }
     let got = lab.stat("cluster.up.upstream_rq_total");
     assert!((60..=140).contains(&got), "{got} of 400, 100 expected");
+}
+
+async fn a_route_table_of_its_own_changes_without_its_listener(lab: Lab) {
+    let (one, two) = (lab.echo(), lab.echo());
+    let mut config = lab.http(&[one.addr.clone()]).await;
+    config.clusters.push(Cluster::new("two", [two.addr.clone()]));
+    manager(&mut config).route_table = Some("named".into());
+    lab.publish(&config).await;
+    let mut client = lab.client().await;
+    assert_eq!(client.ask(&get("/")).await.status(), 404, "there is no such table yet");
+    let listener = |lab: &Lab| lab.handle.snapshot().listeners().next().cloned();
+    let before = listener(&lab);
+    for (cluster, asked) in [("up", &one), ("two", &two)] {
+        let compiler = lab.handle.compiler();
+        let table = Arc::new(compiler.routes(&to_cluster(cluster)).unwrap());
+        let mut edit = compiler.edit(&lab.handle.snapshot());
+        edit.set_routes("named", table);
+        lab.handle.publish(edit.finish()).await.unwrap();
+        let seen = asked.accepted.get();
+        assert_eq!(client.ask(&get("/")).await.status(), 200);
+        assert_eq!(asked.accepted.get(), seen + 1, "{cluster}");
+    }
+    assert_eq!(listener(&lab), before, "no listener is compiled for it");
+    // A publish of everything else leaves it where it is.
+    config.clusters.push(Cluster::new("three", []));
+    lab.publish(&config).await;
+    assert_eq!(client.ask(&get("/")).await.status(), 200);
+    let mut edit = lab.handle.compiler().edit(&lab.handle.snapshot());
+    edit.remove_routes("named");
+    lab.handle.publish(edit.finish()).await.unwrap();
+    assert_eq!(client.ask(&get("/")).await.status(), 404);
+    assert_eq!(lab.stat("http.test.downstream_cx_total"), 1, "the same connection");
+}
+
+async fn told_endpoints_keep_the_connections_of_those_that_stay(lab: Lab) {
+    let (one, two) = (lab.echo(), lab.echo());
+    let mut config = lab.http(&[]).await;
+    config.clusters[0].kind = ClusterKind::Told;
+    lab.publish(&config).await;
+    let mut client = lab.client().await;
+    assert_eq!(client.ask(&get("/")).await.status(), 503, "nobody has told it yet");
+    let tell = async |endpoints: &[&Peer]| {
+        let endpoints = endpoints.iter().map(|addr| Endpoint::new((*addr).clone())).collect();
+        let mut edit = lab.handle.compiler().edit(&lab.handle.snapshot());
+        edit.set_found("up", endpoints);
+        lab.handle.publish(edit.finish()).await.unwrap();
+    };
+    tell(&[&one.addr]).await;
+    assert_eq!(client.ask(&get("/")).await.status(), 200);
+    tell(&[&two.addr, &one.addr]).await;
+    for _ in 0..4 {
+        assert_eq!(client.ask(&get("/")).await.status(), 200);
+    }
+    assert_eq!((one.accepted.get(), two.accepted.get()), (1, 1));
+    // A change of the cluster itself leaves its endpoints.
+    config.clusters[0].max_requests_per_connection = Some(100);
+    lab.publish(&config).await;
+    assert_eq!(client.ask(&get("/")).await.status(), 200);
+    assert_eq!((one.accepted.get(), two.accepted.get()), (1, 1));
 }

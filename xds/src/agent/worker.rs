@@ -17,6 +17,7 @@ use super::{
     Input, Observer, Phase, Progress, Setup, State,
     files::{File, Files},
     link::{Heard, Link, Planes},
+    numbers::fixed_table_users,
     publish::{Publisher, Unserved},
     random::Random,
     stats::Counts,
@@ -75,6 +76,7 @@ impl Worker {
             sources: dynamic.sources.clone(),
             links: BTreeMap::new(),
             dynamic,
+            table_users: fixed_table_users(&config),
         };
         let mut worker = Self {
             state,
@@ -401,6 +403,7 @@ impl Worker {
         }
         self.publisher.set_static(&next.config, &next.dynamic, store);
         *dynamic = next.dynamic;
+        self.state.table_users = fixed_table_users(&next.config);
         let unserved = self.publish().await;
         let told = unserved
             .into_iter()

@@ -116,6 +116,7 @@ impl<T: Clone> Store<T> {
         let body = self.bodies.keep(bytes);
         let Some(body) = self.recognise(id, received, body) else {
             self.clear_error(id);
+            self.table[id].tally.accepted += 1;
             self.set_expiry(id, received.ttl, now.monotonic);
             return Ok(());
         };
@@ -123,6 +124,7 @@ impl<T: Clone> Store<T> {
         if let Some(refused) = entry.refused.as_mut().filter(|refused| refused.body.as_ref() == Some(&body)) {
             (refused.version, refused.attempted) = (received.version.clone(), now.wall);
             let message = refused.message.clone();
+            self.table[id].tally.refused += 1;
             self.set_status(id, Status::Nacked);
             self.bodies.release(body);
             return Err(message);
@@ -130,6 +132,7 @@ impl<T: Clone> Store<T> {
         match translate(entry.key.kind, &received.name, bytes) {
             Ok(made) => {
                 self.clear_error(id);
+                self.table[id].tally.accepted += 1;
                 self.stage(id, received, body, made, now);
                 self.set_expiry(id, received.ttl, now.monotonic);
                 Ok(())
@@ -195,6 +198,7 @@ impl<T: Clone> Store<T> {
         self.clear_error(id);
         self.cancel_fetch(id);
         let entry = &mut self.table[id];
+        entry.tally.refused += 1;
         let (version, message) = (version.clone(), message.to_owned());
         entry.refused = Some(Box::new(Refused { body, version, attempted: now.wall, message }));
         self.set_status(id, Status::Nacked);

@@ -78,6 +78,14 @@ pub(crate) struct Reasons {
     pub(crate) subscribed: bool,
 }
 
+/// How often what happened to an entry.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Tally {
+    pub(crate) accepted: u32,
+    pub(crate) refused: u32,
+    pub(crate) timeouts: u32,
+}
+
 /// When something falls due for an entry; see `timers`.
 #[derive(Default)]
 pub(crate) struct Deadlines {
@@ -97,6 +105,7 @@ pub(crate) struct Entry<T> {
     pub(crate) reasons: Reasons,
     pub(crate) deadlines: Deadlines,
     pub(crate) waiters: Vec<Waiter>,
+    pub(crate) tally: Tally,
     /// The last update that mentioned it, and the last sweep that reached it.
     pub(crate) seen: u64,
     pub(crate) marked: u64,
@@ -105,9 +114,22 @@ pub(crate) struct Entry<T> {
 impl<T> Entry<T> {
     fn new(key: Key) -> Self {
         let (active, warming, refused, waiters) = (None, None, None, Vec::new());
-        let (reasons, deadlines) = (Reasons::default(), Deadlines::default());
+        let (reasons, deadlines, tally) = (Reasons::default(), Deadlines::default(), Tally::default());
         let (status, reportable, seen, marked) = (Status::Unknown, false, 0, 0);
-        Self { key, status, active, warming, refused, reportable, reasons, deadlines, waiters, seen, marked }
+        Self {
+            key,
+            status,
+            active,
+            warming,
+            refused,
+            reportable,
+            reasons,
+            deadlines,
+            waiters,
+            tally,
+            seen,
+            marked,
+        }
     }
 
     /// Whether an accepted form is held, in use or warming.

@@ -40,6 +40,12 @@ pub struct View<'a, T> {
     pub name: &'a Arc<str>,
     /// How it stands.
     pub status: Status,
+    /// How often a form of it was accepted, whether or not it was new.
+    pub accepted: u32,
+    /// How often one was refused.
+    pub refused: u32,
+    /// How often it did not come in time.
+    pub timeouts: u32,
     /// The form in use.
     pub active: Option<Form<'a, T>>,
     /// An accepted form that waits for what it names (`warming_state`).
@@ -83,6 +89,9 @@ impl<'a, T> View<'a, T> {
             source: entry.key.source,
             name: &entry.key.name,
             status: entry.status,
+            accepted: entry.tally.accepted,
+            refused: entry.tally.refused,
+            timeouts: entry.tally.timeouts,
             active: entry.active.as_ref().map(form),
             warming: entry.warming.as_ref().map(|warming| form(&warming.held)),
             error: entry.refused.as_ref().map(|refused| ErrorState {

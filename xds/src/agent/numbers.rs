@@ -1,0 +1,115 @@
+//! The numbers of single resources, found out when somebody asks: ten thousand clusters would otherwise keep a hundred thousand
+//! of them. Owns their names, which are Envoy's.
+
+use std::collections::BTreeMap;
+
+use corelane::{
+    admin::Number,
+    config::{Config, Listener, Terminal},
+    telemetry::Kind as Behaviour,
+};
+
+use super::{Door, State};
+use crate::{
+    source,
+    store::{Kind, Source},
+    translate::Resource,
+};
+
+/// Who uses a route table: the prefix of a connection manager's statistics, and the table's key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct TableUser {
+    prefix: String,
+    table: String,
+}
+
+/// How one resource did.
+#[derive(Clone, Copy)]
+struct Tally {
+    accepted: u64,
+    refused: u64,
+    timeouts: u64,
+}
+
+/// All numbers of resources that have a name of their own: endpoints by cluster, route tables by connection manager, filters.
+pub fn numbers(door: &Door) -> Vec<Number> {
+    // Counting is quick and done by the agent; the names are written by whoever asked.
+    let found = door.inspect(gather).unwrap_or_default();
+    let mut numbers = Vec::with_capacity(found.len() * NAMES.len());
+    for (prefix, tally) in found {
+        let values =
+            [tally.accepted + tally.refused + tally.timeouts, tally.accepted, tally.refused, tally.timeouts];
+        for (name, value) in NAMES.iter().zip(values) {
+            numbers.push(Number { name: format!("{prefix}.{name}"), kind: Behaviour::Counter, value });
+        }
+    }
+    numbers
+}
+
+const NAMES: [&str; 4] = ["update_attempt", "update_success", "update_rejected", "init_fetch_timeout"];
+
+/// What the names begin with, and the numbers.
+fn gather(state: &State) -> Vec<(String, Tally)> {
+    let mut tallies: BTreeMap<(Kind, Source, &str), Tally> = BTreeMap::new();
+    let mut tables: BTreeMap<String, Tally> = BTreeMap::new();
+    let (mut clusters, mut users) = (Vec::new(), state.table_users.clone());
+    for view in state.store.resources() {
+        let tally = Tally {
+            accepted: view.accepted.into(),
+            refused: view.refused.into(),
+            timeouts: view.timeouts.into(),
+        };
+        match view.kind {
+            Kind::Endpoints | Kind::Extension => {
+                tallies.insert((view.kind, view.source, view.name), tally);
+            }
+            Kind::Routes => {
+                tables.insert(source::key(view.source, view.name), tally);
+            }
+            Kind::Cluster | Kind::Listener | Kind::Secret => {}
+        }
+        match view.active.map(|form| form.value) {
+            Some(Resource::Cluster(cluster)) => {
+                let endpoints = cluster.endpoints.clone();
+                clusters.extend(endpoints.map(|endpoints| (cluster.config.name.clone(), endpoints)));
+            }
+            Some(Resource::Listener(listener)) => users.extend(table_users(&listener.config)),
+            _ => {}
+        }
+    }
+    clusters
+        .extend(state.dynamic.endpoints.iter().map(|(name, endpoints)| (name.clone(), endpoints.clone())));
+    let mut found = Vec::new();
+    for (cluster, (source, name)) in &clusters {
+        let tally = tallies.get(&(Kind::Endpoints, *source, &**name));
+        found.extend(tally.map(|tally| (format!("cluster.{cluster}"), *tally)));
+    }
+    users.sort();
+    users.dedup();
+    for TableUser { prefix, table } in &users {
+        found.extend(tables.get(table).map(|tally| (format!("http.{prefix}.rds.{table}"), *tally)));
+    }
+    let filters = tallies.iter().filter(|((kind, ..), _)| *kind == Kind::Extension);
+    found.extend(
+        filters
+            .map(|((_, _, name), tally)| (format!("extension_config_discovery.http_filter.{name}"), *tally)),
+    );
+    found
+}
+
+/// The connection managers of a configuration that use route tables which are resources of their own.
+pub(super) fn fixed_table_users(config: &Config) -> Vec<TableUser> {
+    config.listeners.iter().flat_map(table_users).collect()
+}
+
+fn table_users(listener: &Listener) -> Vec<TableUser> {
+    let chains = listener.chains.iter().filter_map(|chain| match &chain.terminal {
+        Terminal::Http(manager) => Some(manager),
+        Terminal::Tcp(_) => None,
+    });
+    let named = chains.filter_map(|manager| {
+        let table = manager.route_table.clone()?;
+        Some(TableUser { prefix: manager.stat_prefix.clone(), table })
+    });
+    named.collect()
+}
