@@ -9,7 +9,7 @@ pub use cluster::Cluster;
 #[cfg(test)]
 pub(crate) use cluster::comparisons;
 pub(crate) use listener::Terminal;
-pub use listener::{HttpChain, Listener, TcpChain};
+pub use listener::{HttpChain, Listener, TcpChain, UdpChain};
 
 use crate::{
     access_log::Logs,

@@ -9,6 +9,7 @@ mod dns;
 mod http;
 mod listener;
 mod route;
+mod udp;
 mod upgrade;
 mod value;
 
@@ -25,6 +26,7 @@ pub use route::{
     Action, DirectResponse, FilterOverride, Forward, PathMatch, PathMatcher, Route, RouteConfiguration,
     Upstream, VirtualHost, WeightedCluster,
 };
+pub use udp::UdpProxy;
 pub use upgrade::Upgrade;
 pub use value::{ConfigError, ConfigValue, Problems, duration, optional_duration};
 

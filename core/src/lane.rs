@@ -11,14 +11,19 @@ mod tables;
 
 pub(crate) use apply::{Ack, Barrier, Change};
 pub use chain::ChainCell;
-pub(crate) use chain::{Current, HttpChain, Membership, Route, TcpChain};
+pub(crate) use chain::{Current, HttpChain, Membership, Route, TcpChain, UdpChain};
 pub(crate) use clusters::ClusterSlot;
 pub(crate) use date::civil;
 pub(crate) use life::tracked;
 
-use crate::{compile, listener::Listeners, telemetry::StatsStore, upstream::Pool};
+use crate::{
+    compile,
+    listener::{Bound, Listeners},
+    telemetry::StatsStore,
+    upstream::Pool,
+};
 use clusters::Clusters;
-use corelane_io::{Io, Listener, Mailbox, Peer};
+use corelane_io::{Io, Mailbox, Peer};
 use date::Date;
 use heads::Heads;
 use life::Life;
@@ -43,7 +48,7 @@ pub struct Lane {
     pub(crate) tables: Tables,
     pub(crate) listeners: RefCell<Listeners>,
     /// Sockets that were bound for a publish that is not applied yet, by listener.
-    pub(crate) prepared: RefCell<BTreeMap<Arc<str>, Vec<Listener>>>,
+    pub(crate) prepared: RefCell<BTreeMap<Arc<str>, Vec<Bound>>>,
     changes: RefCell<VecDeque<(Arc<Change>, Ack)>>,
     /// Connections that this lane has taken.
     connections: Cell<u64>,

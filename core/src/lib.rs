@@ -29,6 +29,7 @@ pub mod route;
 mod stop;
 pub mod tcp;
 pub mod telemetry;
+mod udp;
 pub mod upstream;
 
 pub use corelane_io as io;

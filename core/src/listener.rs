@@ -7,13 +7,14 @@ use crate::{
     conn::{Conn, ConnMeta},
     http,
     inspect::Learner,
-    lane::{ChainCell, Current, Lane, tracked},
+    lane::{ChainCell, Current, Lane, UdpChain, tracked},
     limits::ACCEPT_PAUSE,
     matching::Facts,
     tcp,
     telemetry::{Cells, ListenerHistogram, ListenerStat},
+    udp,
 };
-use corelane_io::{Bind, Exported, Instant, Io, Listener, Peer, Stream};
+use corelane_io::{Bind, Exported, Instant, Io, Listener, Peer, Stream, Udp};
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
@@ -42,7 +43,7 @@ pub async fn accept(socket: &mut Listener, io: &Io) -> io::Result<Conn> {
 }
 
 /// How to bind a listener at one of its addresses on each lane, or for all lanes.
-pub(crate) fn bind(listener: &compile::Listener, addr: &Peer) -> Bind {
+fn bind(listener: &compile::Listener, addr: &Peer) -> Bind {
     let config = &listener.config().socket;
     let bind = match addr {
         Peer::Tcp(addr) => Bind {
@@ -56,6 +57,32 @@ pub(crate) fn bind(listener: &compile::Listener, addr: &Peer) -> Bind {
     Bind { backlog: config.backlog, options: config.options.clone(), ..bind }
 }
 
+/// A socket of a listener on one lane, before it serves.
+#[derive(Debug)]
+pub(crate) enum Bound {
+    Stream(Listener),
+    Datagram(Udp),
+}
+
+impl Bound {
+    /// Binds a listener at one of its addresses.
+    pub(crate) fn new(io: &Io, listener: &compile::Listener, addr: &Peer) -> io::Result<Bound> {
+        let at = bind(listener, addr);
+        match listener.udp() {
+            None => io.listen(&at).map(Bound::Stream),
+            Some(_) => io.udp(&at).map(Bound::Datagram),
+        }
+    }
+
+    /// Where it is bound, with the port that the kernel chose.
+    pub(crate) fn local(&self) -> io::Result<Peer> {
+        match self {
+            Bound::Stream(socket) => socket.local(),
+            Bound::Datagram(socket) => socket.local(),
+        }
+    }
+}
+
 /// A listener on one lane.
 pub(crate) struct ListenerSlot {
     spec: RefCell<Arc<compile::Listener>>,
@@ -64,6 +91,8 @@ pub(crate) struct ListenerSlot {
     cells: RefCell<Vec<Rc<ChainCell>>>,
     /// `None` where nothing is looked at before the chain is chosen.
     learner: RefCell<Option<Rc<Learner>>>,
+    /// Of a listener for datagrams.
+    udp: RefCell<Option<Rc<UdpChain>>>,
     stopped: Cell<bool>,
     /// Of the tasks that accept.
     wakers: RefCell<Vec<Waker>>,
@@ -97,12 +126,18 @@ impl ListenerSlot {
             stats: spec.stats().cells(lane.index()),
             cells: RefCell::new(cells),
             learner: RefCell::new(Learner::new(spec, lane.index())),
+            udp: RefCell::new(spec.udp().map(|udp| Rc::new(UdpChain::new(udp, lane)))),
             stopped: Cell::new(false),
             wakers: RefCell::default(),
         });
         let sockets = lane.prepared.borrow_mut().remove(name);
         for socket in sockets.into_iter().flatten() {
-            lane.io().spawn(run(lane.clone(), slot.clone(), name.clone(), socket));
+            match socket {
+                Bound::Stream(socket) => {
+                    lane.io().spawn(run(lane.clone(), slot.clone(), name.clone(), socket));
+                }
+                Bound::Datagram(socket) => lane.io().spawn(udp::serve(lane.clone(), slot.clone(), socket)),
+            }
         }
         slot
     }
@@ -110,6 +145,7 @@ impl ListenerSlot {
     fn update(&self, lane: &Rc<Lane>, spec: &Arc<compile::Listener>) {
         let old = std::mem::replace(&mut *self.spec.borrow_mut(), spec.clone());
         *self.learner.borrow_mut() = Learner::new(spec, lane.index());
+        *self.udp.borrow_mut() = spec.udp().map(|udp| Rc::new(UdpChain::new(udp, lane)));
         let before = old.config().all_chains().map(|(_, chain)| chain);
         let mut left: Vec<_> = before.zip(self.cells.take()).map(Some).collect();
         let mut cells = Vec::new();
@@ -130,6 +166,15 @@ impl ListenerSlot {
         left.into_iter().flatten().for_each(|(_, cell)| cell.drain());
     }
 
+    /// How datagrams are forwarded now.
+    pub(crate) fn udp(&self) -> Option<Rc<UdpChain>> {
+        self.udp.borrow().clone()
+    }
+
+    pub(crate) fn stats(&self) -> &Cells<ListenerStat> {
+        &self.stats
+    }
+
     pub(crate) fn spec(&self) -> Arc<compile::Listener> {
         self.spec.borrow().clone()
     }
@@ -142,7 +187,7 @@ impl ListenerSlot {
     }
 
     /// What `accepting` gives, or `None` once the listener is stopped.
-    async fn unless_stopped<T>(&self, accepting: impl Future<Output = T>) -> Option<T> {
+    pub(crate) async fn unless_stopped<T>(&self, accepting: impl Future<Output = T>) -> Option<T> {
         let mut accepting = pin!(accepting);
         poll_fn(|cx| {
             if self.stopped.get() {
@@ -268,7 +313,8 @@ impl Listeners {
         self.remove(&name);
         let spec = slot.spec();
         let config = spec.config();
-        for address in [&config.address].into_iter().chain(&config.additional_addresses) {
+        let streams = config.udp.is_none();
+        for address in [&config.address].into_iter().chain(&config.additional_addresses).filter(|_| streams) {
             if let Peer::Tcp(address) = address {
                 self.by_address.insert(*address, slot.clone());
             }

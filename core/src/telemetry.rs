@@ -9,9 +9,9 @@ mod families;
 mod histogram;
 
 pub use families::{
-    ClusterHistogram, ClusterStat, DiscoveryStat, FileStat, HttpHistogram, HttpInspectorStat, HttpStat,
-    ListenerHistogram, ListenerStat, LocalRateLimitStat, NoHistogram, ProxyProtocolStat, TcpStat,
-    TlsInspectorStat,
+    ClusterHistogram, ClusterStat, ClusterUdpStat, DiscoveryStat, FileStat, HttpHistogram, HttpInspectorStat,
+    HttpStat, ListenerHistogram, ListenerStat, LocalRateLimitStat, NoHistogram, ProxyProtocolStat, TcpStat,
+    TlsInspectorStat, UdpStat,
 };
 pub use histogram::{BOUNDS, Bin, Histogram, QUANTILES};
 
@@ -520,6 +520,8 @@ mod tests {
         check::<ListenerStat>();
         check::<ProxyProtocolStat>();
         check::<TlsInspectorStat>();
+        check::<UdpStat>();
+        check::<ClusterUdpStat>();
         check::<LocalRateLimitStat>();
         check::<TcpStat>();
     }

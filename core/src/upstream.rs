@@ -10,6 +10,6 @@ mod wait;
 
 pub(crate) use connection::Dialed;
 pub use connection::Lease;
-pub(crate) use pool::Pool;
+pub(crate) use pool::{Chosen, Pool};
 pub(crate) use state::Active;
 pub use state::{ClusterState, EndpointState, Limit, Permit};

@@ -24,6 +24,7 @@ mod resource;
 mod rest;
 mod route;
 mod source;
+mod udp;
 mod upgrade;
 
 use std::{collections::BTreeSet, mem::take, rc::Rc};

@@ -115,6 +115,9 @@ const SERVED: &[&str] = &[
     "rbac",
     "tls",
     "tls-inspector",
+    "udp",
+    "websocket",
+    "websocket",
     "websocket",
 ];
 

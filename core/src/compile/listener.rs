@@ -10,7 +10,7 @@ use crate::{
     limits,
     matching::Matcher,
     route::{DuplicateDomain, Override, RouteSpec, RouteTable},
-    telemetry::{HttpStat, ListenerStat, Stats, StatsStore, TcpStat},
+    telemetry::{ClusterUdpStat, HttpStat, ListenerStat, Stats, StatsStore, TcpStat, UdpStat},
 };
 use corelane_io::Peer;
 use std::{
@@ -29,6 +29,7 @@ pub struct Listener {
     matcher: Option<Matcher>,
     /// `None` where nothing is looked at before the chain is chosen.
     inspection: Option<InspectionStats>,
+    udp: Option<Arc<UdpChain>>,
 }
 
 /// What a compiled chain hands its connections to.
@@ -59,6 +60,54 @@ pub(crate) struct FilterSpec {
     pub(crate) disabled: bool,
 }
 
+/// A compiled UDP proxy.
+pub struct UdpChain {
+    pub(crate) config: config::UdpProxy,
+    pub(crate) stats: Arc<Stats<UdpStat>>,
+    pub(crate) cluster_stats: Arc<Stats<ClusterUdpStat>>,
+}
+
+impl UdpChain {
+    /// Checks and compiles what a listener says about datagrams.
+    fn compile(
+        config: &config::Listener,
+        stats: &StatsStore,
+        problems: &mut Vec<ConfigError>,
+    ) -> Option<Arc<UdpChain>> {
+        let udp = config.udp.as_ref()?;
+        let before = problems.len();
+        let mut problem = |at: &str, what: &str| problems.push(ConfigError::new(at, what));
+        if config.all_chains().next().is_some() {
+            problem("filter_chains", "are for connections, which a listener for datagrams has none of");
+        }
+        if config.inspection != config::Inspection::default() {
+            problem("listener_filters", "look at connections, which a listener for datagrams has none of");
+        }
+        if !config.addresses().all(|address| address.ip().is_some()) {
+            problem("address", "datagrams are forwarded from IP addresses only");
+        }
+        if udp.cluster.is_empty() {
+            problem("udp.cluster", "is empty");
+        }
+        if udp.idle_timeout.is_zero() {
+            problem("udp.idle_timeout", "must be more than zero");
+        }
+        (problems.len() == before).then(|| {
+            Arc::new(UdpChain {
+                config: udp.clone(),
+                stats: stats.of(&udp.stat_prefix),
+                cluster_stats: stats.of(&udp.cluster),
+            })
+        })
+    }
+}
+
+impl fmt::Debug for UdpChain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "UdpChain({:?})", self.config.stat_prefix)
+    }
+}
+
 /// A compiled TCP proxy.
 pub struct TcpChain {
     pub(crate) config: config::TcpProxy,
@@ -82,7 +131,8 @@ impl Listener {
         if config.name.is_empty() {
             problems.push(ConfigError::new("name", "is empty"));
         }
-        let matcher = compile_matches(config, &mut problems);
+        let udp = UdpChain::compile(config, stats, &mut problems);
+        let matcher = if config.udp.is_none() { compile_matches(config, &mut problems) } else { None };
         if let Err(Problems(more)) = check_clusters(config, known) {
             problems.extend(more);
         }
@@ -99,7 +149,7 @@ impl Listener {
         }
         let inspection = InspectionStats::of(&config.inspection, stats);
         let stats = stats.of(&stat_name(config));
-        Ok(Listener { config: config.clone(), stats, chains, matcher, inspection })
+        Ok(Listener { config: config.clone(), stats, chains, matcher, inspection, udp })
     }
 
     /// What it was compiled from.
@@ -119,6 +169,10 @@ impl Listener {
         self.inspection.as_ref()
     }
 
+    pub(crate) fn udp(&self) -> Option<&Arc<UdpChain>> {
+        self.udp.as_ref()
+    }
+
     /// How a chain is chosen; `None` where the first one serves everything.
     pub(crate) fn matcher(&self) -> Option<&Matcher> {
         self.matcher.as_ref()
@@ -131,7 +185,9 @@ impl Listener {
 
     /// Whether the sockets that serve `self` can serve `next`.
     pub(crate) fn same_socket(&self, next: &Listener) -> bool {
-        self.config.addresses().eq(next.config.addresses()) && self.config.socket == next.config.socket
+        self.config.addresses().eq(next.config.addresses())
+            && self.config.socket == next.config.socket
+            && self.config.udp.is_some() == next.config.udp.is_some()
     }
 
     /// Whether one lane accepts for all: for Unix sockets, and where SO_REUSEPORT is not wanted.

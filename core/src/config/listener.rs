@@ -1,6 +1,6 @@
 //! Listeners: where connections are accepted, what is learnt about them, and which chain serves which of them.
 
-use super::{Cidr, Terminal};
+use super::{Cidr, Terminal, UdpProxy};
 use corelane_io::{Peer, SocketOption};
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ pub struct Listener {
     pub chains: Vec<FilterChain>,
     /// What serves connections that no chain matches; without it they are closed.
     pub default_chain: Option<FilterChain>,
+    /// Forwards datagrams; there are no connections and no chains then.
+    pub udp: Option<UdpProxy>,
 }
 
 impl Listener {
@@ -44,7 +46,14 @@ impl Listener {
             inspection: Inspection::default(),
             chains: vec![FilterChain::new(terminal)],
             default_chain: None,
+            udp: None,
         }
+    }
+
+    /// A listener for datagrams, with Envoy's defaults.
+    pub fn udp(name: impl Into<String>, address: std::net::SocketAddr, proxy: UdpProxy) -> Listener {
+        let nobody = Terminal::Tcp(super::TcpProxy::new("", ""));
+        Listener { chains: Vec::new(), udp: Some(proxy), ..Listener::new(name, address, nobody) }
     }
 
     /// All addresses to bind, which are none with [`ListenSocket::bind`] off.

@@ -6,7 +6,7 @@ use crate::{
     config::{ConfigError, Problems},
     lane::{Ack, Barrier, Change, Lane},
     limits::LISTEN_PAUSE,
-    listener,
+    listener::Bound,
 };
 use corelane_io::{Io, Mailbox, Peer};
 use imbl::ordmap::DiffItem;
@@ -224,7 +224,7 @@ fn prepare(lane: &Rc<Lane>, name: &Arc<str>, listener: &Listener, addr: &Peer) -
     if listener.accepts_for_all(addr) && lane.index() > 0 {
         return Ok(addr.clone());
     }
-    let socket = lane.io().listen(&listener::bind(listener, addr))?;
+    let socket = Bound::new(lane.io(), listener, addr)?;
     let local = if addr.ip().is_some() { socket.local()? } else { addr.clone() };
     lane.prepared.borrow_mut().entry(name.clone()).or_default().push(socket);
     Ok(local)

@@ -8,7 +8,7 @@ use crate::{
     config::{Action, Forward, Upstream},
     filter::{Entry, Made},
     route::{Override, RouteInput, RouteSpec, RouteTable},
-    telemetry::{Cells, HttpStat, TcpStat},
+    telemetry::{Cells, ClusterUdpStat, HttpStat, TcpStat, UdpStat},
 };
 use corelane_wire::RequestHead;
 use slab::Slab;
@@ -339,5 +339,25 @@ impl TcpChain {
         let target = Target::new(&spec.config.upstream, lane);
         let log = spec.log.as_ref().map(|log| LaneLog::new(log, lane));
         TcpChain { spec, stats, log, target }
+    }
+}
+
+/// A UDP proxy on one lane.
+pub(crate) struct UdpChain {
+    pub(crate) spec: Arc<compile::UdpChain>,
+    pub(crate) stats: Cells<UdpStat>,
+    pub(crate) cluster_stats: Cells<ClusterUdpStat>,
+    pub(crate) target: Target,
+}
+
+impl UdpChain {
+    pub(crate) fn new(spec: &Arc<compile::UdpChain>, lane: &Lane) -> UdpChain {
+        let target = Target::Cluster(lane.cluster(&spec.config.cluster));
+        UdpChain {
+            stats: spec.stats.cells(lane.index()),
+            cluster_stats: spec.cluster_stats.cells(lane.index()),
+            target,
+            spec: spec.clone(),
+        }
     }
 }

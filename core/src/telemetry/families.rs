@@ -196,8 +196,39 @@ family! {
         FilterRemoteClose = "downstream_listener_filter_remote_close" Counter,
         /// Connections that a listener filter refused.
         FilterError = "downstream_listener_filter_error" Counter,
+        /// Datagrams that were longer than is taken.
+        UdpRxDropped = "udp.downstream_rx_datagram_dropped" Counter,
         /// Times accept(2) failed, for want of descriptors for example; not in Envoy.
         AcceptError = "downstream_accept_error" Counter,
+    }
+}
+
+family! {
+    /// Of the UDP proxies with one prefix: `udp.PREFIX.`.
+    UdpStat in "udp" histograms NoHistogram {
+        Total = "downstream_sess_total" Counter,
+        Active = "downstream_sess_active" Gauge,
+        /// The cluster does not exist.
+        NoRoute = "downstream_sess_no_route" Counter,
+        RxBytes = "downstream_sess_rx_bytes" Counter,
+        RxDatagrams = "downstream_sess_rx_datagrams" Counter,
+        RxErrors = "downstream_sess_rx_errors" Counter,
+        TxBytes = "downstream_sess_tx_bytes" Counter,
+        TxDatagrams = "downstream_sess_tx_datagrams" Counter,
+        TxErrors = "downstream_sess_tx_errors" Counter,
+        IdleTimeout = "idle_timeout" Counter,
+    }
+}
+
+family! {
+    /// Of a cluster that UDP proxies send to: `cluster.NAME.`.
+    ClusterUdpStat in "cluster" histograms NoHistogram {
+        RxDatagrams = "udp.sess_rx_datagrams" Counter,
+        /// Too long, or from somebody else.
+        RxDropped = "udp.sess_rx_datagrams_dropped" Counter,
+        RxErrors = "udp.sess_rx_errors" Counter,
+        TxDatagrams = "udp.sess_tx_datagrams" Counter,
+        TxErrors = "udp.sess_tx_errors" Counter,
     }
 }
 

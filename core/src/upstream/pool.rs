@@ -38,6 +38,24 @@ pub(crate) struct Pool {
     pub(super) waiters: Waiters,
 }
 
+/// An endpoint for somebody who brings a socket of its own, with its place under the limit of connections.
+pub(crate) struct Chosen {
+    host: Rc<Host>,
+    _slot: Slot,
+    _active: Option<Active>,
+}
+
+impl Chosen {
+    pub(crate) fn addr(&self) -> Peer {
+        self.host.addr()
+    }
+
+    /// The endpoint is not in the newest generation of its cluster.
+    pub(crate) fn is_retired(&self) -> bool {
+        self.host.is_retired()
+    }
+}
+
 /// One generation of a cluster's endpoints.
 struct Members {
     spec: Arc<compile::Cluster>,
@@ -168,6 +186,19 @@ impl Pool {
                 return Err(Error::local(Kind::Overflow));
             }
         }
+    }
+
+    /// An endpoint for datagrams.
+    ///
+    /// # Errors
+    /// The breaker is open, or there is no endpoint.
+    pub(crate) fn choose_endpoint(self: &Rc<Self>) -> Result<Chosen, Error> {
+        let (host, active) = self.choose()?;
+        let Some(permit) = self.state.permit(Limit::Connections) else {
+            self.stats.inc(ClusterStat::CxOverflow);
+            return Err(Error::local(Kind::Overflow));
+        };
+        Ok(Chosen { host, _slot: Slot::new(permit, self.clone()), _active: active })
     }
 
     fn choose(&self) -> Result<(Rc<Host>, Option<Active>), Error> {

@@ -16,4 +16,5 @@ mod listeners;
 mod local_ratelimit;
 mod publish;
 mod tcp;
+mod udp;
 mod upgrades;

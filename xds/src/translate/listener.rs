@@ -6,7 +6,7 @@ use corelane::config::{FilterChain, Listener, TcpProxy, Terminal, Upstream, Weig
 use corelane_io::Peer;
 use corelane_proto::envoy::{
     config::{
-        core::v3::{Address, TransportSocket, address::Address as Kind},
+        core::v3::{Address, TransportSocket, address::Address as Kind, socket_address::Protocol},
         listener::v3::{
             AdditionalAddress, Filter, FilterChain as ChainMessage, Listener as Message, filter::ConfigType,
         },
@@ -33,6 +33,7 @@ impl Translator<'_> {
         }
         let mut address = address;
         let ipv4_compat = address.as_mut().is_some_and(take_ipv4_compat);
+        let is_udp = address.as_mut().is_some_and(take_udp);
         let address = address.and_then(|address| self.address(address, &path.field("address")));
         // Envoy names a nameless listener by a random UUID; its address is as unique and means something to a reader.
         let mut name = take(&mut message.name);
@@ -45,6 +46,7 @@ impl Translator<'_> {
         let limit =
             message.per_connection_buffer_limit_bytes.take().unwrap_or(Listener::PER_CONNECTION_BUFFER_LIMIT);
         let socket = self.listen_socket(&mut message, address.as_ref(), ipv4_compat, path);
+        let udp = if is_udp { self.udp_listener(&mut message, &ir, path) } else { None };
         let inspection = self.inspection(&mut message, path);
         let mut chains = Vec::new();
         let list = path.field("filter_chains");
@@ -58,7 +60,7 @@ impl Translator<'_> {
                 &path.field("default_filter_chain"),
             )
         });
-        if chains.is_empty() && default.is_none() {
+        if chains.is_empty() && default.is_none() && !is_udp {
             self.refuse(&list, "must not be empty without a default_filter_chain");
         }
         let additional = self.additional_addresses(take(&mut message.additional_addresses), path);
@@ -77,11 +79,14 @@ impl Translator<'_> {
                 Some(chain) => Some(chain?),
                 None => None,
             },
+            udp: if is_udp { Some(udp?) } else { None },
         })
     }
 
     /// Settings that say what holds anyway, or whose subject is not there.
     fn without_effect_on_a_listener(&mut self, message: &mut Message) {
+        // The old spelling of enable_reuse_port, whose default is the same.
+        message.reuse_port = false;
         // Read by tracing and by /drain_listeners?inboundonly, neither of which is here.
         message.traffic_direction = 0;
         // There is no global limit to be exempt from, and no overload manager to bypass.
@@ -215,6 +220,14 @@ impl Translator<'_> {
         }
         self.done(message, path);
         Some(Upstream::Weighted(clusters))
+    }
+}
+
+/// Whether datagrams come there.
+fn take_udp(address: &mut Address) -> bool {
+    match &mut address.address {
+        Some(Kind::SocketAddress(socket)) => take(&mut socket.protocol) == Protocol::Udp as i32,
+        _ => false,
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use corelane::config::{
     Cidr, DestinationRule, Inspection, Inspector, ListenSocket, Listener, ProxyProtocol, SourceType,
-    TlsInspector,
+    TlsInspector, UdpProxy,
 };
 use corelane_io::{OptionTime, SocketOption};
 
@@ -153,4 +153,52 @@ fn sockets_are_made_as_the_file_says() {
     assert_eq!(found.socket, socket);
     assert_eq!(found.additional_addresses, [Peer::Tcp("127.0.0.1:81".parse().unwrap())]);
     assert_eq!(found.addresses().count(), 0);
+}
+
+#[test]
+fn a_udp_listener_is_what_the_file_says() {
+    let udp = |filter: &str, fields: &str| {
+        let text = format!(
+            "
+static_resources:
+  listeners:
+  - name: dns
+    reuse_port: true
+    address: {{socket_address: {{protocol: UDP, address: 127.0.0.1, port_value: 53}}}}
+    udp_listener_config: {{downstream_socket_config: {{max_rx_datagram_size: 9000}}}}
+    {fields}
+    listener_filters:
+    - name: udp
+      typed_config:
+        '@type': type.googleapis.com/envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig
+        stat_prefix: dns
+        {filter}
+"
+        );
+        let schema = Schema::load();
+        let shown = |problems: Vec<Problem>| problems.iter().map(Problem::to_string).collect::<Vec<_>>();
+        let read = file::read(&schema, &text, Syntax::Yaml).map_err(shown)?;
+        file::validate(&schema, &read).map_err(shown)?;
+        let translated = bootstrap(&schema, read).map_err(shown)?;
+        Ok::<_, Vec<String>>(translated.config.listeners.into_iter().next().unwrap())
+    };
+    let route = "'@type': type.googleapis.com/envoy.extensions.filters.udp.udp_proxy.v3.Route";
+    let matcher = format!(
+        "matcher: {{on_no_match: {{action: {{name: route, typed_config: {{{route}, cluster: a}}}}}}}}"
+    );
+    let found = udp(&matcher, "").unwrap();
+    let wanted = UdpProxy { max_downstream_datagram: 9000, ..UdpProxy::new("dns", "a") };
+    assert_eq!((found.udp, found.chains.len()), (Some(wanted), 0));
+    assert_eq!(found.address, Peer::Tcp("127.0.0.1:53".parse().unwrap()));
+    let found = udp("cluster: a\n        idle_timeout: 5s\n        hash_policies: [{source_ip: true}]", "");
+    assert_eq!(found.unwrap().udp.unwrap().idle_timeout, Duration::from_secs(5));
+    let at = "static_resources.listeners[0].listener_filters[0].typed_config";
+    assert_eq!(
+        udp("cluster: a\n        use_original_src_ip: true", "").unwrap_err(),
+        [format!("{at}.use_original_src_ip: is not implemented")]
+    );
+    assert_eq!(
+        udp("matcher: {}", "").unwrap_err(),
+        [format!("{at}.matcher.on_no_match: is required: it is the only route that is implemented")]
+    );
 }

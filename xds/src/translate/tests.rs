@@ -379,6 +379,7 @@ const WITHOUT_EFFECT: &[&str] = &[
     "listener.ignore_global_conn_limit",
     "listener.max_connections_to_accept_per_socket_event",
     "listener.metadata",
+    "listener.reuse_port",
     "listener.traffic_direction",
     "chain.metadata",
     "http.add_proxy_protocol_connection_state",
