@@ -42,8 +42,18 @@ impl Source {
     /// Reads, checks and translates.
     ///
     /// # Errors
-    /// Every problem that the first failing step finds: reading, then the API's rules, then the translation.
+    /// Every problem of reading; where it can be read, every rule of the API that it breaks, and everything that the
+    /// translation refuses.
     pub fn load(&self) -> Result<Translated, Vec<Problem>> {
+        let (translated, problems) = self.look()?;
+        if problems.is_empty() { Ok(translated) } else { Err(problems) }
+    }
+
+    /// Reads, checks and translates as much as there is to be translated: for finding further problems in it.
+    ///
+    /// # Errors
+    /// Every problem of reading. What is found later comes beside the translation.
+    pub fn look(&self) -> Result<(Translated, Vec<Problem>), Vec<Problem>> {
         let schema = Schema::load();
         let mut read = match &self.path {
             Some(path) => {
@@ -59,9 +69,20 @@ impl Source {
             bootstrap::merge(&mut read, &bootstrap::read(&schema, text, Syntax::Yaml)?);
         }
         bootstrap::identify(&mut read, &self.node);
-        bootstrap::validate(&schema, &read)?;
-        translate::bootstrap(&schema, read)
+        let mut problems = bootstrap::validate(&schema, &read).err().unwrap_or_default();
+        let (translated, more) = translate::lenient(&schema, read);
+        add(&mut problems, more);
+        Ok((translated, problems))
     }
+}
+
+/// Adds the problems of a later step, but not where an earlier one has found something: a value that breaks a rule often
+/// makes no sense to whoever comes next.
+pub fn add(problems: &mut Vec<Problem>, later: Vec<Problem>) {
+    let known: Vec<String> = problems.iter().map(|problem| problem.path.clone()).collect();
+    let is_known =
+        |path: &str| known.iter().any(|known| !known.is_empty() && path.starts_with(known.as_str()));
+    problems.extend(later.into_iter().filter(|problem| !is_known(&problem.path)));
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ use crate::{
     args::{Args, Command, HELP, Mode},
     dump::Dump,
     info::{self, Server},
-    load::Source,
+    load::{self, Source},
     logging, missing,
     problem::Problem,
     profile::Profile,
@@ -75,12 +75,16 @@ fn report(source: &Source, problems: &[Problem]) -> ExitCode {
 }
 
 fn validate(profile: &Profile, source: &Source) -> Result<ExitCode, Vec<Problem>> {
-    let translated = source.load()?;
+    let (translated, mut problems) = source.look()?;
     let registry = missing::register((profile.filters)(Registry::new()));
     let compiler = Compiler::new(Arc::new(registry), Arc::new(StatsStore::new(1)));
-    compiler
-        .compile(&Snapshot::default(), &translated.config)
-        .map_err(|problems| in_words_of_the_file(&translated, &problems))?;
+    // What could be translated may be wrong in ways that only the core knows.
+    if let Err(more) = compiler.compile(&Snapshot::default(), &translated.config) {
+        load::add(&mut problems, in_words_of_the_file(&translated, &more));
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
     Ok(print(&format!("configuration '{}' OK\n", source.name())))
 }
 

@@ -30,7 +30,7 @@ mod upgrade;
 use std::{collections::BTreeSet, mem::take, rc::Rc};
 
 use bytes::Bytes;
-use corelane::config::Config;
+use corelane::config::{Cluster, Config};
 use corelane_io::Peer;
 use corelane_proto::envoy::config::{
     bootstrap::v3::{Admin as AdminMessage, Bootstrap},
@@ -72,7 +72,13 @@ pub struct Translated {
 ///
 /// # Errors
 /// Everything that is refused, each with its path: what is not implemented, and what contradicts itself.
-pub fn bootstrap(schema: &Schema, mut bootstrap: Bootstrap) -> Result<Translated, Vec<Problem>> {
+pub fn bootstrap(schema: &Schema, bootstrap: Bootstrap) -> Result<Translated, Vec<Problem>> {
+    let (translated, problems) = lenient(schema, bootstrap);
+    if problems.is_empty() { Ok(translated) } else { Err(problems) }
+}
+
+/// As [`bootstrap()`], with what could be translated where something was refused: for looking for further problems in it.
+pub fn lenient(schema: &Schema, mut bootstrap: Bootstrap) -> (Translated, Vec<Problem>) {
     let mut translator = Translator::new(&schema);
     let root = Path::root("");
     let packed = bootstrap::pack(&bootstrap);
@@ -100,10 +106,7 @@ pub fn bootstrap(schema: &Schema, mut bootstrap: Bootstrap) -> Result<Translated
     dynamic.control = take(&mut translator.control);
     let problems = translator.problems();
     let origins = take(&mut translator.origins);
-    if !problems.is_empty() {
-        return Err(problems);
-    }
-    Ok(Translated { config, dynamic, admin, bootstrap: packed, node, origins })
+    (Translated { config, dynamic, admin, bootstrap: packed, node, origins }, problems)
 }
 
 impl Translator<'_> {
@@ -119,7 +122,12 @@ impl Translator<'_> {
         let names = clusters.iter().map(|(_, cluster)| cluster.name.clone());
         self.known_clusters = Rc::new(names.collect());
         for (at, cluster) in clusters {
-            let Some(cluster) = self.cluster_resource(cluster, &path.index(at)) else { continue };
+            let name = cluster.name.clone();
+            let Some(cluster) = self.cluster_resource(cluster, &path.index(at)) else {
+                // It was refused and said so; whoever refers to it is not wrong for that.
+                config.clusters.push(Cluster::new(name, []));
+                continue;
+            };
             if let Some(endpoints) = cluster.endpoints {
                 dynamic.endpoints.insert(cluster.config.name.clone(), endpoints);
             }
