@@ -54,10 +54,16 @@ pub struct Setup {
     pub dynamic: Dynamic,
     /// How far the first configuration has come, for `/ready`.
     pub progress: Arc<Progress>,
-    /// Updates to begin with, before any control plane is asked: what was good when the proxy last ran.
-    pub seed: Vec<Update>,
+    /// What to begin with, before any control plane is asked: what was good when the proxy last ran.
+    pub seed: Option<Box<dyn Seed>>,
     /// Who is told of every settled update.
     pub observers: Vec<Box<dyn Observer>>,
+}
+
+/// Gives the store its first updates.
+pub trait Seed: Send {
+    /// The next one, with the numbers that `sources` have by then.
+    fn next(&mut self, sources: &Sources) -> Option<Update>;
 }
 
 /// Is told, on the agent's thread, when updates have been settled and what they changed is published. Several that come

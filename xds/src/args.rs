@@ -5,7 +5,10 @@ use std::{ffi::OsString, num::NonZeroUsize, path::PathBuf, time::Duration};
 use corelane_io::Backend;
 use lexopt::{Arg, Parser, ValueExt as _};
 
-use crate::logging::{Pattern, Settings, level};
+use crate::{
+    lkg::Options,
+    logging::{Pattern, Settings, level},
+};
 
 /// What the command line asks for.
 #[expect(clippy::large_enum_variant, reason = "made once, and taken apart at once")]
@@ -40,8 +43,25 @@ pub struct Args {
     pub file_flush_interval: Duration,
     /// `--admin-address-path`: a file that is told where the admin listens.
     pub admin_address_path: Option<PathBuf>,
+    /// `--last-known-good-dir` and `--last-known-good-max-age-s`: nothing is kept where the first is not given.
+    pub last_known_good: Keeping,
     /// `-l` and the other options of the log.
     pub log: Settings,
+}
+
+/// What control planes gave, kept for a start without them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keeping {
+    /// Where.
+    pub dir: Option<PathBuf>,
+    /// How long it may be used after a control plane last confirmed it.
+    pub max_age: Duration,
+}
+
+impl Default for Keeping {
+    fn default() -> Self {
+        Self { dir: None, max_age: Options::MAX_AGE }
+    }
 }
 
 /// Who the proxy is to a control plane, as far as the command line says it.
@@ -88,6 +108,7 @@ impl Default for Args {
             // Envoy's default is ten seconds, which is long for somebody who reads along.
             file_flush_interval: Duration::from_secs(1),
             admin_address_path: None,
+            last_known_good: Keeping::default(),
             log: Settings::default(),
         }
     }
@@ -110,6 +131,10 @@ Options:
                               within what time an access log is written (default: 1000)
       --admin-address-path FILE
                               a file to write the admin's address to
+      --last-known-good-dir DIR
+                              keep what control planes gave, and serve it after a start without them; no secrets
+      --last-known-good-max-age-s SECONDS
+                              how old that may be, since a control plane last confirmed it (default: 86400)
   -l, --log-level LEVEL       trace, debug, info, warning, error, critical or off (default: info)
       --component-log-level LIST
                               levels of single loggers: NAME:LEVEL,NAME:LEVEL
@@ -180,7 +205,7 @@ impl Command {
 }
 
 /// Options with a value that matters.
-const OPTIONS: [&str; 15] = [
+const OPTIONS: [&str; 17] = [
     "config-path",
     "config-yaml",
     "service-node",
@@ -192,6 +217,8 @@ const OPTIONS: [&str; 15] = [
     "drain-time-s",
     "file-flush-interval-msec",
     "admin-address-path",
+    "last-known-good-dir",
+    "last-known-good-max-age-s",
     "log-level",
     "component-log-level",
     "log-format",
@@ -241,6 +268,10 @@ impl Args {
                 self.file_flush_interval = Duration::from_millis(value.parse::<u32>()?.into());
             }
             "admin-address-path" => self.admin_address_path = Some(value.into()),
+            "last-known-good-dir" => self.last_known_good.dir = Some(value.into()),
+            "last-known-good-max-age-s" => {
+                self.last_known_good.max_age = Duration::from_secs(value.parse::<u32>()?.into());
+            }
             "log-level" => self.log.levels.set_default(value.parse_with(level)?),
             "component-log-level" => value.parse_with(|list| self.log.levels.set_list(list))?,
             "log-format" => self.log.pattern = value.parse_with(Pattern::parse)?,
@@ -291,7 +322,7 @@ mod tests {
     fn every_option_is_taken() {
         let line = "-c a.yaml --config-yaml {} --service-node n --service-cluster c --service-zone z --concurrency 2 \
                     --backend epoll --mode validate --drain-time-s 5 --file-flush-interval-msec 7 \
-                    --admin-address-path a --log-path log --log-format %v --component-log-level run:trace -l off";
+                    --admin-address-path a --last-known-good-dir k --last-known-good-max-age-s 9 --log-path log --log-format %v --component-log-level run:trace -l off";
         let mut levels = Levels::new(LevelFilter::Off);
         levels.set("run", LevelFilter::Trace);
         let log = Settings { levels, pattern: Pattern::parse("%v").unwrap(), path: Some("log".into()) };
@@ -306,6 +337,7 @@ mod tests {
             backend: Backend::Epoll,
             mode: Mode::Validate,
             drain_time: Duration::from_secs(5),
+            last_known_good: Keeping { dir: Some("k".into()), max_age: Duration::from_secs(9) },
             log,
         };
         assert_eq!(parse(line), Ok(Command::Run(expected.clone())));

@@ -11,6 +11,7 @@ mod mask;
 mod query;
 mod record;
 mod redact;
+mod secrets;
 mod section;
 mod text;
 
@@ -31,14 +32,14 @@ use prost_reflect::{DynamicMessage, Kind as FieldKind, MessageDescriptor};
 
 use crate::{bootstrap, message::schema::Schema, store::Kind};
 
-use entry::Entry;
 use mask::Mask;
 use query::Filter;
-use redact::Redactor;
 use section::{ENDPOINTS, List, SECTIONS, Section};
-use text::Text;
 
+pub(crate) use self::{entry::Entry, redact::Redactor, secrets::Secrets, text::Text};
 pub use record::{Fault, Kept, Record};
+#[cfg(test)]
+pub(crate) use secrets::body_of;
 
 const BOOTSTRAP: &str = "envoy.admin.v3.BootstrapConfigDump";
 
@@ -59,16 +60,17 @@ pub struct Dump {
 }
 
 /// What one dump is made of.
-struct Contents<'a> {
-    schema: &'a Schema,
-    bootstrap: &'a DynamicMessage,
-    loaded: SystemTime,
+pub(crate) struct Contents<'a> {
+    pub(crate) schema: &'a Schema,
+    pub(crate) bootstrap: &'a DynamicMessage,
+    /// When that was read.
+    pub(crate) loaded: SystemTime,
     inventory: Option<&'a dyn Inventory>,
 }
 
 impl Contents<'_> {
     /// The resources of a type, by name.
-    fn records(&self, kind: Kind) -> Vec<Record> {
+    pub(crate) fn records(&self, kind: Kind) -> Vec<Record> {
         let mut records = self.inventory.map(|inventory| inventory.records(kind)).unwrap_or_default();
         records.sort_by(|a, b| a.name.cmp(&b.name).then(a.source.cmp(&b.source)));
         records
@@ -116,25 +118,27 @@ impl Dump {
     /// The reply to a question that has no answer. An output that takes no more is not an error: nobody is there to be told.
     fn write(&self, filter: &Filter, out: &mut impl Write) -> Result<(), Reply> {
         let schema = Schema::load();
+        self.with_contents(&schema, |contents| {
+            let writer = Writer { contents, filter, redactor: Redactor::new(&schema), text: Text::new(out) };
+            match &filter.resource {
+                Some(field) => writer.list(field),
+                None => writer.sections(),
+            }
+        })
+    }
+
+    /// Lets `with` look at what there is now.
+    pub(crate) fn with_contents<R>(&self, schema: &Schema, with: impl FnOnce(&Contents<'_>) -> R) -> R {
         let (bytes, loaded) = self.bootstrap.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let bootstrap = bootstrap::open(&schema, &bytes);
-        let contents = Contents {
-            schema: &schema,
-            bootstrap: &bootstrap,
-            loaded,
-            inventory: self.inventory.get().map(AsRef::as_ref),
-        };
-        let writer = Writer { contents, filter, redactor: Redactor::new(&schema), text: Text::new(out) };
-        match &filter.resource {
-            Some(field) => writer.list(field),
-            None => writer.sections(),
-        }
+        let bootstrap = bootstrap::open(schema, &bytes);
+        let inventory = self.inventory.get().map(AsRef::as_ref);
+        with(&Contents { schema, bootstrap: &bootstrap, loaded, inventory })
     }
 }
 
 /// One dump that is being written.
 struct Writer<'a, 'w, W> {
-    contents: Contents<'a>,
+    contents: &'a Contents<'a>,
     filter: &'a Filter,
     redactor: Redactor<'a>,
     text: Text<'w, W>,
@@ -156,7 +160,7 @@ impl<W: Write> Writer<'_, '_, W> {
         let mut begun = false;
         let mut write = || {
             text.open_object()?;
-            list.entries(&self.contents, &of, &|name| filter.wants(name), &mut |mut entry| {
+            list.entries(self.contents, &of, &|name| filter.wants(name), &mut |mut entry| {
                 if !std::mem::replace(&mut begun, true) {
                     text.key("configs")?;
                     text.open_list()?;
@@ -242,7 +246,7 @@ impl<W: Write> Writer<'_, '_, W> {
     }
 
     fn bootstrap(&mut self, of: MessageDescriptor, mask: Option<&Mask>) -> io::Result<()> {
-        let contents = &self.contents;
+        let contents = self.contents;
         let bootstrap = prost_reflect::Value::Message(contents.bootstrap.clone());
         let entry = Entry::new(contents.schema, of).value("bootstrap", bootstrap);
         let mut entry = entry.time("last_updated", contents.loaded).done();
@@ -253,7 +257,7 @@ impl<W: Write> Writer<'_, '_, W> {
     }
 
     fn section(&mut self, section: &Section, of: &MessageDescriptor, mask: Option<&Mask>) -> io::Result<()> {
-        let (contents, filter) = (&self.contents, self.filter);
+        let (contents, filter) = (self.contents, self.filter);
         let (text, redactor) = (&mut self.text, &mut self.redactor);
         let wants = |field| mask.is_none_or(|mask| mask.wants(field));
         text.item()?;

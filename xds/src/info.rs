@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use crate::{
     agent::{self, Door, Phase, Progress},
     args::Args,
+    lkg::Standing,
     logging::{self, LOGGERS},
 };
 
@@ -41,13 +42,15 @@ pub struct Server {
     progress: Arc<Progress>,
     /// The agent's, once there is one.
     door: OnceLock<Door>,
+    /// Whether what is served is the last known good, where one is kept.
+    good: Option<Arc<Standing>>,
 }
 
 impl Server {
     /// A server that began at `started`.
     pub fn new(args: Args, handle: Handle, started: SystemTime, node: Option<Value>) -> Self {
         let progress = Arc::new(Progress::new(Phase::Live));
-        Self { args, handle, started, node: Mutex::new(node), progress, door: OnceLock::new() }
+        Self { args, handle, started, node: Mutex::new(node), progress, door: OnceLock::new(), good: None }
     }
 
     /// A server whose first configuration comes from elsewhere.
@@ -61,6 +64,19 @@ impl Server {
     pub fn ask(&self, door: &Door) {
         // There is one agent, started once.
         let _ = self.door.set(door.clone());
+    }
+
+    /// A server that keeps a last known good.
+    #[must_use]
+    pub fn keeping(mut self, good: Arc<Standing>) -> Self {
+        self.good = Some(good);
+        self
+    }
+
+    /// How old the last known good is, where that is what is served.
+    fn good_age(&self, now: SystemTime) -> Option<Duration> {
+        let confirmed = self.good.as_ref()?.since()?;
+        Some(now.duration_since(confirmed).unwrap_or_default())
     }
 
     /// Envoy's `ServerInfo.State`.
@@ -127,8 +143,15 @@ impl Server {
             ("cluster_manager.active_clusters", snapshot.clusters().count() as u64),
             ("listener_manager.total_listeners_active", snapshot.listeners().count() as u64),
         ];
+        let age = self.good.as_ref().map(|_| self.good_age(now));
+        let kept = age.map(|age| {
+            let seconds = age.map_or(0, |age| age.as_secs());
+            let name = "control_plane.last_known_good";
+            [(name, u64::from(age.is_some())), ("control_plane.last_known_good_age_s", seconds)]
+        });
+        let gauges = gauges.into_iter().chain(kept.into_iter().flatten());
         let mut numbers: Vec<Number> =
-            gauges.map(|(name, value)| Number { name: name.into(), kind: Kind::Gauge, value }).into();
+            gauges.map(|(name, value)| Number { name: name.into(), kind: Kind::Gauge, value }).collect();
         if let Some(door) = self.door.get() {
             numbers.extend(agent::numbers(door));
         }
@@ -138,7 +161,10 @@ impl Server {
     fn ready(&self) -> Reply {
         let state = self.state();
         let status = if state == LIVE { Status::OK } else { Status::SERVICE_UNAVAILABLE };
-        Reply::text(status, format!("{state}\n"))
+        let good = self.good_age(SystemTime::now()).map_or_else(String::new, |age| {
+            format!("last known good, confirmed {} s ago: no control plane has answered yet\n", age.as_secs())
+        });
+        Reply::text(status, format!("{state}\n{good}"))
     }
 }
 

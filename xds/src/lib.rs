@@ -7,9 +7,11 @@
 pub mod agent;
 pub mod args;
 pub mod bootstrap;
+pub mod csds;
 pub mod dump;
 pub mod echo;
 pub mod info;
+pub mod lkg;
 pub mod load;
 mod logging;
 pub mod message;

@@ -25,8 +25,10 @@ use signal_hook::{
 use crate::{
     agent::{Agent, Phase, Progress, Setup},
     args::{Args, Command, HELP, Mode},
+    csds::Csds,
     dump::Dump,
     info::{self, Server},
+    lkg::{self, LastKnownGood},
     load::{self, Source},
     logging, missing,
     problem::Problem,
@@ -130,12 +132,17 @@ fn start(profile: &Profile, args: Args, first: &Translated) -> Result<Running, V
     let handle = proxy.handle().clone();
     let dynamic = first.dynamic.is_used();
     let progress = Arc::new(Progress::new(if dynamic { Phase::PreInitializing } else { Phase::Live }));
-    let server = Server::new(args, handle.clone(), started, first.node.clone()).following(progress.clone());
+    let good = dynamic.then(|| last_known_good(&args, first)).flatten();
+    let mut server =
+        Server::new(args, handle.clone(), started, first.node.clone()).following(progress.clone());
+    if let Some(good) = &good {
+        server = server.keeping(good.standing().clone());
+    }
     let server = Arc::new(server);
     let dump = Arc::new(Dump::new(first.bootstrap.clone(), started));
     let admin = match &first.admin {
         Some(at) => {
-            let admin = Admin::start(at, dump.page(info::pages(&server)));
+            let admin = Admin::start(at, Csds::new(dump.clone()).pages(dump.page(info::pages(&server))));
             let admin = admin.map_err(|error| trouble(&format!("the admin at {at}"), &error))?;
             if let Some(path) = server.args().admin_address_path.as_deref() {
                 let written = std::fs::write(path, admin.local().to_string());
@@ -150,16 +157,31 @@ fn start(profile: &Profile, args: Args, first: &Translated) -> Result<Running, V
         // The file's own mistakes end the start, as they do without a control plane.
         handle.compile(&first.config).map_err(|problems| in_words_of_the_file(first, &problems))?;
         let (config, dynamic) = (first.config.clone(), first.dynamic.clone());
-        let setup = Setup { handle, config, dynamic, progress, seed: Vec::new(), observers: Vec::new() };
+        let seed = good.as_ref().and_then(|good| good.recall(SystemTime::now()));
+        let (watch, keeper) = good.as_ref().map(LastKnownGood::watch).unzip();
+        let observers = watch.into_iter().collect();
+        let setup = Setup { handle, config, dynamic, progress, seed, observers };
         let agent = Agent::start(setup).map_err(|error| trouble("the agent does not start", &error))?;
         dump.follow(agent.door().clone());
         server.ask(agent.door());
+        if let Some(keeper) = keeper {
+            let started = keeper.start(agent.door().clone());
+            started.map_err(|error| trouble("the last known good", &error))?;
+        }
         Some(agent)
     } else {
         handle.configure(&first.config).map_err(|problems| in_words_of_the_file(first, &problems))?;
         None
     };
     Ok(Running { proxy, server, dump, admin, agent })
+}
+
+/// What is kept for a start without control planes, where that is asked for.
+fn last_known_good(args: &Args, first: &Translated) -> Option<LastKnownGood> {
+    let (dir, max_age) = (args.last_known_good.dir.clone()?, args.last_known_good.max_age);
+    let node = &first.dynamic.node;
+    let node = lkg::Node { id: node.id.clone(), cluster: node.cluster.clone() };
+    Some(LastKnownGood::new(lkg::Options { dir, max_age }, node))
 }
 
 /// Does what signals say until the proxy has drained.

@@ -301,8 +301,15 @@ fn core_knows_no_protobuf(tree: &Tree) -> Vec<Finding> {
 
 fn protobuf_stays_at_the_edge(tree: &Tree) -> Vec<Finding> {
     let inside = |path: &str| {
-        let edge =
-            ["xds/src/translate", "xds/src/session", "xds/src/bootstrap", "xds/src/message", "xds/src/dump"];
+        let edge = [
+            "xds/src/translate",
+            "xds/src/session",
+            "xds/src/bootstrap",
+            "xds/src/message",
+            "xds/src/dump",
+            "xds/src/lkg/file",
+            "xds/src/csds",
+        ];
         edge.iter().any(|e| path.starts_with(e)) || excepted(PROTOBUF_HOMES, path, "")
     };
     let mut found = Vec::new();

@@ -3,6 +3,7 @@
 
 use super::stream::{self, Asked, Pieces, Sink};
 use crate::limits::ADMIN_WRITERS;
+use corelane_io::Exported;
 use corelane_wire::{Method, Status};
 use std::{borrow::Cow, fmt, sync::Arc};
 
@@ -12,6 +13,8 @@ pub struct Pages {
     pages: Vec<Page>,
     /// Held once more by each page that is being written.
     writers: Arc<()>,
+    /// Who speaks HTTP/2.
+    http2: Option<Box<dyn Fn(Exported) + Send>>,
 }
 
 struct Page {
@@ -100,6 +103,21 @@ impl Pages {
         let answer = Answering::Streamed(Arc::new(answer), content_type);
         self.pages.push(Page { path, help, acts, answer });
         self
+    }
+
+    /// Gives away connections that begin with the preface of HTTP/2, which is still to be read from them; without a taker they
+    /// are refused. It runs on the admin's thread and must not wait.
+    ///
+    /// The rules for Host and Origin are against web pages, and no browser speaks HTTP/2 without TLS; so there are none here.
+    #[must_use]
+    pub fn http2(mut self, take: impl Fn(Exported) + Send + 'static) -> Pages {
+        self.http2 = Some(Box::new(take));
+        self
+    }
+
+    /// Who takes a connection that speaks HTTP/2.
+    pub(super) fn http2_taker(&self) -> Option<&(dyn Fn(Exported) + Send)> {
+        self.http2.as_deref()
     }
 
     /// The answer to a request that the guard let through.

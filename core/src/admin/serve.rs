@@ -11,7 +11,7 @@ use crate::limits::{ADMIN_BODY, ADMIN_CONNECTIONS, ADMIN_IDLE, ADMIN_PIECE, LING
 use corelane_io::{Chunk, Io, Listener, RecvHalf, SendHalf, Stream};
 use corelane_wire::{
     Known, Method, RequestHead, ResponseHead, Status, Version,
-    h1::{self, BodyDecoder, BodyLimits, Expectation, Framing, Limits, Persist, Progress, Step},
+    h1::{self, BodyDecoder, BodyLimits, Expectation, Framing, Limits, ParseError, Persist, Progress, Step},
 };
 use std::{
     cell::{Cell, RefCell},
@@ -95,6 +95,7 @@ impl Connection {
         loop {
             let persist = match self.read(&mut head).await? {
                 Read::Closed => return Ok(()),
+                Read::Http2 => return self.give_away(pages).await,
                 Read::Bad(status) => {
                     self.write(Method::Get, Reply::text(status, ""), Persist::Close).await?;
                     return self.close().await;
@@ -129,6 +130,7 @@ impl Connection {
                 }
                 Ok(Progress::Partial) if self.more().await? => {}
                 Ok(Progress::Partial) => return Ok(Read::Closed),
+                Err(ParseError::Http2Preface) => return Ok(Read::Http2),
                 Err(_) => return Ok(Read::Bad(Status::BAD_REQUEST)),
             }
         }
@@ -261,6 +263,19 @@ impl Connection {
         self.send.push(Chunk::Vec(out));
     }
 
+    /// Hands the connection to who speaks HTTP/2, with everything that was received.
+    async fn give_away(mut self, pages: &Pages) -> io::Result<()> {
+        let Some(take) = pages.http2_taker() else {
+            self.write(Method::Get, Reply::text(Status::HTTP_VERSION_NOT_SUPPORTED, ""), Persist::Close)
+                .await?;
+            return self.close().await;
+        };
+        let mut exported = Stream { recv: self.recv, send: self.send }.export().await?;
+        exported.unread.splice(..0, self.input);
+        take(exported);
+        Ok(())
+    }
+
     /// Ends our side, then waits a moment for the peer's: closing with bytes unread would reset the answer away.
     async fn close(mut self) -> io::Result<()> {
         self.send.finish().await?;
@@ -272,6 +287,8 @@ impl Connection {
 
 enum Read {
     Request,
+    /// The preface of HTTP/2.
+    Http2,
     /// FIN between requests, or in the middle of one that then wants no answer.
     Closed,
     /// Answered with this status, and closed.

@@ -80,6 +80,42 @@ fn a_body_too_large_is_refused_in_words() {
     assert!(talk(at, &request).starts_with("HTTP/1.1 413 "));
 }
 
+/// What speaks HTTP/2 gets the connection with every byte that was received on it.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "the test is a client beside the server's thread")]
+fn a_connection_that_speaks_http2_is_given_away() {
+    let (given, taken) = mpsc::channel();
+    let pages = Pages::new().http2(move |connection| {
+        let _ = given.send(connection);
+    });
+    let admin = Admin::start(&Peer::Tcp("127.0.0.1:0".parse().unwrap()), pages).unwrap();
+    let mut client = TcpStream::connect(admin.local().ip().unwrap()).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nand more").unwrap();
+    let taken = taken.recv_timeout(Duration::from_secs(10)).unwrap();
+    let corelane_io::Transport::Fd(fd) = taken.transport else { panic!("not a socket") };
+    let mut server = TcpStream::from(fd);
+    server.set_nonblocking(false).unwrap();
+    let mut received = taken.unread;
+    while received.len() < 32 {
+        let mut rest = [0; 32];
+        let count = server.read(&mut rest).unwrap();
+        received.extend_from_slice(&rest[..count]);
+    }
+    assert_eq!(received, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nand more");
+    server.write_all(b"answer").unwrap();
+    drop(admin);
+    let mut answer = [0; 6];
+    client.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"answer");
+}
+
+#[test]
+fn http2_without_a_taker_is_refused() {
+    let (_admin, at) = start();
+    assert!(talk(at, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").starts_with("HTTP/1.1 505 "));
+}
+
 #[test]
 fn dropping_it_frees_the_address() {
     let (admin, at) = start();

@@ -15,7 +15,7 @@
 //! `protos/`, in our own words, with the names and numbers it has on the wire.
 #![forbid(unsafe_code)]
 
-pub use generated::{envoy, google, udpa, xds};
+pub use generated::{corelane, envoy, google, udpa, xds};
 
 /// An encoded `google.protobuf.FileDescriptorSet` of every `.proto` file of Envoy's API and of those it imports, in an order in
 /// which each file follows its imports.

@@ -98,7 +98,8 @@ impl Worker {
             bind_at: None,
         };
         worker.begin(&config);
-        for update in seed {
+        let mut seed = seed;
+        while let Some(update) = seed.as_mut().and_then(|seed| seed.next(&worker.state.sources)) {
             report(&worker.apply(update));
         }
         worker

@@ -26,6 +26,8 @@ pub(crate) struct Redactor<'s> {
     sensitive: ExtensionDescriptor,
     /// The numbers of the sensitive fields of the types seen so far.
     marks: HashMap<String, Rc<[u32]>>,
+    /// Whether something was found that is secret, or of which that cannot be told.
+    found: bool,
 }
 
 impl<'s> Redactor<'s> {
@@ -33,12 +35,15 @@ impl<'s> Redactor<'s> {
     pub(crate) fn new(schema: &'s Schema) -> Self {
         let sensitive = schema.pool().get_extension_by_name("udpa.annotations.sensitive");
         let sensitive = sensitive.expect("Envoy's API marks its secrets");
-        Self { schema, sensitive, marks: HashMap::new() }
+        Self { schema, sensitive, marks: HashMap::new(), found: false }
     }
 
-    /// Redacts a message and everything in it.
-    pub(crate) fn message(&mut self, message: &mut DynamicMessage) {
+    /// Redacts a message and everything in it. True where it held something secret, or something of which that cannot be
+    /// told.
+    pub(crate) fn message(&mut self, message: &mut DynamicMessage) -> bool {
+        self.found = false;
         self.walk(message, false);
+        self.found
     }
 
     /// True where something changed, so that a content that did not need not be packed again.
@@ -56,6 +61,8 @@ impl<'s> Redactor<'s> {
         let mut cleared = Vec::new();
         for (field, value) in message.fields_mut() {
             let secret = secret || marks.contains(&field.number());
+            // Also where it is written as the name of a file: that is redacted too.
+            self.found |= secret;
             match self.value(value, secret) {
                 Outcome::Clear => cleared.push(field),
                 Outcome::Changed => changed = true,
@@ -117,6 +124,7 @@ impl<'s> Redactor<'s> {
 
     /// Leaves of an Any the type it names and nothing else.
     fn only_type(&mut self, any: &mut DynamicMessage) -> bool {
+        self.found |= any.has_field_by_name("value");
         let url = any.get_field_by_name("type_url").map(|url| url.into_owned());
         let Some(url) = url.filter(|url| url.as_str().is_some_and(|url| !url.is_empty())) else {
             // `{}` in JSON, which no type can be told of.
@@ -139,6 +147,7 @@ impl<'s> Redactor<'s> {
             return false;
         }
         let Some(descriptor) = descriptor else {
+            self.found = true;
             typed.clear_field_by_name("value");
             return true;
         };

@@ -1,6 +1,7 @@
 //! The parts of a config dump: one message of Envoy's admin API for each type of resource, in Envoy's order. Owns which lists
 //! they have and which resources stand in which.
 
+use bytes::Bytes;
 use prost::Message as _;
 use prost_reflect::{DynamicMessage, MessageDescriptor};
 
@@ -125,7 +126,7 @@ impl List {
     ) -> Result<(), E> {
         let schema = contents.schema;
         if self.place == Place::Static {
-            for resource in self.fixed(contents) {
+            for resource in contents.fixed_messages(self.kind) {
                 if wanted(&name_of(&resource)) {
                     each(fixed(schema, of, self.kind, &resource, contents.loaded))?;
                 }
@@ -150,12 +151,19 @@ impl List {
             _ => Ok(()),
         }
     }
+}
 
-    /// The resources of this list that the bootstrap holds.
-    fn fixed(&self, contents: &Contents<'_>) -> Vec<DynamicMessage> {
-        let resources = messages(contents.bootstrap, "static_resources");
+impl Contents<'_> {
+    /// The resources of a type that the bootstrap holds: names and bytes.
+    pub(crate) fn fixed(&self, kind: Kind) -> Vec<(String, Bytes)> {
+        let packed = |resource: &DynamicMessage| (name_of(resource), resource.encode_to_vec().into());
+        self.fixed_messages(kind).iter().map(packed).collect()
+    }
+
+    fn fixed_messages(&self, kind: Kind) -> Vec<DynamicMessage> {
+        let resources = messages(self.bootstrap, "static_resources");
         let within = |field| resources.iter().flat_map(|resources| messages(resources, field)).collect();
-        match self.kind {
+        match kind {
             Kind::Cluster => within("clusters"),
             Kind::Listener => within("listeners"),
             Kind::Secret => within("secrets"),
@@ -165,7 +173,7 @@ impl List {
             }
             Kind::Routes => {
                 let listeners: Vec<DynamicMessage> = within("listeners");
-                listeners.iter().flat_map(|listener| route_configs(contents.schema, listener)).collect()
+                listeners.iter().flat_map(|listener| route_configs(self.schema, listener)).collect()
             }
             Kind::Extension => Vec::new(),
         }
@@ -256,7 +264,7 @@ fn of_its_holder(
     schema: &Schema,
     of: &MessageDescriptor,
     kind: Kind,
-    body: bytes::Bytes,
+    body: Bytes,
     holder: &Record,
 ) -> DynamicMessage {
     let entry = entry::Entry::new(schema, of.clone()).body(entry::body_field(kind), kind, &body);

@@ -7,7 +7,7 @@ use prost_reflect::{DynamicMessage, ReflectMessage as _, SerializeOptions};
 use serde_json::ser::{Formatter, Serializer};
 
 /// A JSON document that is being written. What is opened is closed by whoever opened it.
-pub(super) struct Text<'w, W> {
+pub(crate) struct Text<'w, W> {
     out: &'w mut W,
     /// Whether something stands in each of the open objects and lists.
     filled: Vec<bool>,
@@ -15,29 +15,29 @@ pub(super) struct Text<'w, W> {
 }
 
 impl<'w, W: Write> Text<'w, W> {
-    pub(super) fn new(out: &'w mut W) -> Self {
+    pub(crate) fn new(out: &'w mut W) -> Self {
         Self { out, filled: Vec::new(), scratch: Vec::new() }
     }
 
     /// Begins an object as the next value.
-    pub(super) fn open_object(&mut self) -> io::Result<()> {
+    pub(crate) fn open_object(&mut self) -> io::Result<()> {
         self.filled.push(false);
         self.out.write_all(b"{")
     }
 
     /// Begins a list as the next value.
-    pub(super) fn open_list(&mut self) -> io::Result<()> {
+    pub(crate) fn open_list(&mut self) -> io::Result<()> {
         self.filled.push(false);
         self.out.write_all(b"[")
     }
 
     /// Ends the innermost object.
-    pub(super) fn close_object(&mut self) -> io::Result<()> {
+    pub(crate) fn close_object(&mut self) -> io::Result<()> {
         self.close(b"}")
     }
 
     /// Ends the innermost list.
-    pub(super) fn close_list(&mut self) -> io::Result<()> {
+    pub(crate) fn close_list(&mut self) -> io::Result<()> {
         self.close(b"]")
     }
 
@@ -49,12 +49,12 @@ impl<'w, W: Write> Text<'w, W> {
     }
 
     /// Ends the document.
-    pub(super) fn end(&mut self) -> io::Result<()> {
+    pub(crate) fn end(&mut self) -> io::Result<()> {
         self.out.write_all(b"\n")
     }
 
     /// Makes room for the next value of a list.
-    pub(super) fn item(&mut self) -> io::Result<()> {
+    pub(crate) fn item(&mut self) -> io::Result<()> {
         if let Some(filled) = self.filled.last_mut()
             && std::mem::replace(filled, true)
         {
@@ -64,14 +64,14 @@ impl<'w, W: Write> Text<'w, W> {
     }
 
     /// Names the next value of an object.
-    pub(super) fn key(&mut self, key: &str) -> io::Result<()> {
+    pub(crate) fn key(&mut self, key: &str) -> io::Result<()> {
         self.item()?;
         serde_json::to_writer(&mut *self.out, key)?;
         self.out.write_all(b": ")
     }
 
     /// A string as the next value.
-    pub(super) fn string(&mut self, value: &str) -> io::Result<()> {
+    pub(crate) fn string(&mut self, value: &str) -> io::Result<()> {
         Ok(serde_json::to_writer(&mut *self.out, value)?)
     }
 
@@ -80,7 +80,7 @@ impl<'w, W: Write> Text<'w, W> {
     /// # Errors
     /// `InvalidData` for a message that has no JSON form (a time out of range); nothing of it is written then. Others are
     /// those of the output.
-    pub(super) fn message(&mut self, message: &DynamicMessage, typed: bool) -> io::Result<()> {
+    pub(crate) fn message(&mut self, message: &DynamicMessage, typed: bool) -> io::Result<()> {
         // Aside first, since a message may turn out to have no JSON form halfway.
         self.scratch.clear();
         let depth = self.filled.len();
@@ -110,7 +110,7 @@ impl<'w, W: Write> Text<'w, W> {
 }
 
 /// The type URL of a message, as Envoy writes it.
-pub(super) fn type_url(message: &DynamicMessage) -> String {
+pub(crate) fn type_url(message: &DynamicMessage) -> String {
     format!("type.googleapis.com/{}", message.descriptor().full_name())
 }
 

@@ -16,7 +16,10 @@ impl Redactor<'_> {
             match url {
                 Some(of) => of,
                 // What it is cannot be told, so neither can what in it is secret.
-                None => return content.fields.retain(|key, _| key == "@type"),
+                None => {
+                    self.found |= !content.fields.is_empty();
+                    return content.fields.retain(|key, _| key == "@type");
+                }
             }
         } else {
             of.clone()
@@ -25,11 +28,17 @@ impl Redactor<'_> {
         for (key, value) in &mut content.fields {
             let field = of.get_field_by_name(key).or_else(|| of.get_field_by_json_name(key));
             match field {
-                Some(field) if marks.contains(&field.number()) => hide(value),
+                Some(field) if marks.contains(&field.number()) => {
+                    self.found = true;
+                    hide(value);
+                }
                 Some(field) => self.field_of_struct(value, &field),
                 None if key == "@type" => {}
                 // Misspelt, most likely, and then perhaps a secret.
-                None => hide(value),
+                None => {
+                    self.found = true;
+                    hide(value);
+                }
             }
         }
     }
