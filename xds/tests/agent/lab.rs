@@ -49,7 +49,7 @@ impl Lab {
             config: first.config,
             dynamic: first.dynamic,
             progress: progress.clone(),
-            seed: Vec::new(),
+            seed: None,
             observers: Vec::new(),
         };
         Lab { proxy, agent: Some(Agent::start(setup).unwrap()), progress }
