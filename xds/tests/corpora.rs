@@ -102,6 +102,10 @@ fn envoy_examples_that_translate() {
 
 const SERVED: &[&str] = &[
     "cache",
+    "backend",
+    "frontend",
+    "crosssite",
+    "samesite",
     "double-proxy",
     "dynamic-config-fs",
     "grpc-service",

@@ -191,6 +191,24 @@ async fn a_connection_without_its_proxy_header_is_refused(lab: Lab) {
     }
     lab.until_stat("proxy_proto.not_found_disallowed", 1).await;
     lab.until_stat("proxy_proto.versions.v1.error", 2).await;
+    // CVE-2026-47692: records that end behind the header would leave their rest to the stream, or take from it.
+    let addresses = [192, 0, 2, 9, 198, 51, 100, 7, 0x9c, 0x40, 1, 0xbb];
+    let v2 = |length: [u8; 2], records: &[u8]| {
+        [&b"\r\n\r\n\0\r\nQUIT\n\x21\x11"[..], &length, &addresses, records, get("/").as_bytes()].concat()
+    };
+    let bad = [
+        v2([0, 16], &[4, 0, 2, 7]),
+        v2([0, 14], &[4, 0]),
+        v2([0, 11], &[]),
+        v2([0xff, 0xff], &[4, 0xff, 0xff, 7]),
+        v2([0, 13], &[4]),
+    ];
+    for bytes in &bad {
+        let mut client = lab.client().await;
+        client.send(bytes.as_slice()).await;
+        assert!(client.rest().await.0.is_empty());
+    }
+    lab.until_stat("proxy_proto.versions.v2.error", bad.len() as u64).await;
 }
 
 async fn a_proxy_header_may_be_optional(lab: Lab) {
