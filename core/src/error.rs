@@ -204,6 +204,7 @@ impl Error {
             (Kind::Timeout(Timeout::Headers), _) => "request header timeout",
             (Kind::Timeout(Timeout::Request), _) => "request timeout",
             (Kind::NoEndpoint, _) => "no healthy upstream",
+            (Kind::Protocol, Side::Downstream) => "Upgrade Required",
             (Kind::RateLimited(_), _) => "local_rate_limited",
             (Kind::Head(_) | Kind::Body(_) | Kind::Length | Kind::Filter, _) => self.status().reason(),
             _ => "",

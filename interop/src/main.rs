@@ -2,11 +2,12 @@
 //!
 //! `cargo build --release -p corelane-xds && cargo run --release -p corelane-interop [-- SUITE [--sidecar PATH] [--only TEXT]
 //! [--who TEXT] [--all]]`, where SUITE is `peers` (a static file between nginx, curl, wrk and HAProxy; the default), `xds`
-//! (go-control-plane configures Corelane and Envoy) or `scale` (ten thousand clusters from it). `--who` takes a driver's name
-//! or `envoy`.
+//! (go-control-plane configures Corelane and Envoy), `scale` (ten thousand clusters from it) or `differ` (generated files and
+//! requests, Corelane compared with Envoy; `--seed N --cases N`). `--who` takes a driver's name or `envoy`.
 #![forbid(unsafe_code)]
 
 mod cases;
+mod differ;
 mod scale;
 mod xds;
 
@@ -48,31 +49,40 @@ enum Suite {
     Peers,
     Xds,
     Scale,
+    Differ,
 }
 
 struct Arguments {
     suite: Suite,
     sidecar: PathBuf,
     selection: xds::Selection,
+    /// Of the differential test: where its chance begins, and how many cases it makes.
+    seed: u64,
+    cases: Option<u64>,
 }
 
 impl Arguments {
     fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments> {
         let beside = std::env::current_exe()?.with_file_name("corelane-sidecar");
         let selection = xds::Selection { only: String::new(), all: false, who: String::new() };
-        let mut arguments = Arguments { suite: Suite::Peers, sidecar: beside, selection };
+        let mut arguments =
+            Arguments { suite: Suite::Peers, sidecar: beside, selection, seed: 1, cases: None };
         while let Some(word) = words.next() {
             let mut value = || words.next().with_context(|| format!("{word} needs a value"));
             match word.as_str() {
                 "peers" => arguments.suite = Suite::Peers,
                 "xds" => arguments.suite = Suite::Xds,
                 "scale" => arguments.suite = Suite::Scale,
+                "differ" => arguments.suite = Suite::Differ,
+                "--seed" => arguments.seed = value()?.parse().context("--seed needs a number")?,
+                "--cases" => arguments.cases = Some(value()?.parse().context("--cases needs a number")?),
                 "--sidecar" => arguments.sidecar = value()?.into(),
                 "--only" => arguments.selection.only = value()?,
                 "--who" => arguments.selection.who = value()?,
                 "--all" => arguments.selection.all = true,
                 _ => bail!(
-                    "unknown argument {word}; there are peers, xds, scale, --sidecar PATH, --only TEXT, --who TEXT, --all"
+                    "unknown argument {word}; there are peers, xds, scale, differ, --sidecar PATH, --only TEXT, --who TEXT, \
+                     --seed N, --cases N, --all"
                 ),
             }
         }
@@ -88,6 +98,10 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
     let (passed, failed) = match arguments.suite {
         Suite::Peers => run_peers(arguments, &own),
         Suite::Xds => xds::run(&with_tools(arguments, &own)?, &arguments.selection),
+        Suite::Differ => {
+            let cases = arguments.cases.unwrap_or(if arguments.selection.all { 5000 } else { 500 });
+            differ::run(&with_tools(arguments, &own)?, arguments.seed, cases)?
+        }
         Suite::Scale => {
             let seconds = if arguments.selection.all { 300 } else { 30 };
             scale::measure(&with_tools(arguments, &own)?, &arguments.selection.who, seconds)?;

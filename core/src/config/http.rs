@@ -1,6 +1,6 @@
 //! The HTTP connection manager: one chain's HTTP settings, its filters and its route table.
 
-use super::{AccessLog, ConfigValue, RouteConfiguration, Upgrade};
+use super::{AccessLog, Cidr, ConfigValue, RouteConfiguration, Upgrade};
 use std::time::Duration;
 
 /// How HTTP connections of a chain are served (Envoy `HttpConnectionManager`).
@@ -18,6 +18,9 @@ pub struct HttpConnectionManager {
     pub use_remote_address: bool,
     /// How many proxies in front of this one are trusted to have appended to `x-forwarded-for`.
     pub xff_num_trusted_hops: u32,
+    /// The addresses of clients that are inside: their `x-envoy-` fields and request ids are kept, and `x-envoy-internal` says
+    /// so (Envoy `internal_address_config.cidr_ranges`). None, by default, since Envoy 1.36.
+    pub internal_addresses: Vec<Cidr>,
     /// Leaves `x-forwarded-for` as received even with `use_remote_address`.
     pub skip_xff_append: bool,
     /// Gives a request without `x-request-id` one, a UUID version 4.
@@ -130,6 +133,7 @@ impl HttpConnectionManager {
             server_header: ServerHeader::Overwrite,
             use_remote_address: false,
             xff_num_trusted_hops: 0,
+            internal_addresses: Vec::new(),
             skip_xff_append: false,
             generate_request_id: true,
             preserve_external_request_id: false,

@@ -8,10 +8,7 @@ use crate::{
 };
 use corelane_io::{Io, Peer};
 use corelane_wire::{BadHeader, Headers, Known, RequestHead, ResponseHead, StaticField};
-use std::{
-    io::Write,
-    net::{IpAddr, Ipv6Addr},
-};
+use std::{io::Write, net::IpAddr};
 
 /// Fields that say how a request is to be routed or retried inside the mesh; from outside they are not believed.
 const INTERNAL: [&str; 17] = [
@@ -70,7 +67,8 @@ pub(crate) fn request(
     if !headers.contains(Known::XForwardedProto) {
         headers.append_static(HTTP);
     }
-    let internal = alone && client.is_some_and(is_internal);
+    let inside = |ip: IpAddr| config.internal_addresses.iter().any(|range| range.contains(ip));
+    let internal = alone && client.is_some_and(inside);
     let edge = config.use_remote_address && !internal;
     mark_internal(headers, internal, edge);
     if edge && let Some(client) = client {
@@ -151,14 +149,6 @@ fn forwarded_for(headers: &Headers, skip: u32) -> Option<IpAddr> {
     let mut addresses = values.iter().rev().flat_map(|value| value.rsplit(|b| *b == b','));
     let address = addresses.nth(skip as usize)?.trim_ascii();
     str::from_utf8(address).ok()?.parse().ok()
-}
-
-/// Envoy's default for what is inside: RFC 1918, unique local IPv6 and loopback addresses.
-fn is_internal(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => ip.is_private() || ip.octets() == [127, 0, 0, 1],
-        IpAddr::V6(ip) => ip.octets()[0] == 0xfd || ip == Ipv6Addr::LOCALHOST,
-    }
 }
 
 /// An address as text, on the stack.
@@ -297,20 +287,5 @@ mod tests {
         append_forwarded_for(&mut headers, "192.0.2.9".parse().unwrap()).unwrap();
         let all: Vec<_> = headers.all(Known::XForwardedFor).collect();
         assert_eq!(all, [b"10.0.0.1,10.0.0.2,192.0.2.9"]);
-    }
-
-    #[test]
-    fn inside_is_private_or_loopback() {
-        for (ip, inside) in [
-            ("10.1.2.3", true),
-            ("172.32.0.1", false),
-            ("127.0.0.1", true),
-            ("8.8.8.8", false),
-            ("fd00::1", true),
-            ("::1", true),
-            ("2001:db8::1", false),
-        ] {
-            assert_eq!(is_internal(ip.parse().unwrap()), inside, "{ip}");
-        }
     }
 }

@@ -1,8 +1,11 @@
 //! HTTP/1 forwarding: framing, order, keep-alive, interim responses, and how exchanges end.
 
 use crate::lab::{Lab, Setup, Wire, field, get, response, rules};
-use corelane::{config::HttpConnectionManager, io::Peer};
-use std::{cell::Cell, rc::Rc, time::Duration};
+use corelane::{
+    config::{Cidr, HttpConnectionManager},
+    io::Peer,
+};
+use std::{cell::Cell, net::Ipv4Addr, rc::Rc, time::Duration};
 
 rules! {
     connections_are_kept_on_both_sides,
@@ -512,6 +515,7 @@ async fn the_origin_of_a_request_is_told(lab: Lab) {
     let upstream = lab.upstream(tell);
     let change = |manager: &mut HttpConnectionManager, _: &mut corelane::config::Cluster| {
         manager.use_remote_address = true;
+        manager.internal_addresses.extend(Cidr::new(Ipv4Addr::LOCALHOST.into(), 8));
         manager.always_set_request_id_in_response = true;
     };
     lab.http_with(&[upstream.addr], change).await;
@@ -542,6 +546,10 @@ async fn an_untrusted_origin_is_not_believed(lab: Lab) {
     assert_eq!(field(seen, "x-forwarded-proto"), Some("http"));
     assert_eq!((field(seen, "x-envoy-internal"), field(seen, "x-envoy-retry-on")), (None, None));
     assert_ne!(field(seen, "x-request-id"), Some("forged"));
+    // Nobody is inside whom the configuration does not name, this machine neither.
+    let answer = client.ask("GET / HTTP/1.1\r\nhost: a\r\nx-request-id: mine\r\n\r\n").await;
+    assert_eq!(field(answer.text(), "x-envoy-internal"), None);
+    assert_ne!(field(answer.text(), "x-request-id"), Some("mine"));
 }
 
 async fn requests_are_spread_over_lanes(lab: Lab) {

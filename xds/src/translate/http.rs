@@ -36,6 +36,14 @@ impl Translator<'_> {
         protocol(&mut manager, &mut message);
         identity(&mut manager, &mut message);
         self.timeouts(&mut manager, &mut message, path);
+        if let Some(mut inside) = message.internal_address_config.take() {
+            let path = path.field("internal_address_config");
+            let ranges = path.field("cidr_ranges");
+            for (at, range) in take(&mut inside.cidr_ranges).into_iter().enumerate() {
+                manager.internal_addresses.extend(self.cidr(&range, &ranges.index(at)));
+            }
+            self.done(inside, &path);
+        }
         manager.proxy_100_continue = take(&mut message.proxy_100_continue);
         manager.upgrades = self.upgrades(take(&mut message.upgrade_configs), &path.field("upgrade_configs"));
         let logs = take(&mut message.access_log);

@@ -1,0 +1,224 @@
+//! What two proxies did with one request, compared field by field. Owns what cannot be alike (dates, random numbers, times),
+//! and the list of what differs on purpose, each with its reason.
+
+use super::{message::Message, origin::Received, request::Request};
+use std::collections::BTreeMap;
+
+/// What happened to a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) got: Got,
+    pub(super) received: Vec<Received>,
+}
+
+/// What its client got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Got {
+    Answer(Message),
+    /// The connection ended without a byte.
+    Closed,
+    /// The connection ended in the middle, or nothing came in time.
+    Broken(String),
+}
+
+impl Seen {
+    fn status(&self) -> u16 {
+        match &self.got {
+            Got::Answer(message) => status(message),
+            _ => 0,
+        }
+    }
+}
+
+fn status(message: &Message) -> u16 {
+    message.first.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0)
+}
+
+/// A difference that is meant.
+struct Intended {
+    why: &'static str,
+    /// Whether it explains one line of what was found.
+    explains: fn(&Request, &Seen, &Seen, &str) -> bool,
+}
+
+/// The list. A case is explained where each of its lines is.
+const INTENDED: &[Intended] = &[
+    Intended {
+        why: "a malformed request is refused by both, each with its own words and fields",
+        explains: |request, ours, theirs, _| {
+            !request.wrong.is_empty()
+                && (400..500).contains(&ours.status())
+                && (400..500).contains(&theirs.status())
+                && ours.received.is_empty()
+        },
+    },
+    Intended {
+        why: "what is not HTTP/1.1 to the letter is refused (RFC 9112), where Envoy mends it",
+        explains: |request, ours, theirs, _| {
+            !request.wrong.is_empty()
+                && ours.status() == 400
+                && ours.received.is_empty()
+                && theirs.status() != 400
+        },
+    },
+    Intended {
+        why: "fields that Connection names stay on their hop in responses too (RFC 9110 7.6.1)",
+        explains: |_, _, _, line| line == "client x-hop: corelane none, envoy [\"1\"]",
+    },
+    Intended {
+        why: "who sends TE names it in Connection (RFC 9110 10.1.4)",
+        explains: |_, _, _, line| line == "upstream connection: corelane [\"te\"], envoy none",
+    },
+    Intended {
+        why: "a reason phrase is passed on as it came (RFC 9112 4), where Envoy writes that of its own table",
+        explains: |_, ours, theirs, line| {
+            let versions = line.contains("corelane \"HTTP/1.1 ") && line.contains("envoy \"HTTP/1.1 ");
+            line.starts_with("client: ") && versions && ours.status() == theirs.status()
+        },
+    },
+    Intended {
+        why: "a client of HTTP/1.0 is told that this is HTTP/1.1 (RFC 9110 6.2), where Envoy repeats the client's version",
+        explains: |_, ours, theirs, line| {
+            let versions = line.contains("corelane \"HTTP/1.1 ") && line.contains("envoy \"HTTP/1.0 ");
+            line.starts_with("client: ") && versions && ours.status() == theirs.status()
+        },
+    },
+    Intended {
+        why: "a client of HTTP/1.0 keeps its connection after HEAD, where Envoy cannot say how its answer is framed and closes",
+        explains: |request, _, _, line| {
+            request.head && line == "client connection: corelane [\"keep-alive\"], envoy [\"close\"]"
+        },
+    },
+    Intended {
+        why: "HEAD is told the length that GET would have (RFC 9110 8.6), where Envoy says chunked of an empty answer of its own",
+        explains: |request, ours, _, line| {
+            let fields = [
+                "client content-length: corelane [\"0\"], envoy none",
+                "client transfer-encoding: corelane none, envoy [\"chunked\"]",
+            ];
+            request.head && ours.received.is_empty() && fields.contains(&line)
+        },
+    },
+    Intended {
+        why: "OPTIONS without content goes on without a length (RFC 9110 8.6), where Envoy adds one of zero",
+        explains: |request, _, _, line| {
+            request.bytes.starts_with(b"OPTIONS ")
+                && line == "upstream content-length: corelane none, envoy [\"0\"]"
+        },
+    },
+    Intended {
+        why: "a client on this machine is told by its address, where Envoy tells the machine's own",
+        explains: |_, _, _, line| {
+            line.starts_with("upstream x-forwarded-for: ")
+                && line.contains("127.0.0.1")
+                && !line.contains("none")
+        },
+    },
+];
+
+/// Why a pair differs, where that is known.
+pub(super) fn intended(
+    request: &Request,
+    ours: &Seen,
+    theirs: &Seen,
+    found: &[String],
+) -> Option<&'static str> {
+    let reason = |line: &String| INTENDED.iter().find(|known| (known.explains)(request, ours, theirs, line));
+    let reasons: Option<Vec<_>> = found.iter().map(reason).collect();
+    reasons?.first().map(|known| known.why)
+}
+
+/// What a line of differences is about, without its values: `client set-cookie`.
+pub(super) fn subject(line: &str) -> &str {
+    line.split(": ").next().unwrap_or(line)
+}
+
+/// Everything that differs, one line each.
+pub(super) fn differences(ours: &Seen, theirs: &Seen) -> Vec<String> {
+    let mut found = Vec::new();
+    match (&ours.got, &theirs.got) {
+        (Got::Answer(a), Got::Answer(b)) => messages("client", a, b, &mut found),
+        (Got::Broken(_), Got::Broken(_)) | (Got::Closed, Got::Closed) => {}
+        (a, b) => found.push(format!("client: corelane {a:?}, envoy {b:?}")),
+    }
+    if ours.received.len() != theirs.received.len() {
+        let (a, b) = (ours.received.len(), theirs.received.len());
+        found.push(format!("upstream requests: corelane {a}, envoy {b}"));
+    }
+    for (a, b) in ours.received.iter().zip(&theirs.received) {
+        if a.origin != b.origin {
+            found.push(format!("upstream: corelane origin{}, envoy origin{}", a.origin, b.origin));
+        }
+        messages("upstream", &a.request, &b.request, &mut found);
+    }
+    found
+}
+
+fn messages(side: &str, ours: &Message, theirs: &Message, found: &mut Vec<String>) {
+    if ours.first != theirs.first {
+        found.push(format!("{side}: corelane {:?}, envoy {:?}", ours.first, theirs.first));
+    }
+    let (a, b) = (by_name(ours), by_name(theirs));
+    let mut names: Vec<_> = a.keys().chain(b.keys()).collect();
+    names.sort_unstable();
+    names.dedup();
+    for name in names {
+        if a.get(name) != b.get(name) {
+            let show =
+                |values: Option<&Vec<String>>| values.map_or("none".into(), |values| format!("{values:?}"));
+            found.push(format!("{side} {name}: corelane {}, envoy {}", show(a.get(name)), show(b.get(name))));
+        }
+    }
+    if ours.body != theirs.body {
+        let text = |body: &[u8]| String::from_utf8_lossy(&body[..body.len().min(80)]).into_owned();
+        let (a, b) = (text(&ours.body), text(&theirs.body));
+        let (la, lb) = (ours.body.len(), theirs.body.len());
+        found.push(format!("{side} body: corelane {la} bytes {a:?}, envoy {lb} bytes {b:?}"));
+    }
+}
+
+/// Values by name, with what is different each time put out of sight.
+fn by_name(message: &Message) -> BTreeMap<&str, Vec<String>> {
+    let mut fields: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (name, value) in &message.fields {
+        let value = match name.as_str() {
+            "date" if value != "Thu, 01 Jan 1970 00:00:00 GMT" => "a date".into(),
+            "x-request-id" if is_uuid(value) && !value.starts_with("3d3a5f3e") => "a UUID".into(),
+            "x-envoy-upstream-service-time" if value.bytes().all(|b| b.is_ascii_digit()) => "a time".into(),
+            _ => value.clone(),
+        };
+        fields.entry(name).or_default().push(value);
+    }
+    // Several lines are one list (RFC 9110 5.3), which Envoy writes as one line and Corelane leaves as it came.
+    if let Some(values) = fields.get_mut("x-forwarded-for") {
+        *values = vec![values.join(",")];
+    }
+    fields
+}
+
+fn is_uuid(text: &str) -> bool {
+    text.len() == 36 && text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(first: &str, fields: &[(&str, &str)]) -> Seen {
+        let fields = fields.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let message = Message { first: first.into(), fields, body: Vec::new() };
+        Seen { got: Got::Answer(message), received: Vec::new() }
+    }
+
+    #[test]
+    fn what_differs_is_named_and_what_must_differ_is_not() {
+        let a = answer("HTTP/1.1 200 OK", &[("date", "now"), ("x", "1"), ("y", "1")]);
+        let b = answer("HTTP/1.1 200 OK", &[("date", "then"), ("x", "1"), ("x", "2")]);
+        let found = differences(&a, &b);
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].starts_with("client x: ") && found[1].starts_with("client y: "), "{found:?}");
+        assert_eq!(differences(&a, &a), Vec::<String>::new());
+        let closed = Seen { got: Got::Closed, received: Vec::new() };
+        assert_eq!(differences(&a, &closed).len(), 1);
+    }
+}

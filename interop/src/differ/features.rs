@@ -1,0 +1,311 @@
+//! What a generated configuration may hold beside plain routes. Each feature is tried on Corelane first: one that it refuses
+//! is not generated, and the run says so.
+
+use super::random::Rng;
+use serde_json::{Value, json};
+
+/// Where a feature is put.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Match,
+    /// The `route` of a route, which forwards.
+    Action,
+    Route,
+    VirtualHost,
+    Table,
+    Manager,
+    /// In front of the router.
+    Filter,
+}
+
+/// Something that may stand in a configuration.
+pub(super) struct Feature {
+    pub(super) name: &'static str,
+    pub(super) place: Place,
+    /// What is laid over the message at that place.
+    pub(super) make: fn(&mut Rng) -> Value,
+}
+
+/// Values that matchers look for and requests have.
+pub(super) const VALUES: [&str; 5] = ["one", "two", "Two", "onetwo", "42"];
+
+/// Fields that matchers look for and requests have.
+pub(super) const FIELDS: [&str; 3] = ["x-a", "x-b", "x-c"];
+
+fn string_match(rng: &mut Rng) -> Value {
+    let value = *rng.pick(&VALUES);
+    let kind = *rng.pick(&["exact", "prefix", "suffix", "contains"]);
+    let mut matcher = json!({ kind: value });
+    if rng.chance(30) {
+        matcher["ignore_case"] = true.into();
+    }
+    if rng.chance(20) {
+        matcher = json!({"safe_regex": {"regex": format!("{value}.*")}});
+    }
+    matcher
+}
+
+fn add(rng: &mut Rng, list: &str) -> Value {
+    let action = *rng.pick(&[
+        "APPEND_IF_EXISTS_OR_ADD",
+        "ADD_IF_ABSENT",
+        "OVERWRITE_IF_EXISTS_OR_ADD",
+        "OVERWRITE_IF_EXISTS",
+    ]);
+    let name = *rng.pick(&["x-a", "x-added", "x-powered-by", "user-agent", "cache-control"]);
+    let value = *rng.pick(&["v", "%REQ(x-a)%", "%PROTOCOL%", "a%%b", "%REQ(:path)%", "%REQ(x-none?x-b)%"]);
+    json!({ list: [{"header": {"key": name, "value": value}, "append_action": action}] })
+}
+
+fn remove(rng: &mut Rng, list: &str) -> Value {
+    json!({ list: [*rng.pick(&["x-a", "x-b", "x-powered-by", "user-agent", "set-cookie"])] })
+}
+
+/// All features.
+pub(super) const FEATURES: &[Feature] = &[
+    Feature { name: "match.case_sensitive", place: Place::Match, make: |_| json!({"case_sensitive": false}) },
+    Feature {
+        name: "match.path_separated_prefix",
+        place: Place::Match,
+        make: |rng| json!({"path_separated_prefix": *rng.pick(&["/a", "/b/c"])}),
+    },
+    Feature {
+        name: "match.safe_regex",
+        place: Place::Match,
+        make: |rng| json!({"safe_regex": {"regex": *rng.pick(&["/[ab]", "/a/.*", "/(b|c)+", ".*z"])}}),
+    },
+    Feature {
+        name: "match.headers",
+        place: Place::Match,
+        make: |rng| json!({"headers": [{"name": *rng.pick(&FIELDS), "string_match": string_match(rng)}]}),
+    },
+    Feature {
+        name: "match.headers.present",
+        place: Place::Match,
+        make: |rng| json!({"headers": [{"name": *rng.pick(&FIELDS), "present_match": rng.chance(50)}]}),
+    },
+    Feature {
+        name: "match.headers.invert",
+        place: Place::Match,
+        make: |rng| json!({"headers": [{"name": *rng.pick(&FIELDS), "string_match": string_match(rng), "invert_match": true}]}),
+    },
+    Feature {
+        name: "match.headers.range",
+        place: Place::Match,
+        make: |rng| json!({"headers": [{"name": *rng.pick(&FIELDS), "range_match": {"start": 40, "end": 43}}]}),
+    },
+    Feature {
+        name: "match.headers.missing_as_empty",
+        place: Place::Match,
+        make: |rng| {
+            json!({"headers": [{"name": *rng.pick(&FIELDS), "string_match": {"exact": "one"}, "invert_match": true,
+                "treat_missing_header_as_empty": rng.chance(50)}]})
+        },
+    },
+    Feature {
+        name: "match.query_parameters",
+        place: Place::Match,
+        make: |rng| json!({"query_parameters": [{"name": "q", "string_match": string_match(rng)}]}),
+    },
+    Feature {
+        name: "match.query_parameters.present",
+        place: Place::Match,
+        make: |rng| json!({"query_parameters": [{"name": "q", "present_match": rng.chance(50)}]}),
+    },
+    Feature {
+        name: "route.prefix_rewrite",
+        place: Place::Action,
+        make: |rng| json!({"prefix_rewrite": *rng.pick(&["/", "/new", "/new/"])}),
+    },
+    Feature {
+        name: "route.regex_rewrite",
+        place: Place::Action,
+        make: |_| json!({"regex_rewrite": {"pattern": {"regex": "^/([a-z]+)"}, "substitution": "/re-\\1"}}),
+    },
+    Feature {
+        name: "route.host_rewrite_literal",
+        place: Place::Action,
+        make: |_| json!({"host_rewrite_literal": "rewritten.example"}),
+    },
+    Feature {
+        name: "route.host_rewrite_header",
+        place: Place::Action,
+        make: |rng| json!({"host_rewrite_header": *rng.pick(&FIELDS)}),
+    },
+    Feature {
+        name: "route.append_x_forwarded_host",
+        place: Place::Action,
+        make: |_| json!({"append_x_forwarded_host": true, "host_rewrite_literal": "rewritten.example"}),
+    },
+    Feature { name: "route.timeout", place: Place::Action, make: |_| json!({"timeout": "7.5s"}) },
+    Feature {
+        name: "route.cluster_header",
+        place: Place::Action,
+        make: |_| json!({"cluster_header": "x-cluster"}),
+    },
+    Feature {
+        name: "route.cluster_not_found",
+        place: Place::Action,
+        make: |_| json!({"cluster_header": "x-none", "cluster_not_found_response_code": "NOT_FOUND"}),
+    },
+    Feature {
+        name: "redirect",
+        place: Place::Route,
+        make: |rng| {
+            let mut redirect = json!({"response_code": *rng.pick(&["MOVED_PERMANENTLY", "FOUND", "SEE_OTHER",
+                "TEMPORARY_REDIRECT", "PERMANENT_REDIRECT"])});
+            for (name, value) in [
+                ("https_redirect", json!(true)),
+                ("host_redirect", json!("other.example")),
+                ("port_redirect", json!(8443)),
+                ("strip_query", json!(true)),
+            ] {
+                if rng.chance(35) {
+                    redirect[name] = value;
+                }
+            }
+            match rng.below(3) {
+                0 => redirect["path_redirect"] = "/to?x=1".into(),
+                1 => redirect["prefix_rewrite"] = "/pre".into(),
+                _ => {}
+            }
+            json!({ "redirect": redirect })
+        },
+    },
+    Feature {
+        name: "request_headers_to_add",
+        place: Place::Route,
+        make: |rng| add(rng, "request_headers_to_add"),
+    },
+    Feature {
+        name: "response_headers_to_add",
+        place: Place::Route,
+        make: |rng| add(rng, "response_headers_to_add"),
+    },
+    Feature {
+        name: "request_headers_to_remove",
+        place: Place::Route,
+        make: |rng| remove(rng, "request_headers_to_remove"),
+    },
+    Feature {
+        name: "response_headers_to_remove",
+        place: Place::Route,
+        make: |rng| remove(rng, "response_headers_to_remove"),
+    },
+    Feature {
+        name: "virtual_host.request_headers_to_add",
+        place: Place::VirtualHost,
+        make: |rng| add(rng, "request_headers_to_add"),
+    },
+    Feature {
+        name: "virtual_host.response_headers_to_remove",
+        place: Place::VirtualHost,
+        make: |rng| remove(rng, "response_headers_to_remove"),
+    },
+    Feature {
+        name: "virtual_host.include_request_attempt_count",
+        place: Place::VirtualHost,
+        make: |_| json!({"include_request_attempt_count": true}),
+    },
+    Feature {
+        name: "virtual_host.require_tls",
+        place: Place::VirtualHost,
+        make: |_| json!({"require_tls": "EXTERNAL_ONLY"}),
+    },
+    Feature {
+        name: "table.response_headers_to_add",
+        place: Place::Table,
+        make: |rng| add(rng, "response_headers_to_add"),
+    },
+    Feature {
+        name: "table.ignore_port_in_host_matching",
+        place: Place::Table,
+        make: |_| json!({"ignore_port_in_host_matching": true}),
+    },
+    Feature { name: "normalize_path", place: Place::Manager, make: |_| json!({"normalize_path": true}) },
+    Feature { name: "merge_slashes", place: Place::Manager, make: |_| json!({"merge_slashes": true}) },
+    Feature {
+        name: "path_with_escaped_slashes_action",
+        place: Place::Manager,
+        make: |rng| {
+            json!({"path_with_escaped_slashes_action":
+                *rng.pick(&["REJECT_REQUEST", "UNESCAPE_AND_FORWARD", "UNESCAPE_AND_REDIRECT"])})
+        },
+    },
+    Feature {
+        name: "strip_any_host_port",
+        place: Place::Manager,
+        make: |_| json!({"strip_any_host_port": true}),
+    },
+    Feature {
+        name: "strip_matching_host_port",
+        place: Place::Manager,
+        make: |_| json!({"strip_matching_host_port": true}),
+    },
+    Feature {
+        name: "use_remote_address",
+        place: Place::Manager,
+        make: |_| json!({"use_remote_address": true}),
+    },
+    Feature {
+        name: "xff_num_trusted_hops",
+        place: Place::Manager,
+        make: |rng| json!({"use_remote_address": true, "xff_num_trusted_hops": 1 + rng.below(2)}),
+    },
+    Feature {
+        name: "skip_xff_append",
+        place: Place::Manager,
+        make: |_| json!({"use_remote_address": true, "skip_xff_append": true}),
+    },
+    Feature {
+        name: "preserve_external_request_id",
+        place: Place::Manager,
+        make: |_| json!({"use_remote_address": true, "preserve_external_request_id": true}),
+    },
+    Feature {
+        name: "always_set_request_id_in_response",
+        place: Place::Manager,
+        make: |_| json!({"always_set_request_id_in_response": true}),
+    },
+    Feature {
+        name: "server_header_transformation",
+        place: Place::Manager,
+        make: |rng| json!({"server_header_transformation": *rng.pick(&["APPEND_IF_ABSENT", "PASS_THROUGH"])}),
+    },
+    Feature { name: "via", place: Place::Manager, make: |_| json!({"via": "1.1 proxy"}) },
+    Feature {
+        name: "accept_http_10",
+        place: Place::Manager,
+        make: |_| json!({"http_protocol_options": {"accept_http_10": true, "default_host_for_http_10": "old.example"}}),
+    },
+    Feature {
+        name: "header_mutation",
+        place: Place::Filter,
+        make: |rng| {
+            let name = *rng.pick(&["x-a", "x-mutated"]);
+            json!({"name": "header_mutation", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
+            "mutations": {
+                "request_mutations": [{"append": {"header": {"key": name, "value": "%REQ(x-b)%m"}}}],
+                "response_mutations": [{"remove": "x-powered-by"}],
+            }}})
+        },
+    },
+    Feature {
+        name: "buffer",
+        place: Place::Filter,
+        make: |_| {
+            json!({"name": "buffer", "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer",
+                "max_request_bytes": 200}})
+        },
+    },
+    Feature {
+        name: "cors",
+        place: Place::Filter,
+        make: |_| {
+            json!({"name": "cors", "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.cors.v3.Cors"}})
+        },
+    },
+];
