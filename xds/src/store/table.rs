@@ -18,6 +18,14 @@ use super::{Kind, Source, Status, intern::Body};
 pub(crate) struct Id(u32);
 
 impl Id {
+    fn page(self) -> usize {
+        self.0 as usize / PAGE
+    }
+
+    fn place(self) -> usize {
+        self.0 as usize % PAGE
+    }
+
     #[cfg(test)]
     pub(crate) fn of(at: u32) -> Self {
         Self(at)
@@ -154,17 +162,21 @@ impl<T> Entry<T> {
     }
 }
 
+/// Entries of a page. A list that doubles would take twice the memory of a large mesh, and move it.
+const PAGE: usize = 256;
+
 /// Entries by number, with an index by name.
 pub(crate) struct Table<T> {
     hasher: FixedState,
-    slots: Vec<Option<Entry<T>>>,
+    /// In pages, all full but the last.
+    pages: Vec<Vec<Option<Entry<T>>>>,
     free: Vec<Id>,
     index: HashTable<Id>,
 }
 
 impl<T> Table<T> {
     pub(crate) fn new(hasher: FixedState) -> Self {
-        Self { hasher, slots: Vec::new(), free: Vec::new(), index: HashTable::new() }
+        Self { hasher, pages: Vec::new(), free: Vec::new(), index: HashTable::new() }
     }
 
     fn hash(&self, kind: Kind, source: Source, name: &str) -> u64 {
@@ -189,22 +201,31 @@ impl<T> Table<T> {
         let entry = Some(Entry::new(Key { kind, source, name: name.clone() }));
         let id = match self.free.pop() {
             Some(id) => {
-                self.slots[id.0 as usize] = entry;
+                self.pages[id.page()][id.place()] = entry;
                 id
             }
-            None => {
-                // A store of four billion names has run out of memory long before.
-                let id = Id(u32::try_from(self.slots.len()).expect("fewer than 2^32 resources"));
-                self.slots.push(entry);
-                id
-            }
+            None => self.push(entry),
         };
-        let (slots, hasher) = (&self.slots, &self.hasher);
+        let (pages, hasher) = (&self.pages, &self.hasher);
         let rehash = |id: &Id| {
-            let key = &slots[id.0 as usize].as_ref().expect("the index lists live entries only").key;
+            let slot = &pages[id.page()][id.place()];
+            let key = &slot.as_ref().expect("the index lists live entries only").key;
             hasher.hash_one((key.kind, key.source, &*key.name))
         };
         self.index.insert_unique(hash, id, rehash);
+        id
+    }
+
+    /// A number that was never given out.
+    fn push(&mut self, entry: Option<Entry<T>>) -> Id {
+        if self.pages.last().is_none_or(|page| page.len() == PAGE) {
+            self.pages.push(Vec::with_capacity(PAGE));
+        }
+        let full = self.pages.len() - 1;
+        let page = &mut self.pages[full];
+        // A store of four billion names has run out of memory long before.
+        let id = Id(u32::try_from(full * PAGE + page.len()).expect("fewer than 2^32 resources"));
+        page.push(entry);
         id
     }
 
@@ -216,18 +237,18 @@ impl<T> Table<T> {
             found.remove();
         }
         self.free.push(id);
-        self.slots[id.0 as usize].take().expect("an id is used only while its entry is in the table")
+        self.pages[id.page()][id.place()].take().expect("an id is used only while its entry is in the table")
     }
 
     /// The entry with this number, if there is one now.
     pub(crate) fn lookup(&mut self, id: Id) -> Option<&mut Entry<T>> {
-        self.slots.get_mut(id.0 as usize)?.as_mut()
+        self.pages.get_mut(id.page())?.get_mut(id.place())?.as_mut()
     }
 
     /// All entries.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Id, &Entry<T>)> {
         // Numbers were given out as u32.
-        let live = self.slots.iter().enumerate();
+        let live = self.pages.iter().flatten().enumerate();
         live.filter_map(|(at, slot)| slot.as_ref().map(|entry| (Id(at as u32), entry)))
     }
 }
@@ -236,13 +257,17 @@ impl<T> Index<Id> for Table<T> {
     type Output = Entry<T>;
 
     fn index(&self, id: Id) -> &Entry<T> {
-        self.slots[id.0 as usize].as_ref().expect("an id is used only while its entry is in the table")
+        self.pages[id.page()][id.place()]
+            .as_ref()
+            .expect("an id is used only while its entry is in the table")
     }
 }
 
 impl<T> IndexMut<Id> for Table<T> {
     fn index_mut(&mut self, id: Id) -> &mut Entry<T> {
-        self.slots[id.0 as usize].as_mut().expect("an id is used only while its entry is in the table")
+        self.pages[id.page()][id.place()]
+            .as_mut()
+            .expect("an id is used only while its entry is in the table")
     }
 }
 
@@ -280,6 +305,22 @@ mod tests {
             assert_eq!(table.find(Kind::Cluster, Source::ADS, name).is_some(), n % 2 == 1);
         }
         table.find_or_insert(Kind::Cluster, Source::ADS, &names[0]);
-        assert_eq!((table.iter().count(), table.slots.len()), (51, 100));
+        assert_eq!((table.iter().count(), table.pages.iter().flatten().count()), (51, 100));
+    }
+
+    #[test]
+    fn entries_lie_in_pages() {
+        let mut table = Table::<()>::new(FixedState::with_seed(3));
+        let names: Vec<Arc<str>> = (0..1000).map(|n| Arc::from(format!("n{n}"))).collect();
+        let ids: Vec<Id> =
+            names.iter().map(|name| table.find_or_insert(Kind::Cluster, Source::ADS, name)).collect();
+        for (name, id) in names.iter().zip(&ids) {
+            assert_eq!(
+                (table.find(Kind::Cluster, Source::ADS, name), &table[*id].key.name),
+                (Some(*id), name)
+            );
+        }
+        assert!(table.pages.iter().all(|page| page.capacity() == PAGE));
+        assert_eq!(table.iter().map(|(id, _)| id).collect::<Vec<_>>(), ids);
     }
 }
