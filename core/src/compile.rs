@@ -61,6 +61,17 @@ impl Compiler {
         Ok(edit.finish())
     }
 
+    /// Whether a configuration is one of an HTTP filter that is known here.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it; paths begin at the configuration.
+    pub fn check_filter(&self, config: &crate::config::ConfigValue) -> Result<(), Problems> {
+        match self.registry.parse(config, crate::filter::Scope::Listener, &self.stats) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Problems(vec![error])),
+        }
+    }
+
     /// Whether a cluster could be set.
     ///
     /// # Errors

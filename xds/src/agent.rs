@@ -6,6 +6,7 @@
 
 mod door;
 mod files;
+mod fixed;
 mod link;
 mod numbers;
 mod progress;

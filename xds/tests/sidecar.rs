@@ -292,6 +292,35 @@ fn access_logs_are_written_and_follow_a_rotation() {
 }
 
 /// A request whose body never ends keeps the drain waiting; the second signal does not wait.
+/// A control plane that cannot be reached is said so, `/ready` waits, and neither is in the way of a drain.
+#[test]
+fn without_its_control_plane_it_is_not_ready_and_drains_all_the_same() {
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let text = format!(
+        "
+node: {{id: one, cluster: mesh}}
+admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: 0}}}}}}
+dynamic_resources:
+  ads_config: {{api_type: DELTA_GRPC, transport_api_version: V3, grpc_services: [{{envoy_grpc: {{cluster_name: plane}}}}]}}
+  cds_config: {{resource_api_version: V3, ads: {{}}}}
+static_resources:
+  clusters:
+  - name: plane
+    http2_protocol_options: {{}}
+    load_assignment: {{cluster_name: plane, endpoints: [{{lb_endpoints: [
+      {{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {}}}}}}}}}]}}]}}
+",
+        nobody.port()
+    );
+    let mut sidecar = Sidecar::start(&text);
+    sidecar.wait_for_log(&format!("cluster \"plane\": {nobody}: Connection refused"));
+    sidecar.wait_for_log("next attempt in");
+    let (status, body) = Client::connect(sidecar.at("the admin listens on")).request("GET /ready", "");
+    assert_eq!((status, body.as_str()), (503, "PRE_INITIALIZING\n"));
+    sidecar.signal("TERM");
+    assert_eq!(sidecar.exit(), Some(0));
+}
+
 #[test]
 fn sigterm_drains_and_a_second_one_does_not_wait() {
     let mut sidecar = Sidecar::start(&example());

@@ -125,9 +125,9 @@ impl Current {
     fn new(terminal: &Terminal, lane: &Rc<Lane>, old: Option<&Current>) -> Current {
         match (terminal, old) {
             (Terminal::Http(spec), Some(Current::Http(old))) => {
-                Current::Http(Rc::new(HttpChain::new(spec.clone(), lane, Some(old))))
+                Current::Http(HttpChain::new(spec.clone(), lane, Some(old)))
             }
-            (Terminal::Http(spec), _) => Current::Http(Rc::new(HttpChain::new(spec.clone(), lane, None))),
+            (Terminal::Http(spec), _) => Current::Http(HttpChain::new(spec.clone(), lane, None)),
             (Terminal::Tcp(spec), _) => Current::Tcp(Rc::new(TcpChain::new(spec.clone(), lane))),
         }
     }
@@ -142,8 +142,8 @@ pub(crate) struct HttpChain {
     filters: Box<[Made]>,
     /// Those that run where a route does not say otherwise.
     enabled: Rc<[Entry]>,
-    /// Where the table is a resource of its own.
-    slot: Option<Rc<TableSlot>>,
+    /// Where the table is a resource of its own: kept, so that it is told of a newer one.
+    _slot: Option<Rc<TableSlot>>,
     routes: RefCell<Routes>,
 }
 
@@ -162,7 +162,7 @@ impl Routes {
 }
 
 impl HttpChain {
-    fn new(spec: Arc<compile::HttpChain>, lane: &Rc<Lane>, old: Option<&HttpChain>) -> HttpChain {
+    fn new(spec: Arc<compile::HttpChain>, lane: &Rc<Lane>, old: Option<&HttpChain>) -> Rc<HttpChain> {
         let filters: Box<[Made]> = spec
             .filters
             .iter()
@@ -183,8 +183,13 @@ impl HttpChain {
         let stats = spec.stats.cells(lane.index());
         let log = spec.log.as_ref().map(|log| LaneLog::new(log, lane));
         let routes = RefCell::new(routes);
-        let mut chain = HttpChain { spec, stats, log, filters, enabled: Rc::new([]), slot, routes };
+        let mut chain =
+            HttpChain { spec, stats, log, filters, enabled: Rc::new([]), _slot: slot.clone(), routes };
         chain.enabled = chain.entries(|_| None);
+        let chain = Rc::new(chain);
+        if let Some(slot) = slot {
+            slot.tell(&chain);
+        }
         chain
     }
 
@@ -206,23 +211,15 @@ impl HttpChain {
         conn: &crate::conn::ConnMeta,
         lane: &Lane,
     ) -> Option<Rc<Route>> {
-        if let Some(slot) = &self.slot {
-            self.renew(slot);
-        }
         let routes = self.routes.borrow();
         let at = routes.table.resolve(&RouteInput { head, conn, random: 0 })?;
         let route = || Rc::new(self.route(routes.table.routes()[at].clone(), lane));
         Some(routes.made[at].get_or_init(route).clone())
     }
 
-    /// Takes the table that its slot has now, if that is another one.
-    #[inline]
-    fn renew(&self, slot: &TableSlot) {
-        if !slot.is(&self.routes.borrow().table) {
-            let newer = Routes::new(slot.table());
-            // Whoever holds routes of the old one holds those, not the table.
-            drop(self.routes.replace(newer));
-        }
+    /// Takes a newer table. Whoever holds routes of the old one holds those, not the table.
+    pub(super) fn renew(&self, table: &Arc<RouteTable>) {
+        drop(self.routes.replace(Routes::new(table.clone())));
     }
 
     fn route(&self, spec: Arc<RouteSpec>, lane: &Lane) -> Route {

@@ -1,32 +1,49 @@
 //! A lane's mirror of the route tables that are resources of their own: a slot for each name that is published or that a
-//! chain mentions. A chain finds its slot once; a request compares one pointer to see whether the table is a newer one.
+//! chain mentions. A chain finds its slot once, and is told of a newer table when that is applied: so no lane holds an old
+//! table when the publish is over, and none has to free one.
 
+use super::HttpChain;
 use crate::route::RouteTable;
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
-    rc::Rc,
+    rc::{Rc, Weak},
     sync::Arc,
 };
 
 /// A table's place on a lane. An empty one serves nothing, which is 404 for every request.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct TableSlot {
-    table: RefCell<Option<Arc<RouteTable>>>,
+    table: RefCell<Arc<RouteTable>>,
+    chains: RefCell<Vec<Weak<HttpChain>>>,
 }
 
 impl TableSlot {
-    /// Whether `table` is what is here now.
-    #[inline]
-    pub(crate) fn is(&self, table: &Arc<RouteTable>) -> bool {
-        self.table.borrow().as_ref().is_some_and(|here| Arc::ptr_eq(here, table))
-    }
-
     /// The table, or an empty one.
     pub(crate) fn table(&self) -> Arc<RouteTable> {
-        let mut table = self.table.borrow_mut();
-        // Kept, so that it is one and the same until there is another.
-        table.get_or_insert_with(Arc::default).clone()
+        self.table.borrow().clone()
+    }
+
+    /// Tells a chain of newer tables while it lives.
+    pub(crate) fn tell(&self, chain: &Rc<HttpChain>) {
+        let mut chains = self.chains.borrow_mut();
+        // Chains come and go with their listeners: a few at a time.
+        chains.retain(|known| known.strong_count() > 0);
+        chains.push(Rc::downgrade(chain));
+    }
+
+    fn set(&self, table: Arc<RouteTable>) {
+        let chains: Vec<_> = self.chains.borrow().iter().filter_map(Weak::upgrade).collect();
+        for chain in chains {
+            chain.renew(&table);
+        }
+        drop(self.table.replace(table));
+    }
+}
+
+impl std::fmt::Debug for TableSlot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TableSlot({} chains)", self.chains.borrow().len())
     }
 }
 
@@ -56,13 +73,13 @@ impl Tables {
     /// Fills or empties a slot.
     pub(crate) fn set(&self, name: &Arc<str>, table: Option<Arc<RouteTable>>) {
         self.sweep();
-        let mut slots = self.slots.borrow_mut();
-        let entry = slots.entry(name.clone()).or_default();
-        entry.published = table.is_some();
-        let old = entry.slot.table.replace(table);
-        drop(slots);
-        // It may hold the last of much; nothing is borrowed while it goes.
-        drop(old);
+        let slot = {
+            let mut slots = self.slots.borrow_mut();
+            let entry = slots.entry(name.clone()).or_default();
+            entry.published = table.is_some();
+            entry.slot.clone()
+        };
+        slot.set(table.unwrap_or_default());
     }
 
     /// Drops the slots that are empty and that no chain holds, once there are twice as many as there were: each costs one
@@ -85,13 +102,13 @@ mod tests {
     fn a_slot_has_what_was_published_last() {
         let tables = Tables::default();
         let slot = tables.slot("a");
-        let nothing = slot.table();
-        assert!(slot.is(&nothing), "an empty table is one table");
+        assert!(slot.table().routes().is_empty());
         let first = Arc::<RouteTable>::default();
         tables.set(&"a".into(), Some(first.clone()));
-        assert!(slot.is(&first) && !slot.is(&nothing));
+        assert!(Arc::ptr_eq(&slot.table(), &first));
         tables.set(&"a".into(), None);
-        assert!(!slot.is(&first) && slot.table().routes().is_empty());
+        assert!(!Arc::ptr_eq(&slot.table(), &first) && slot.table().routes().is_empty());
+        assert_eq!(Arc::strong_count(&first), 1, "nothing of it is left here");
     }
 
     #[test]

@@ -376,12 +376,16 @@ async fn a_route_table_of_its_own_changes_without_its_listener(lab: Lab) {
     assert_eq!(client.ask(&get("/")).await.status(), 404, "there is no such table yet");
     let listener = |lab: &Lab| lab.handle.snapshot().listeners().next().cloned();
     let before = listener(&lab);
+    let mut older = std::sync::Weak::new();
     for (cluster, asked) in [("up", &one), ("two", &two)] {
         let compiler = lab.handle.compiler();
         let table = Arc::new(compiler.routes(&to_cluster(cluster)).unwrap());
         let mut edit = compiler.edit(&lab.handle.snapshot());
+        let newer = Arc::downgrade(&table);
         edit.set_routes("named", table);
         lab.handle.publish(edit.finish()).await.unwrap();
+        assert!(older.upgrade().is_none(), "nobody holds the old table, without a request");
+        older = newer;
         let seen = asked.accepted.get();
         assert_eq!(client.ask(&get("/")).await.status(), 200);
         assert_eq!(asked.accepted.get(), seen + 1, "{cluster}");

@@ -121,6 +121,13 @@ impl Publisher {
         }
     }
 
+    /// The types that listeners allow for the filters whose configuration comes from a source, by name.
+    pub(super) fn filter_types(&self, from: Source) -> BTreeMap<Arc<str>, Vec<String>> {
+        let slots = self.listeners.values().flat_map(|listener| &listener.extensions);
+        let of_it = slots.filter(|slot| slot.source == from);
+        of_it.map(|slot| (slot.name.clone(), slot.types.clone())).collect()
+    }
+
     /// Whether the bootstrap holds a resource of this name.
     pub(super) fn is_fixed(&self, kind: Kind, name: &str) -> bool {
         self.fixed.contains(&(kind, name.into()))

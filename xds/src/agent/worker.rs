@@ -9,7 +9,6 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use corelane::config::Config;
 use corelane_io::release_freed_memory;
 use tokio::sync::mpsc;
 
@@ -29,7 +28,7 @@ use crate::{
     session::{Options, Receipt, Session, read_file},
     source::Origin,
     store::{Kind, Now, Refusal, Source, Store, Update, Verdict},
-    translate::{Context, Translated, Values},
+    translate::{Context, Values},
     transport::Event,
 };
 
@@ -42,7 +41,7 @@ const BIND_AGAIN: Duration = Duration::from_secs(5);
 /// The agent's own thread and all it works with.
 pub(super) struct Worker {
     pub(super) state: State,
-    publisher: Publisher,
+    pub(super) publisher: Publisher,
     planes: Planes,
     pub(super) files: Files,
     counts: Counts,
@@ -59,6 +58,8 @@ pub(super) struct Worker {
     streams: mpsc::Sender<Input>,
     /// Files that were named and not read yet.
     unread: Vec<Source>,
+    /// What was said about refused resources: a control plane that sends the same again is not news.
+    told: BTreeMap<(Source, Kind), BTreeMap<String, String>>,
     /// Whether an update was settled that the observers have not been told of.
     settled: bool,
     /// When to try again to bind listeners.
@@ -94,48 +95,22 @@ impl Worker {
             began: Instant::now(),
             streams,
             unread: Vec::new(),
+            told: BTreeMap::new(),
             settled: false,
             bind_at: None,
         };
         worker.begin(&config);
         let mut seed = seed;
         while let Some(update) = seed.as_mut().and_then(|seed| seed.next(&worker.state.sources)) {
-            report(&worker.apply(update));
+            let (source, kind) = (update.source, update.kind);
+            let verdict = worker.apply(update);
+            worker.report(source, kind, &verdict);
         }
         worker
     }
 
-    fn now(&self) -> Now {
+    pub(super) fn now(&self) -> Now {
         Now { monotonic: self.began.elapsed(), wall: SystemTime::now() }
-    }
-
-    /// Tells the store what the bootstrap holds and what it wants.
-    fn begin(&mut self, config: &Config) {
-        let now = self.now();
-        let State { store, dynamic, .. } = &mut self.state;
-        if let Some(clusters) = dynamic.clusters {
-            let control = dynamic.control.keys();
-            for name in config.clusters.iter().map(|cluster| &cluster.name).chain(control) {
-                store.pin(Kind::Cluster, clusters.source, &Arc::from(name.as_str()));
-            }
-        }
-        if let Some(listeners) = dynamic.listeners {
-            for listener in &config.listeners {
-                store.pin(Kind::Listener, listeners.source, &Arc::from(listener.name.as_str()));
-            }
-        }
-        for reference in &dynamic.references {
-            // Clusters of static routes are there, or come by CDS.
-            if reference.kind != Kind::Cluster {
-                store.subscribe(reference.kind, reference.source, &reference.name, reference.timeout, now);
-            }
-        }
-        for (kind, all) in [(Kind::Cluster, dynamic.clusters), (Kind::Listener, dynamic.listeners)] {
-            if let Some(all) = all {
-                store.subscribe_all(kind, all.source, all.timeout, now);
-            }
-        }
-        self.publisher.set_static(config, dynamic, store);
     }
 
     /// Everything that can be done now.
@@ -304,7 +279,7 @@ impl Worker {
 
     /// Applies an update and publishes what it changed; the verdict on it.
     async fn apply_and_publish(&mut self, update: Update) -> Verdict {
-        let (kind, version) = (update.kind, update.version.clone());
+        let (source, kind, version) = (update.source, update.kind, update.version.clone());
         let (set, removed) = (update.resources.len(), update.removed.len());
         let mut verdict = self.apply(update);
         let unserved = self.publish().await;
@@ -312,13 +287,29 @@ impl Worker {
             let told = |Unserved { name, why }| Refusal { name: Some(name.to_string()), message: why };
             verdict.refused.extend(unserved.into_iter().map(told));
         }
-        report(&verdict);
+        self.report(source, kind, &verdict);
         let refused = verdict.refused.len();
         log::debug!("{kind}, version {version:?}: {set} resources, {removed} removed, {refused} refused");
         // Before the answer, so that one request carries all of it.
         self.want();
         self.settled = true;
         verdict
+    }
+
+    /// Tells the operator what of an update is not used, once for each reason.
+    fn report(&mut self, source: Source, kind: Kind, verdict: &Verdict) {
+        let named = |refusal: &Refusal| (refusal.name.clone().unwrap_or_default(), refusal.message.clone());
+        let refused: BTreeMap<String, String> = verdict.refused.iter().map(named).collect();
+        let before = self.told.remove(&(source, kind)).unwrap_or_default();
+        for (name, message) in refused.iter().filter(|(name, message)| before.get(*name) != Some(message)) {
+            log::error!("refused {kind} {name:?}: {message}");
+        }
+        for (name, message) in verdict.skipped.iter().map(named) {
+            log::debug!("skipped {kind} {name:?}: {message}");
+        }
+        if !refused.is_empty() {
+            self.told.insert((source, kind), refused);
+        }
     }
 
     /// Puts an update into the store.
@@ -341,12 +332,16 @@ impl Worker {
             from: update.source,
             has_ads: dynamic.ads.is_some(),
             clusters_from: dynamic.clusters.map(|clusters| clusters.source),
+            filter_types: match update.kind {
+                Kind::Extension => self.publisher.filter_types(update.source),
+                _ => BTreeMap::new(),
+            },
         };
         store.apply(update, now, |kind, name, bytes| context.translate(kind, name, bytes))
     }
 
     /// Publishes what the store says has changed. Gives the listeners that could not be bound.
-    async fn publish(&mut self) -> Vec<Unserved> {
+    pub(super) async fn publish(&mut self) -> Vec<Unserved> {
         let State { store, .. } = &mut self.state;
         for change in store.changes() {
             self.publisher.take(change, store);
@@ -371,48 +366,6 @@ impl Worker {
         unserved
     }
 
-    /// Puts another static configuration in the place of the one in force.
-    pub(super) async fn reload(&mut self, next: Translated) -> Result<(), Vec<Problem>> {
-        let mut problems = fixed_parts(&self.state, &next);
-        if let Err(found) = self.publisher.check(&next.config) {
-            problems.extend(found.0.iter().map(|problem| next.origins.problem(problem)));
-        }
-        let names = next.config.clusters.iter().map(|cluster| (Kind::Cluster, &cluster.name));
-        let names =
-            names.chain(next.config.listeners.iter().map(|listener| (Kind::Listener, &listener.name)));
-        for (kind, name) in names.filter(|(kind, name)| self.publisher.is_given(*kind, name)) {
-            problems.push(Problem::new(
-                "static_resources",
-                format!("{kind} {name:?} comes from the control plane already"),
-            ));
-        }
-        if !problems.is_empty() {
-            return Err(problems);
-        }
-        let now = self.now();
-        let State { store, dynamic, .. } = &mut self.state;
-        for reference in next.dynamic.references.iter().filter(|r| r.kind != Kind::Cluster) {
-            store.subscribe(reference.kind, reference.source, &reference.name, reference.timeout, now);
-        }
-        for old in dynamic.references.iter().filter(|r| r.kind != Kind::Cluster) {
-            let same = |new: &&crate::store::Reference| {
-                (new.kind, new.source, &new.name) == (old.kind, old.source, &old.name)
-            };
-            if next.dynamic.references.iter().find(same).is_none() {
-                store.unsubscribe(old.kind, old.source, &old.name);
-            }
-        }
-        self.publisher.set_static(&next.config, &next.dynamic, store);
-        *dynamic = next.dynamic;
-        self.state.table_users = fixed_table_users(&next.config);
-        let unserved = self.publish().await;
-        let told = unserved
-            .into_iter()
-            .map(|Unserved { name, why }| Problem::new(format!("listener {name:?}"), why));
-        let problems: Vec<_> = told.collect();
-        if problems.is_empty() { Ok(()) } else { Err(problems) }
-    }
-
     fn count(&mut self) {
         let now = self.began.elapsed();
         self.counts.read(&self.state, &self.planes, &self.files, self.publisher.published(), now);
@@ -433,30 +386,4 @@ fn known_clusters(store: &Store<crate::translate::Resource>, publisher: &Publish
         .resources()
         .filter(|view| view.kind == Kind::Cluster && (view.active.is_some() || view.warming.is_some()));
     held.map(|view| view.name.to_string()).chain(publisher.fixed_clusters()).collect()
-}
-
-/// What of the dynamic part another bootstrap would change: it holds for as long as the process lives.
-fn fixed_parts(state: &State, next: &Translated) -> Vec<Problem> {
-    let (old, new) = (&state.dynamic, &next.dynamic);
-    let parts = [
-        ("node", old.node == new.node),
-        ("dynamic_resources.ads_config", old.ads == new.ads),
-        ("dynamic_resources.cds_config", old.clusters == new.clusters),
-        ("dynamic_resources.lds_config", old.listeners == new.listeners),
-        ("static_resources.clusters (those that speak HTTP/2)", old.control == new.control),
-        // The numbers of sources are those of the first bootstrap.
-        ("config_source", old.sources == new.sources),
-    ];
-    let changed = parts.iter().filter(|(_, same)| !same);
-    changed.map(|(path, _)| Problem::new(path, "cannot be changed without a restart")).collect()
-}
-
-/// Tells the operator what of an update is not used.
-fn report(verdict: &Verdict) {
-    for Refusal { name, message } in &verdict.refused {
-        log::error!("refused {}: {message}", name.as_deref().unwrap_or("a resource"));
-    }
-    for Refusal { name, message } in &verdict.skipped {
-        log::debug!("skipped {}: {message}", name.as_deref().unwrap_or("a resource"));
-    }
 }

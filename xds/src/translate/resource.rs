@@ -103,6 +103,8 @@ pub struct Context<'a> {
     pub has_ads: bool,
     /// Where clusters come from.
     pub clusters_from: Option<Source>,
+    /// The types that listeners allow for the filters whose configuration comes from this source, by name.
+    pub filter_types: BTreeMap<Arc<str>, Vec<String>>,
 }
 
 impl Context<'_> {
@@ -182,13 +184,42 @@ impl Context<'_> {
             }
             Kind::Extension => {
                 let message = self.read::<TypedExtensionConfig>(bytes, name, |message| &message.name)?;
-                translator.extension(message, &root).map(|config| Resource::Extension(Arc::new(config)))
+                let config = translator.extension(message, &root);
+                let path = root.field("typed_config");
+                if let Some(config) = &config {
+                    self.filter(translator, name, config, &path);
+                }
+                config.map(|config| Resource::Extension(Arc::new(config)))
             }
             Kind::Secret => {
                 translator.refuse(&root, "secrets are not implemented: there is no TLS yet");
                 None
             }
         })
+    }
+
+    /// Checks the configuration of a filter: that those who name it allow its type, and that the filter takes it.
+    fn filter(&self, translator: &mut Translator<'_>, name: &str, config: &ConfigValue, path: &Path<'_>) {
+        if let Some(types) = self.filter_types.get(name)
+            && !types.iter().any(|known| known == config.type_name())
+        {
+            let what =
+                format!("is of type {:?}, where {} is expected", config.type_name(), types.join(" or "));
+            translator.refuse(path, what);
+            return;
+        }
+        if let Err(Problems(problems)) = self.compiler.check_filter(config) {
+            let at = path.to_string();
+            translator.extend(
+                problems
+                    .into_iter()
+                    .map(|problem| {
+                        let problem = problem.within(&at);
+                        Problem::new(problem.path, problem.what)
+                    })
+                    .collect(),
+            );
+        }
     }
 
     /// The message, once it has passed the rules of the API and is the one that was named.

@@ -236,6 +236,34 @@ fn filters_come_by_ecds_and_a_missing_one_answers_500() {
     plane.send(Kind::Extension, "2", &[("limit", limit(100))]);
     assert_eq!(plane.answer().error, None);
     assert_eq!(client.ask(), (200, "one".into()), "on the same connection");
+    // One that the filter does not take, and one of another filter.
+    let broken = extension(&format!(
+        "{{name: limit, typed_config: {{'@type': {LIMIT}, stat_prefix: s, token_bucket: {{max_tokens: 1, fill_interval: 0.001s}}}}}}"
+    ));
+    let other = extension(
+        "{name: limit, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}",
+    );
+    for (version, body, what) in [("3", broken, "fill_interval"), ("4", other, "is of type")] {
+        plane.send(Kind::Extension, version, &[("limit", body)]);
+        let error = plane.answer().error.expect("a NACK");
+        assert!(error.contains("extension limit: typed_config") && error.contains(what), "{error}");
+        assert_eq!(client.ask(), (200, "one".into()), "the last good one stays");
+    }
+}
+
+#[test]
+fn a_control_plane_may_be_a_name_and_a_second_one_stands_in_for_it() {
+    let (dead, mut plane, at) = (free(), Plane::start(), free());
+    let text = bootstrap(plane.addr, "DELTA_GRPC", &plane_cluster("dead", dead));
+    let named = text
+        .replace("address: 127.0.0.1", "address: localhost")
+        .replace("connect_timeout: 1s", "type: STRICT_DNS\n    connect_timeout: 1s")
+        .replace("grpc_services:", "grpc_services:\n    - envoy_grpc: {cluster_name: dead}");
+    let lab = Lab::start(&named);
+    configure(&mut plane, at, upstream("one"));
+    assert_eq!(Client::new(at).ask(), (200, "one".into()));
+    assert!(lab.stat("cluster.dead.upstream_cx_connect_fail") > 0, "the first was tried first");
+    lab.until_stat("cluster.plane.upstream_cx_total", 1);
 }
 
 #[test]
