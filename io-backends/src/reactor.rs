@@ -76,6 +76,8 @@ pub(crate) struct Pools {
     #[expect(clippy::vec_box, reason = "the kernel has pointers into a queue in flight, so it never moves")]
     ops: RefCell<Vec<Box<SendOp>>>,
     boxes: Rc<BoxPool>,
+    /// Where datagrams are received.
+    pub(crate) datagram: RefCell<Vec<u8>>,
 }
 
 impl Pools {
@@ -517,7 +519,13 @@ impl Reactor {
             timers: RefCell::new(Deadlines(Wheel::new(now))),
             socks: RefCell::default(),
             turn: TurnEnd::default(),
-            pools: Pools { home, vecs: RefCell::default(), ops: RefCell::default(), boxes: Rc::default() },
+            pools: Pools {
+                home,
+                vecs: RefCell::default(),
+                ops: RefCell::default(),
+                boxes: Rc::default(),
+                datagram: RefCell::default(),
+            },
             counters: Counters::default(),
             recv_limit: config.recv_limit,
             mailbox,

@@ -21,13 +21,11 @@ const DATAGRAM_MAX: usize = 65_507;
 /// A bound UDP socket.
 pub struct Udp {
     sock: Rc<Sock>,
-    /// Where a datagram is received before its size is known.
-    scratch: Vec<u8>,
 }
 
 impl Udp {
     pub(crate) fn new(sock: Rc<Sock>) -> Udp {
-        Udp { sock, scratch: Vec::new() }
+        Udp { sock }
     }
 
     /// The next datagram and its sender. Cancel-safe.
@@ -45,16 +43,17 @@ impl Udp {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        if self.scratch.is_empty() {
-            self.scratch = vec![0; DATAGRAM_MAX];
+        // Its size is known only once it has been received, so there is room for the largest, once for all sockets.
+        let mut room = core.pools.datagram.borrow_mut();
+        if room.is_empty() {
+            room.resize(DATAGRAM_MAX, 0);
         }
-        // SAFETY: the scratch buffer has this length and nobody reads it meanwhile.
-        let received =
-            unsafe { core.kernel.recv_from(self.sock.fd, self.scratch.as_mut_ptr(), self.scratch.len()) };
+        // SAFETY: the buffer has this length, and the borrow keeps everybody else away from it.
+        let received = unsafe { core.kernel.recv_from(self.sock.fd, room.as_mut_ptr(), room.len()) };
         match received {
             Ok((n, Peer::Tcp(from))) => {
                 core.spend_read();
-                Poll::Ready(Ok((Buf::copy_of(&self.scratch[..n]), from)))
+                Poll::Ready(Ok((Buf::copy_of(&room[..n]), from)))
             }
             Ok((_, Peer::Unix(_))) => Poll::Ready(Err(io::ErrorKind::AddrNotAvailable.into())),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {

@@ -4,7 +4,7 @@ use crate::{
     lab::{Driver, Lab},
     tools::{boxed, echo, join, join_all, local_v4, millis, pattern, poll_once, read_to_end, silent_port},
 };
-use corelane_io::{Bind, Chunk, Io, Listener, Peer, sim::Faults};
+use corelane_io::{Bind, Chunk, Io, Listener, Peer, SocketOption, sim::Faults};
 use std::{
     cell::Cell,
     io,
@@ -400,4 +400,33 @@ pub async fn a_wildcard_takes_both_families(lab: Lab) {
     let nobody = Peer::Tcp(SocketAddr::new(local_v4().ip(), port));
     let e = lab.io.connect(&nobody).await.expect_err("not for IPv4");
     assert_eq!(e.kind(), ErrorKind::ConnectionRefused);
+}
+
+/// Options of a socket reach its kernel, which refuses nonsense by name; a simulated kernel has none to set.
+pub async fn options_are_set_and_the_destination_is_told(lab: Lab) {
+    let real = lab.driver != Driver::Sim;
+    let mut bind = Bind::tcp(local_v4());
+    bind.options.extend(SocketOption::keepalive(Some(3), Some(30), Some(7)));
+    let mut listener = lab.io.listen(&bind).expect("listens");
+    let at = listener.local().expect("bound");
+    exchange(&lab.io, &mut listener, &at).await;
+    let (client, server) = join(lab.io.connect(&at), listener.accept()).await;
+    let (_client, (server, _)) = (client.expect("connects"), server.expect("accepts"));
+    assert_eq!(server.original_destination(), None, "nobody redirected it");
+    bind.options = vec![SocketOption::int(1, 9999, 1)];
+    match lab.io.listen(&bind) {
+        Ok(_) => assert!(!real, "there is no such option"),
+        Err(e) => assert!(e.to_string().contains("socket option 9999 of level 1"), "{e}"),
+    }
+    // A transparent socket takes connections to any address, so the one it was made to is where it was going.
+    bind.options = vec![SocketOption::transparent(false)];
+    match lab.io.listen(&bind) {
+        Ok(mut listener) => {
+            let at = listener.local().expect("bound");
+            let (client, server) = join(lab.io.connect(&at), listener.accept()).await;
+            let (_client, (server, _)) = (client.expect("connects"), server.expect("accepts"));
+            assert_eq!(server.original_destination(), real.then_some(at));
+        }
+        Err(e) => assert_eq!(e.kind(), ErrorKind::PermissionDenied, "only CAP_NET_ADMIN may: {e}"),
+    }
 }
