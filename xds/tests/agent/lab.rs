@@ -9,7 +9,7 @@ use std::{
         atomic::{AtomicU32, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use bytes::Bytes;
@@ -20,7 +20,8 @@ use corelane_proto::envoy::config::{
     listener::v3::Listener, route::v3::RouteConfiguration,
 };
 use corelane_xds::{
-    agent::{Agent, Phase, Progress, Setup},
+    agent::{Agent, Observer, Phase, Progress, Seed, Setup},
+    lkg::LastKnownGood,
     load::Source,
     message::{decode, schema::Schema, yaml},
     missing,
@@ -40,6 +41,18 @@ pub(crate) struct Lab {
 impl Lab {
     /// Starts both with a bootstrap.
     pub(crate) fn start(bootstrap: &str) -> Lab {
+        Self::with(bootstrap, None, None)
+    }
+
+    /// Starts both with what was kept, and keeps on.
+    pub(crate) fn keeping(bootstrap: &str, good: &LastKnownGood) -> Lab {
+        let (watch, keeper) = good.watch();
+        let lab = Self::with(bootstrap, good.recall(SystemTime::now()), Some(watch));
+        keeper.start(lab.agent.as_ref().unwrap().door().clone()).unwrap();
+        lab
+    }
+
+    fn with(bootstrap: &str, seed: Option<Box<dyn Seed>>, watch: Option<Box<dyn Observer>>) -> Lab {
         let first = source(bootstrap).load().unwrap_or_else(|problems| panic!("{problems:#?}"));
         let proxy = Proxy::builder().lanes(2).pin(false).backend(Backend::Epoll).filters(missing::register);
         let proxy = proxy.start().unwrap();
@@ -49,8 +62,8 @@ impl Lab {
             config: first.config,
             dynamic: first.dynamic,
             progress: progress.clone(),
-            seed: None,
-            observers: Vec::new(),
+            seed,
+            observers: watch.into_iter().collect(),
         };
         Lab { proxy, agent: Some(Agent::start(setup).unwrap()), progress }
     }

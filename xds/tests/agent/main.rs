@@ -1,5 +1,6 @@
 //! The agent between a scripted control plane and real traffic: what is served is found out by asking for it.
 
+mod kept;
 mod lab;
 mod plane;
 
