@@ -205,8 +205,8 @@ impl ListenerSlot {
     }
 
     /// Serves one connection in a task of its own, after a look at it where the listener takes one.
-    pub(crate) fn take(self: &Rc<Self>, lane: &Rc<Lane>, stream: Stream, peer: Peer) {
-        let listener = self.spec.borrow().config().address.clone();
+    fn take(self: &Rc<Self>, lane: &Rc<Lane>, Accepted { stream, peer, at }: Accepted) {
+        let listener = at;
         let (accepted, id) = (lane.io().now(), lane.next_connection());
         let meta = ConnMeta { peer, listener, accepted, id, learnt: None };
         match &*self.learner.borrow() {
@@ -335,13 +335,23 @@ impl Listeners {
     }
 }
 
+/// A connection that nobody serves yet.
+struct Accepted {
+    stream: Stream,
+    peer: Peer,
+    /// Of the socket that it came by.
+    at: Peer,
+}
+
 /// Accepts until the listener is stopped, then what the kernel had queued.
 async fn run(lane: Rc<Lane>, slot: Rc<ListenerSlot>, name: Arc<str>, mut socket: Listener) {
     let mut next = lane.index();
+    let at = socket.local().unwrap_or_else(|_| slot.spec.borrow().config().address.clone());
+    let accepted = |(stream, peer)| Accepted { stream, peer, at: at.clone() };
     loop {
         match slot.unless_stopped(socket.accept()).await {
             None => break,
-            Some(Ok((stream, peer))) => hand_over(&lane, &slot, &name, &mut next, stream, peer).await,
+            Some(Ok(new)) => hand_over(&lane, &slot, &name, &mut next, accepted(new)).await,
             Some(Err(_)) => {
                 slot.stats.inc(ListenerStat::AcceptError);
                 // Bounded, and woken by a stop: the loop looks at it next.
@@ -349,8 +359,8 @@ async fn run(lane: Rc<Lane>, slot: Rc<ListenerSlot>, name: Arc<str>, mut socket:
             }
         }
     }
-    while let Ok(Some((stream, peer))) = socket.drain().await {
-        slot.take(&lane, stream, peer);
+    while let Ok(Some(new)) = socket.drain().await {
+        slot.take(&lane, accepted(new));
     }
 }
 
@@ -360,29 +370,29 @@ async fn hand_over(
     slot: &Rc<ListenerSlot>,
     name: &Arc<str>,
     next: &mut usize,
-    stream: Stream,
-    peer: Peer,
+    accepted: Accepted,
 ) {
-    let shared = slot.spec.borrow().accepts_for_all(&peer);
+    let shared = slot.spec.borrow().accepts_for_all(&accepted.at);
     let to = *next;
     if shared {
         *next = (to + 1) % lane.peers().len();
     }
     if !shared || to == lane.index() {
-        return slot.take(lane, stream, peer);
+        return slot.take(lane, accepted);
     }
+    let Accepted { stream, peer, at } = accepted;
     // A connection that failed before anybody served it has nobody to tell.
     if let Ok(exported) = stream.export().await {
         let name = name.clone();
-        lane.peers()[to].post(move |io| adopt(io, &name, exported, peer));
+        lane.peers()[to].post(move |io| adopt(io, &name, exported, peer, at));
     }
 }
 
-fn adopt(io: &Io, name: &Arc<str>, exported: Exported, peer: Peer) {
+fn adopt(io: &Io, name: &Arc<str>, exported: Exported, peer: Peer, at: Peer) {
     let Some(lane) = io.local::<Lane>() else { return };
     let slot = lane.listeners.borrow().by_name(name);
     if let (Some(slot), Ok(stream)) = (slot, io.import(exported)) {
-        slot.take(&lane, stream, peer);
+        slot.take(&lane, Accepted { stream, peer, at });
     }
 }
 

@@ -19,9 +19,9 @@ use std::{cell::RefCell, rc::Rc, sync::Arc};
 /// routes, `HeaderMutationPerRoute`.
 ///
 /// Implemented are `request_mutations` and `response_mutations` with `append` and `remove`, and
-/// `most_specific_header_mutations_wins`. In values, `%REQ(..)%`, `%RESP(..)%`, `%PROTOCOL%`, `%ROUTE_NAME%` and the
-/// `%DOWNSTREAM_..%` addresses and ports of the client, of whoever is connected (`DIRECT_REMOTE`) and of the address it
-/// connected to (`LOCAL`). In a response, `%REQ(..)%` is the request as it left this filter.
+/// `most_specific_header_mutations_wins`. In values, `%REQ(..)%`, `%RESP(..)%`, `%PROTOCOL%`, `%ROUTE_NAME%`,
+/// `%REQUESTED_SERVER_NAME%` and the `%DOWNSTREAM_..%` addresses and ports of the client, of whoever is connected
+/// (`DIRECT_REMOTE`) and of the address it connected to or, where a listener filter found that out, wanted (`LOCAL`). In a response, `%REQ(..)%` is the request as it left this filter.
 ///
 /// Where Envoy takes a mutation that cannot work, it is refused here: removing a pseudo header or `host`, adding a header
 /// that concerns one connection only (`connection`, `te`, `content-length` and their like).

@@ -52,6 +52,8 @@ enum Operator {
     Address(Side, Part),
     /// `%PROTOCOL%`: the client's version of HTTP.
     Protocol,
+    /// `%REQUESTED_SERVER_NAME%`: what a TLS client asks for, if a listener filter looked.
+    ServerName,
     RouteName,
 }
 
@@ -74,7 +76,7 @@ enum Part {
     Port,
 }
 
-const OPERATORS: [(&str, Operator); 11] = [
+const OPERATORS: [(&str, Operator); 12] = [
     ("DOWNSTREAM_REMOTE_ADDRESS", Operator::Address(Side::Remote, Part::Whole)),
     ("DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", Operator::Address(Side::Remote, Part::WithoutPort)),
     ("DOWNSTREAM_REMOTE_PORT", Operator::Address(Side::Remote, Part::Port)),
@@ -88,6 +90,7 @@ const OPERATORS: [(&str, Operator); 11] = [
     ("DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", Operator::Address(Side::Local, Part::WithoutPort)),
     ("DOWNSTREAM_LOCAL_PORT", Operator::Address(Side::Local, Part::Port)),
     ("PROTOCOL", Operator::Protocol),
+    ("REQUESTED_SERVER_NAME", Operator::ServerName),
     ("ROUTE_NAME", Operator::RouteName),
 ];
 
@@ -297,7 +300,7 @@ impl Operator {
     fn fill(self, cx: &Cx, out: &mut Vec<u8>) {
         match self {
             Operator::Address(Side::Remote, part) => part.fill(&cx.client(), out),
-            Operator::Address(Side::DirectRemote, part) => part.fill(&cx.conn().peer, out),
+            Operator::Address(Side::DirectRemote, part) => part.fill(cx.conn().direct_peer(), out),
             Operator::Address(Side::Local, part) => {
                 if let Some(local) = cx.local() {
                     part.fill(&local, out);
@@ -307,6 +310,9 @@ impl Operator {
                 Version::Http10 => b"HTTP/1.0",
                 Version::Http11 => b"HTTP/1.1",
             }),
+            Operator::ServerName => {
+                out.extend_from_slice(cx.conn().server_name().unwrap_or_default().as_bytes())
+            }
             Operator::RouteName => out.extend_from_slice(cx.route_name().unwrap_or_default().as_bytes()),
         }
     }

@@ -91,7 +91,10 @@ impl Downstream {
 
     /// The address that the client connected to, if the connection is still there.
     pub(crate) fn local(&self) -> Option<Peer> {
-        self.halves.borrow().as_ref()?.local().ok()
+        match self.meta.original_destination() {
+            Some(wanted) => Some(Peer::Tcp(wanted)),
+            None => self.halves.borrow().as_ref()?.local().ok(),
+        }
     }
 
     /// By when the connection may not carry further requests.

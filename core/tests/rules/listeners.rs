@@ -3,11 +3,12 @@
 use crate::lab::{Lab, Setup, Wire, get, response, rules, to_cluster};
 use corelane::{
     config::{
-        ChainMatch, Cluster, Config, FilterChain, HttpConnectionManager, Inspection, Inspector, Listener,
-        ListenerFilter, ProxyProtocol, TcpProxy, Terminal, TlsInspector,
+        ChainMatch, Cluster, Config, ConfigValue, FilterChain, HttpConnectionManager, HttpFilter, Inspection,
+        Inspector, Listener, ListenerFilter, ProxyProtocol, TcpProxy, Terminal, TlsInspector,
     },
     io::Peer,
 };
+use serde_json::json;
 use std::time::Duration;
 
 rules! {
@@ -15,6 +16,7 @@ rules! {
     a_chain_is_found_at_every_split,
     http_and_other_protocols_are_told_apart,
     a_proxy_header_names_the_client_at_every_split,
+    what_was_learnt_can_be_told,
     a_connection_without_its_proxy_header_is_refused,
     a_proxy_header_may_be_optional,
     a_silent_client_is_closed_or_served_after_the_timeout,
@@ -180,6 +182,41 @@ async fn a_proxy_header_names_the_client_at_every_split(lab: Lab) {
     let mut client = lab.client().await;
     client.send([&health[..], get("/").as_bytes()].concat()).await;
     assert_eq!(client.message().await.text(), "127.0.0.1", "a proxy's own health check is its own");
+}
+
+async fn what_was_learnt_can_be_told(lab: Lab) {
+    let told = ["REMOTE_ADDRESS", "DIRECT_REMOTE_ADDRESS_WITHOUT_PORT", "LOCAL_ADDRESS"];
+    let mutations: Vec<_> = told
+        .iter()
+        .map(|what| json!({"append": {"header": {"key": what.to_lowercase(), "value": format!("%DOWNSTREAM_{what}%")}}}))
+        .collect();
+    let config = ConfigValue::new(
+        "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
+        json!({"mutations": {"response_mutations": mutations}}),
+    );
+    let mut manager = HttpConnectionManager::new("test", to_cluster("web"));
+    manager.use_remote_address = true;
+    manager.filters.insert(0, HttpFilter { name: "told".into(), config, disabled: false });
+    let optional = ProxyProtocol { allow_without: true, ..ProxyProtocol::default() };
+    let inspection = looks([Inspector::ProxyProtocol(optional)]);
+    let mut listener = listener(&lab, inspection, vec![FilterChain::new(Terminal::Http(Box::new(manager)))]);
+    listener.additional_addresses = vec![Peer::Tcp(lab.free())];
+    let clusters = vec![Cluster::new("web", [lab.echo().addr])];
+    lab.publish(&Config { listeners: vec![listener], clusters }).await;
+    let fields = |answer: &crate::lab::Message| {
+        told.map(|what| answer.field(&what.to_lowercase()).unwrap_or_default().to_owned())
+    };
+    for (_, addr) in lab.handle.listening() {
+        let mut client = lab.dial(&addr).await;
+        let own = client.stream.local().unwrap().to_string();
+        let answer = client.ask(&get("/")).await;
+        assert_eq!(fields(&answer), [own, "127.0.0.1".into(), addr.to_string()]);
+        let mut client = lab.dial(&addr).await;
+        let answer =
+            client.ask(&("PROXY TCP4 192.0.2.9 198.51.100.7 40000 443\r\n".to_owned() + &get("/"))).await;
+        let wanted = ["192.0.2.9:40000", "127.0.0.1", "198.51.100.7:443"].map(String::from);
+        assert_eq!(fields(&answer), wanted);
+    }
 }
 
 async fn a_connection_without_its_proxy_header_is_refused(lab: Lab) {
