@@ -8,7 +8,7 @@ use corelane_interop::{
     client::Connection,
     peers::{self, Nginx},
     plane::{Cache, Plane},
-    process::{free_port, wait_for},
+    process::{free_port, let_pass, wait_for},
     proxy::{Binaries, Proxy, Who},
     resource::{self, Protocol},
     sidecar::Backend,
@@ -112,6 +112,8 @@ fn one(binaries: &Binaries, who: Who, seconds: u64) -> Result<Figures> {
         Ok(())
     })?;
     let load = proxy.process.cpu()? - begin;
+    // What was needed for the moment is given back when nobody has needed it for two seconds.
+    let_pass(Duration::from_secs(5));
     let memory = proxy.process.resident()?;
     let update = updates(&plane, &proxy)?;
     let (growth, requests) = under_load(&plane, &proxy, port, seconds)?;
