@@ -113,7 +113,7 @@ impl core::error::Error for BadHead {}
 #[derive(Clone)]
 pub struct RequestHead {
     headers: Headers,
-    /// The method, then the path: `method_len <= line.len()`.
+    /// Method, one space, path, as they are written: `method_len < line.len()`.
     line: Vec<u8>,
     method_len: u8,
     method: Method,
@@ -126,7 +126,7 @@ impl RequestHead {
     pub fn new() -> RequestHead {
         RequestHead {
             headers: Headers::new(),
-            line: Vec::from(b"GET/"),
+            line: Vec::from(b"GET /"),
             method_len: 3,
             method: Method::Get,
             scheme: None,
@@ -137,7 +137,7 @@ impl RequestHead {
     /// Back to `GET /` without fields; memory is kept, up to a bound, so that a pool can hand the head out again.
     pub fn clear(&mut self) {
         self.headers.clear();
-        self.assign(Method::Get, b"GET", b"/");
+        self.assign(Method::Get, 3, b"GET /");
         self.line.shrink_to(LINE_KEPT);
         self.version = Version::Http11;
     }
@@ -168,7 +168,12 @@ impl RequestHead {
 
     /// Path and query, what Envoy calls `:path`: starts with `/`, or is `*` (OPTIONS), or is empty (CONNECT).
     pub fn path(&self) -> &[u8] {
-        &self.line[usize::from(self.method_len)..]
+        &self.line[usize::from(self.method_len) + 1..]
+    }
+
+    /// Method, one space and path.
+    pub(crate) fn method_and_path(&self) -> &[u8] {
+        &self.line
     }
 
     /// The path up to the question mark.
@@ -185,7 +190,7 @@ impl RequestHead {
         if !ascii::is_target(path) || (path.first() != Some(&b'/') && path != b"*") {
             return Err(BadHead::Path);
         }
-        self.line.truncate(usize::from(self.method_len));
+        self.line.truncate(usize::from(self.method_len) + 1);
         self.line.extend_from_slice(path);
         Ok(())
     }
@@ -236,14 +241,15 @@ impl RequestHead {
         &mut self.headers
     }
 
-    /// Method and path that the parser has checked. They say nothing about the scheme.
-    pub(crate) fn assign(&mut self, kind: Method, method: &[u8], path: &[u8]) {
-        debug_assert!(kind == Method::recognise(method));
-        debug_assert!(ascii::is_method(method) && ascii::is_target(path));
+    /// Method and path that the parser has checked, with one space between them. They say nothing about the scheme.
+    pub(crate) fn assign(&mut self, kind: Method, method_len: usize, line: &[u8]) {
+        debug_assert!(
+            kind == Method::recognise(&line[..method_len]) && ascii::is_method(&line[..method_len])
+        );
+        debug_assert!(line[method_len] == b' ' && ascii::is_target(&line[method_len + 1..]));
         self.line.clear();
-        self.line.extend_from_slice(method);
-        self.line.extend_from_slice(path);
-        self.method_len = method.len() as u8;
+        self.line.extend_from_slice(line);
+        self.method_len = method_len as u8;
         self.method = kind;
         self.scheme = None;
     }
@@ -343,6 +349,11 @@ impl ResponseHead {
     /// The fields, to change.
     pub fn headers_mut(&mut self) -> &mut Headers {
         &mut self.headers
+    }
+
+    /// Whether it is `200 OK`, by far the most frequent.
+    pub(crate) fn is_ok(&self) -> bool {
+        self.status == Status::OK && self.reason.is_empty()
     }
 
     /// A reason phrase that the parser has checked.

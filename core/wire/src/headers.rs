@@ -2,7 +2,7 @@
 //! names and values get in; never interprets a field.
 
 use crate::ascii;
-use crate::known::{HOP_BY_HOP, Id, Known, Name, SINGLE};
+use crate::known::{HOP_BY_HOP, Id, Known, LINE, Name, SINGLE};
 use crate::scan;
 use alloc::vec::Vec;
 use core::fmt;
@@ -23,7 +23,8 @@ const SLOTS_KEPT: usize = 256;
 pub struct Headers {
     arena: Vec<u8>,
     slots: Vec<Slot>,
-    /// Which known names some slot has: exact at all times, so that asking for an absent one costs one test.
+    /// Which known names some slot has: exact at all times, so that asking for an absent one costs one test. Beside them
+    /// [`RAGGED`] and [`X_ENVOY`].
     present: u32,
 }
 
@@ -41,12 +42,9 @@ struct Slot {
 
 /// Beside the ids in `present`: some name begins with `x-envoy-`.
 const X_ENVOY: u32 = 1 << 31;
-
-/// Whether a name begins with `x-envoy-`, in any case.
-#[inline]
-pub(crate) fn is_x_envoy(name: &[u8]) -> bool {
-    name.first_chunk::<8>().is_some_and(|start| scan::same_name(start, b"x-envoy-"))
-}
+/// Beside the ids in `present`: the arena holds something else than the lines of all fields in their order. Where it does
+/// not, it is what is written.
+const RAGGED: u32 = 1 << 29;
 
 /// The arena holds this field as it is written: name, colon, one space, value, CRLF.
 const JOINED: u8 = 1;
@@ -74,14 +72,10 @@ impl Slot {
     /// An id decides alone: a slot without one has a name that is not known.
     #[inline]
     fn is(&self, arena: &[u8], name: &Name<'_>) -> bool {
-        match name.known {
-            Some(known) => self.known == known.id(),
-            None => {
-                self.known == Id::NONE
-                    && usize::from(self.name_len) == name.bytes.len()
-                    && self.name(arena).eq_ignore_ascii_case(name.bytes)
-            }
-        }
+        self.known == name.id
+            && (name.id != Id::NONE
+                || usize::from(self.name_len) == name.spelt.len()
+                    && self.name(arena).eq_ignore_ascii_case(name.spelt))
     }
 }
 
@@ -118,9 +112,8 @@ impl core::error::Error for BadHeader {}
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct StaticField {
-    name: &'static str,
+    name: Name<'static>,
     value: &'static str,
-    known: Option<Known>,
 }
 
 impl StaticField {
@@ -130,7 +123,7 @@ impl StaticField {
         assert!(ascii::is_token(name.as_bytes()) && name.len() <= u16::MAX as usize, "not a field name");
         assert!(ascii::is_value(value.as_bytes()), "not a field value");
         assert!(ascii::trim(value.as_bytes()).len() == value.len(), "blanks around a field value");
-        StaticField { name, value, known: Known::recognise(name.as_bytes()) }
+        StaticField { name: Name::new(name.as_bytes()).as_known(), value }
     }
 }
 
@@ -162,7 +155,8 @@ impl Headers {
     /// Whether a field called `name` is there.
     #[inline]
     pub fn contains<'n>(&self, name: impl Into<Name<'n>>) -> bool {
-        self.find(&name.into()).is_some()
+        let name = name.into();
+        if name.id == Id::NONE { self.find(&name).is_some() } else { self.present & name.id.bit() != 0 }
     }
 
     /// The first value of `name`. Where a repeated field would matter (authorization, say) use [`all`](Headers::all).
@@ -187,18 +181,20 @@ impl Headers {
     ///
     /// # Errors
     /// The name or value is not valid, or the message grew too large; nothing is added then.
+    #[inline]
     pub fn append<'n>(&mut self, name: impl Into<Name<'n>>, value: &[u8]) -> Result<(), BadHeader> {
         let name = name.into();
-        let slot = self.store(&name, value)?;
-        self.push(slot);
+        if name.spelt.is_empty() && name.id != Id::NONE {
+            return self.append_known(name.id, value);
+        }
+        let value = self.check(&name, value)?;
+        self.push_line(&name, value);
         Ok(())
     }
 
     /// Adds a field that was checked when the program was compiled.
     pub fn append_static(&mut self, field: StaticField) {
-        let name = Name { known: field.known, bytes: field.name.as_bytes() };
-        let slot = self.store_checked(&name, field.value.as_bytes());
-        self.push(slot);
+        self.push_line(&field.name, field.value.as_bytes());
     }
 
     /// Adds a field whose value is a number in decimal.
@@ -206,24 +202,25 @@ impl Headers {
     /// # Errors
     /// The name is not valid, or the message grew too large; nothing is added then.
     pub fn append_decimal<'n>(&mut self, name: impl Into<Name<'n>>, number: u64) -> Result<(), BadHeader> {
-        self.append(name, ascii::decimal(&mut [0; 20], number))
+        let (name, mut digits) = (name.into(), [0; 20]);
+        let digits = ascii::decimal(&mut digits, number);
+        self.check_name(&name)?;
+        self.check_space(&name, digits)?;
+        self.push_line(&name, digits);
+        Ok(())
     }
 
     /// Gives `name` this one value: in the place of its first occurrence, or at the end. Other occurrences go.
     ///
     /// # Errors
     /// The name or value is not valid, or the message grew too large; nothing is changed then.
+    #[inline]
     pub fn set<'n>(&mut self, name: impl Into<Name<'n>>, value: &[u8]) -> Result<(), BadHeader> {
         let name = name.into();
-        let slot = self.store(&name, value)?;
-        match self.find(&name) {
-            None => self.push(slot),
-            Some(first) => {
-                self.slots[first] = slot;
-                self.remove_from(first + 1, &name);
-            }
+        if name.spelt.is_empty() && name.id != Id::NONE && self.present & name.id.bit() == 0 {
+            return self.append_known(name.id, value);
         }
-        Ok(())
+        self.replace(&name, value)
     }
 
     /// Removes every occurrence of `name` and tells whether there was one.
@@ -231,8 +228,8 @@ impl Headers {
         let name = name.into();
         let Some(first) = self.find(&name) else { return false };
         self.remove_from(first, &name);
-        if let Some(known) = name.known {
-            self.present &= !known.bit();
+        if name.id != Id::NONE {
+            self.present &= !name.id.bit();
         }
         true
     }
@@ -278,6 +275,9 @@ impl Headers {
     #[inline(always)]
     pub(crate) fn adopt(&mut self, name: (usize, usize), value: (usize, usize), known: Id, joined: bool) {
         debug_assert!(name.1 <= usize::from(u16::MAX) && value.0 + value.1 <= ARENA_MAX);
+        if !joined {
+            self.present |= RAGGED;
+        }
         self.slots.push(Slot {
             name: name.0 as u32,
             name_len: name.1 as u16,
@@ -288,7 +288,7 @@ impl Headers {
         });
     }
 
-    /// Brings the bytes that the adopted fields lie in: one copy for all of them.
+    /// Brings the bytes that the adopted fields lie in, up to the end of the last one: one copy for all of them.
     pub(crate) fn adopt_bytes(&mut self, bytes: &[u8]) {
         debug_assert!(bytes.len() <= ARENA_MAX, "limits keep heads smaller");
         self.arena.clear();
@@ -298,7 +298,7 @@ impl Headers {
     /// Marks the fields that the `connection` fields list, unless `protected`: they were received for this hop only.
     /// `false` if more than `max` are listed beside the options that name no field to drop.
     pub(crate) fn nominate(&mut self, protected: fn(&Name<'_>) -> bool, max: usize) -> bool {
-        let Headers { arena, slots, .. } = self;
+        let Headers { arena, slots, present } = self;
         let mut listed = 0;
         for at in 0..slots.len() {
             let connection = slots[at];
@@ -315,6 +315,7 @@ impl Headers {
                 }
                 let name = Name::from(option);
                 if !protected(&name) {
+                    *present |= RAGGED;
                     slots
                         .iter_mut()
                         .filter(|slot| slot.is(arena, &name))
@@ -328,25 +329,30 @@ impl Headers {
     /// Appends to `out` the fields that travel on, as lines: those neither hop-by-hop, nor nominated, nor `dropped`.
     pub(crate) fn write_end_to_end(&self, out: &mut Vec<u8>, dropped: Option<Known>) {
         let stays = HOP_BY_HOP | dropped.map_or(0, Known::bit);
+        if self.present & (stays | RAGGED) == 0 {
+            out.extend_from_slice(&self.arena);
+            return;
+        }
         // Lines that lie joined and side by side are copied together; a parsed head is mostly that.
-        let mut run = 0..0;
+        let (mut start, mut end) = (0, 0);
         for slot in &self.slots {
             if slot.known.bit() & stays != 0 || slot.marks & NOMINATED != 0 {
                 continue;
             }
-            if slot.marks & JOINED != 0 && slot.name as usize == run.end {
-                run.end = slot.line_end();
+            let at = slot.name as usize;
+            if slot.marks & JOINED == 0 {
+                out.extend_from_slice(&self.arena[start..end]);
+                (start, end) = (0, 0);
+                write_field(out, slot.name(&self.arena), slot.value(&self.arena));
                 continue;
             }
-            out.extend_from_slice(&self.arena[run]);
-            run = 0..0;
-            if slot.marks & JOINED != 0 {
-                run = slot.name as usize..slot.line_end();
-            } else {
-                write_field(out, slot.name(&self.arena), slot.value(&self.arena));
+            if at != end {
+                out.extend_from_slice(&self.arena[start..end]);
+                start = at;
             }
+            end = slot.line_end();
         }
-        out.extend_from_slice(&self.arena[run]);
+        out.extend_from_slice(&self.arena[start..end]);
     }
 
     /// An upper bound for what all fields take when written.
@@ -358,15 +364,18 @@ impl Headers {
 
     #[inline]
     fn find(&self, name: &Name<'_>) -> Option<usize> {
-        if name.known.is_some_and(|known| !self.has(known)) {
-            return None;
+        if name.id != Id::NONE {
+            return self.find_known(name.id);
         }
         self.slots.iter().position(|slot| slot.is(&self.arena, name))
     }
 
-    fn push(&mut self, slot: Slot) {
-        self.present |= slot.known.bit();
-        self.slots.push(slot);
+    #[inline]
+    fn find_known(&self, id: Id) -> Option<usize> {
+        if self.present & id.bit() == 0 {
+            return None;
+        }
+        self.slots.iter().position(|slot| slot.known == id)
     }
 
     /// A name with this id is about to be adopted.
@@ -381,10 +390,31 @@ impl Headers {
         self.present |= X_ENVOY;
     }
 
-    fn store(&mut self, name: &Name<'_>, value: &[u8]) -> Result<Slot, BadHeader> {
-        if name.known.is_none() && (!ascii::is_token(name.bytes) || name.bytes.len() > u16::MAX as usize) {
-            return Err(BadHeader::Name);
+    /// As [`append`](Headers::append), for a name that is known and spelt as it is known.
+    fn append_known(&mut self, id: Id, value: &[u8]) -> Result<(), BadHeader> {
+        let name = Name { id, spelt: &[] };
+        let value = self.check(&name, value)?;
+        self.push_line(&name, value);
+        Ok(())
+    }
+
+    /// As [`set`](Headers::set), for a name that is there or may be.
+    fn replace(&mut self, name: &Name<'_>, value: &[u8]) -> Result<(), BadHeader> {
+        let value = self.check(name, value)?;
+        let found = self.find(name);
+        self.push_line(name, value);
+        if let Some(first) = found {
+            self.slots.swap_remove(first);
+            self.present |= RAGGED;
+            self.remove_from(first + 1, name);
         }
+        Ok(())
+    }
+
+    /// Whether name and value are valid and there is place for them. Gives the value without blanks around it.
+    #[inline]
+    fn check<'v>(&self, name: &Name<'_>, value: &'v [u8]) -> Result<&'v [u8], BadHeader> {
+        self.check_name(name)?;
         // Nearly always there is nothing to trim, which two bytes tell.
         let value = match value {
             [b' ' | b'\t', ..] | [.., b' ' | b'\t'] => ascii::trim(value),
@@ -393,33 +423,61 @@ impl Headers {
         if !scan::is_value(value) {
             return Err(BadHeader::Value);
         }
-        if ARENA_MAX - self.arena.len() < name.bytes.len() + value.len() + 4 {
-            return Err(BadHeader::TooLarge);
-        }
-        Ok(self.store_checked(name, value))
+        self.check_space(name, value)?;
+        Ok(value)
     }
 
-    fn store_checked(&mut self, name: &Name<'_>, value: &[u8]) -> Slot {
-        if is_x_envoy(name.bytes) {
+    #[inline]
+    fn check_name(&self, Name { id, spelt }: &Name<'_>) -> Result<(), BadHeader> {
+        let valid = *id != Id::NONE || (ascii::is_token(spelt) && spelt.len() <= u16::MAX as usize);
+        if valid { Ok(()) } else { Err(BadHeader::Name) }
+    }
+
+    #[inline]
+    fn check_space(&self, name: &Name<'_>, value: &[u8]) -> Result<(), BadHeader> {
+        let fits = ARENA_MAX - self.arena.len() >= name.spelt.len() + value.len() + LINE;
+        if fits { Ok(()) } else { Err(BadHeader::TooLarge) }
+    }
+
+    /// Adds a field that was checked: its line to the arena and its slot.
+    #[inline]
+    fn push_line(&mut self, name: &Name<'_>, value: &[u8]) {
+        let out = &mut self.arena;
+        let at = out.len();
+        if name.spelt.is_empty() {
+            // As it is most often: copied with what is behind it, which is two stores and no call, then cut.
+            let (line, len) = name.id.line();
+            out.extend_from_slice(line);
+            out.truncate(at + len);
+        } else {
+            out.extend_from_slice(name.spelt);
+            out.extend_from_slice(b": ");
+        }
+        let value_at = out.len();
+        out.extend_from_slice(value);
+        out.extend_from_slice(b"\r\n");
+        self.note(name.id);
+        if name.is_x_envoy() {
             self.note_x_envoy();
         }
-        let at = self.arena.len() as u32;
-        write_field(&mut self.arena, name.bytes, value);
-        Slot {
-            name: at,
-            name_len: name.bytes.len() as u16,
-            value: at + name.bytes.len() as u32 + 2,
+        self.slots.push(Slot {
+            name: at as u32,
+            name_len: (value_at - at - 2) as u16,
+            value: value_at as u32,
             value_len: value.len() as u32,
-            known: Id::of(name.known),
+            known: name.id,
             marks: JOINED,
-        }
+        });
     }
 
     /// Removes `name` from the slots from `start` on.
     fn remove_from(&mut self, start: usize, name: &Name<'_>) {
-        let Headers { arena, slots, .. } = self;
-        let mut kept = start;
-        for at in start..slots.len() {
+        let Headers { arena, slots, present } = self;
+        let Some(first) = slots[start..].iter().position(|slot| slot.is(arena, name)) else { return };
+        *present |= RAGGED;
+        let first = start + first;
+        let mut kept = first;
+        for at in first..slots.len() {
             let slot = slots[at];
             if !slot.is(arena, name) {
                 slots[kept] = slot;
@@ -534,13 +592,17 @@ mod tests {
     #[test]
     fn static_and_decimal_fields() {
         const SERVER: StaticField = StaticField::new("Server", "corelane");
+        const DATE: StaticField = StaticField::new("date", "");
         let mut headers = Headers::new();
         headers.append_static(SERVER);
+        headers.append_static(DATE);
         headers.append_decimal(Known::XEnvoyUpstreamServiceTime, u64::MAX).unwrap();
         headers.append_decimal("zero", 0).unwrap();
         assert_eq!(headers.get(Known::Server), Some(b"corelane".as_slice()));
         assert_eq!(headers.get("x-envoy-upstream-service-time"), Some(b"18446744073709551615".as_slice()));
         assert_eq!(headers.get("zero"), Some(b"0".as_slice()));
+        let names: Vec<_> = headers.iter().map(|(name, _)| name).collect();
+        assert_eq!(names, [&b"Server"[..], b"date", b"x-envoy-upstream-service-time", b"zero"]);
     }
 
     /// Random operations beside the same on a plain list of pairs.
@@ -599,6 +661,15 @@ mod tests {
                 }
                 assert_eq!(headers.len(), model.len());
                 assert!(headers.iter().eq(model.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes()))));
+                let stays =
+                    |name: &str| ["connection", "content-length"].contains(&&*name.to_ascii_lowercase());
+                let lines = model.iter().filter(|pair| !stays(&pair.0));
+                let mut written = Vec::new();
+                headers.write_end_to_end(&mut written, None);
+                assert_eq!(
+                    written,
+                    lines.map(|(n, v)| format!("{n}: {v}\r\n")).collect::<String>().as_bytes()
+                );
             }
             let mut copy = Headers::new();
             for (name, value) in headers.iter() {

@@ -173,6 +173,13 @@ impl Id {
         if at < ALL.len() { Some(ALL[at]) } else { None }
     }
 
+    /// What a field with this name begins with, padded, and how long that is.
+    #[inline(always)]
+    pub(crate) fn line(self) -> (&'static [u8; LINE], usize) {
+        let (line, len) = &LINES[usize::from(self.0 & 31)];
+        (line, usize::from(*len))
+    }
+
     /// The id of the name of `len` bytes, 1 to 15, that `block` begins with, followed by a colon. `first` is its first byte in
     /// lower case. The name has no control characters.
     #[inline(always)]
@@ -252,24 +259,92 @@ static TABLE: Table = {
     table
 };
 
+/// The longest known name as it is written, with its colon and space.
+pub(crate) const LINE: usize = 32;
+
+/// By id: how a field begins that is written under its known name, and how much of that there is.
+static LINES: [([u8; LINE], u8); 32] = {
+    let mut lines = [([0; LINE], 0); 32];
+    let mut at = 0;
+    while at < ALL.len() {
+        let name = ALL[at].name().as_bytes();
+        let line = &mut lines[at];
+        let mut i = 0;
+        while i < name.len() {
+            line.0[i] = name[i];
+            i += 1;
+        }
+        line.0[i] = b':';
+        line.0[i + 1] = b' ';
+        line.1 = i as u8 + 2;
+        at += 1;
+    }
+    lines
+};
+
+/// The known names that begin with `x-envoy-`.
+const X_ENVOY: u32 = {
+    let (mut set, mut at) = (0, 0);
+    while at < ALL.len() {
+        if let Some((b"x-envoy-", _)) = ALL[at].name().as_bytes().split_first_chunk() {
+            set |= ALL[at].bit();
+        }
+        at += 1;
+    }
+    set
+};
+
 /// A field name to look up: an id, or any spelling of any name.
 #[derive(Clone, Copy, Debug)]
 pub struct Name<'a> {
-    pub(crate) known: Option<Known>,
-    pub(crate) bytes: &'a [u8],
+    pub(crate) id: Id,
+    /// Empty where the name is known and spelt as it is known.
+    pub(crate) spelt: &'a [u8],
+}
+
+impl<'a> Name<'a> {
+    #[inline]
+    pub(crate) const fn new(spelt: &'a [u8]) -> Name<'a> {
+        Name { id: Id::of(Known::recognise(spelt)), spelt }
+    }
+
+    /// The same name, found to be spelt as it is known if it is.
+    pub(crate) const fn as_known(self) -> Name<'a> {
+        let Some(known) = self.id.known() else { return self };
+        let (name, mut i) = (known.name().as_bytes(), 0);
+        while i < name.len() {
+            if name[i] != self.spelt[i] {
+                return self;
+            }
+            i += 1;
+        }
+        Name { id: self.id, spelt: &[] }
+    }
+
+    /// Whether it begins with `x-envoy-`, in any case.
+    #[inline]
+    pub(crate) fn is_x_envoy(&self) -> bool {
+        if self.id == Id::NONE { is_x_envoy(self.spelt) } else { self.id.bit() & X_ENVOY != 0 }
+    }
+}
+
+/// Whether a name begins with `x-envoy-`, in any case.
+#[inline]
+pub(crate) fn is_x_envoy(name: &[u8]) -> bool {
+    name.first_chunk::<8>().is_some_and(|start| scan::same_name(start, b"x-envoy-"))
 }
 
 impl From<Known> for Name<'_> {
     #[inline]
     fn from(known: Known) -> Self {
-        Name { known: Some(known), bytes: known.name().as_bytes() }
+        Name { id: known.id(), spelt: &[] }
     }
 }
 
 impl<'a> From<&'a [u8]> for Name<'a> {
     #[inline]
-    fn from(bytes: &'a [u8]) -> Self {
-        Name { known: Known::recognise(bytes), bytes }
+    fn from(spelt: &'a [u8]) -> Self {
+        Name::new(spelt)
     }
 }
 

@@ -3,8 +3,8 @@
 
 use crate::ascii;
 use crate::h1::ParseError;
-use crate::headers::{Headers, is_plain_option, is_x_envoy};
-use crate::known::{Id, Known, Name};
+use crate::headers::{Headers, is_plain_option};
+use crate::known::{Id, Known, Name, is_x_envoy};
 use crate::scan::{self, Block, LEN};
 
 /// Parses field lines from `start` on, up to and including the empty line, into `headers`, replacing what was there.
@@ -42,7 +42,7 @@ pub(super) fn parse_fields(
     }
     let at = section.len() - rest.len();
     let Some(end) = line_end(section, at, ParseError::LineEnd)? else { return Ok(None) };
-    headers.adopt_bytes(&section[..end]);
+    headers.adopt_bytes(&section[..at]);
     if options {
         nominate(headers)?;
     }
@@ -168,12 +168,12 @@ fn nominate(headers: &mut Headers) -> Result<(), ParseError> {
 }
 
 fn is_protected(name: &Name<'_>) -> bool {
-    match name.known {
+    match name.id.known() {
         Some(Known::Host | Known::Expect | Known::Trailer | Known::XRequestId) => true,
         Some(Known::XForwardedFor | Known::XForwardedProto) => true,
         Some(_) => false,
         None => [b"authorization".as_slice(), b"cookie", b"x-forwarded-host"]
             .iter()
-            .any(|kept| kept.eq_ignore_ascii_case(name.bytes)),
+            .any(|kept| kept.eq_ignore_ascii_case(name.spelt)),
     }
 }

@@ -8,6 +8,7 @@
 use crate::ascii;
 use crate::h1::fields::{line_end, parse_fields, value_end};
 use crate::h1::framing;
+use crate::h1::write::OK;
 use crate::head::{Method, RequestHead, ResponseHead, Scheme, Version};
 use crate::known::Known;
 use crate::scan;
@@ -244,7 +245,7 @@ fn request_head(
         None if version == Version::Http10 => {}
         _ => return Err(ParseError::Host),
     }
-    assign_target(head, kind, method, target)?;
+    assign_target(head, kind, method.len(), &window[start..start + method.len() + 1 + target.len()])?;
     framing::request_framing(head)?;
     Ok(Some(len))
 }
@@ -258,17 +259,24 @@ fn response_head(
     if matches!(window, [b'\r' | b'\n', ..]) {
         return Err(ParseError::LeadingBytes);
     }
-    let Some(version) = version(window)? else { return Ok(None) };
-    let Some(status) = status(&window[8..])? else { return Ok(None) };
-    // " 200" is behind the version. A reason may follow after one more space; without it, not even the space is needed.
-    let at = 12;
-    let reason_end = if window.get(at) == Some(&b' ') { value_end(window, at) } else { at };
-    let Some(end) = line_end(window, reason_end, ParseError::StatusLine)? else { return Ok(None) };
-    let Some(len) = parse_fields(head.headers_mut(), window, end, max_fields)? else { return Ok(None) };
+    let (version, status, reason, fields) = if window.starts_with(OK) {
+        (Version::Http11, Status::OK, None, OK.len())
+    } else {
+        let Some(version) = version(window)? else { return Ok(None) };
+        let Some(status) = status(&window[8..])? else { return Ok(None) };
+        // " 200" is behind the version. A reason may follow after one more space; without it, not even the space is needed.
+        let at = 12;
+        let end = if window.get(at) == Some(&b' ') { value_end(window, at) } else { at };
+        let Some(fields) = line_end(window, end, ParseError::StatusLine)? else { return Ok(None) };
+        (version, status, Some(&window[at..end]), fields)
+    };
+    let Some(len) = parse_fields(head.headers_mut(), window, fields, max_fields)? else { return Ok(None) };
 
     head.set_version(version);
     head.set_status(status);
-    head.assign_reason(ascii::trim(&window[at..reason_end]));
+    if let Some(reason) = reason {
+        head.assign_reason(ascii::trim(reason));
+    }
     framing::declared_framing(head)?;
     Ok(Some(len))
 }
@@ -308,16 +316,16 @@ fn status(bytes: &[u8]) -> Result<Option<Status>, ParseError> {
     status.map(Some).ok_or(ParseError::StatusLine)
 }
 
-/// The four forms of a target (RFC 9112 section 3.2).
+/// The four forms of a target (RFC 9112 section 3.2). `line` is the method, of this length, a space and the target.
 fn assign_target(
     head: &mut RequestHead,
     kind: Method,
-    method: &[u8],
-    target: &[u8],
+    method_len: usize,
+    line: &[u8],
 ) -> Result<(), ParseError> {
-    match (kind, target) {
-        (Method::Connect, _) => {
-            head.assign(kind, method, b"");
+    match (kind, &line[method_len + 1..]) {
+        (Method::Connect, target) => {
+            head.assign(kind, method_len, &line[..=method_len]);
             // The port is required here, and only a port comes after a last colon outside of brackets.
             let port = target.iter().rposition(|b| *b == b':').is_some_and(|colon| target[colon..].len() > 1);
             if !port || target.ends_with(b"]") {
@@ -326,14 +334,15 @@ fn assign_target(
             head.set_authority(target).map_err(|_| ParseError::Target)
         }
         (_, [b'/', ..]) | (Method::Options, b"*") => {
-            head.assign(kind, method, target);
+            head.assign(kind, method_len, line);
             Ok(())
         }
-        _ => assign_absolute(head, kind, method, target),
+        (_, target) => assign_absolute(head, kind, &line[..=method_len], target),
     }
 }
 
-/// `scheme "://" authority [path] ["?" query]`: the authority replaces `host`, the rest becomes the path.
+/// `scheme "://" authority [path] ["?" query]`: the authority replaces `host`, the rest becomes the path. `method` is followed
+/// by its space.
 fn assign_absolute(
     head: &mut RequestHead,
     kind: Method,
@@ -352,17 +361,16 @@ fn assign_absolute(
     };
     let end = rest.iter().position(|b| matches!(b, b'/' | b'?')).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
+    let mut line = Vec::with_capacity(method.len() + path.len() + 1);
+    line.extend_from_slice(method);
     match path {
         // RFC 9112 section 3.2.4: without a path, OPTIONS means the server as a whole.
-        [] if kind == Method::Options => head.assign(kind, method, b"*"),
-        [b'/', ..] => head.assign(kind, method, path),
-        _ => {
-            let mut rooted = Vec::with_capacity(path.len() + 1);
-            rooted.push(b'/');
-            rooted.extend_from_slice(path);
-            head.assign(kind, method, &rooted);
-        }
+        [] if kind == Method::Options => line.push(b'*'),
+        [b'/', ..] => {}
+        _ => line.push(b'/'),
     }
+    line.extend_from_slice(path);
+    head.assign(kind, method.len() - 1, &line);
     head.set_scheme(scheme);
     head.set_authority(authority).map_err(|_| ParseError::Target)
 }

@@ -29,9 +29,12 @@ pub enum Persist {
 /// alone, whatever the head says; [`Framing::UntilClose`] cannot be said for a request and counts as `None`.
 pub fn write_request(out: &mut Vec<u8>, head: &RequestHead, framing: Framing, persist: Persist) {
     out.reserve(head.headers().written_len() + head.path().len() + OVERHEAD);
-    out.extend_from_slice(head.method_name());
-    out.push(b' ');
-    out.extend_from_slice(if head.method() == Method::Connect { head.authority() } else { head.path() });
+    if head.method() == Method::Connect {
+        out.extend_from_slice(b"CONNECT ");
+        out.extend_from_slice(head.authority());
+    } else {
+        out.extend_from_slice(head.method_and_path());
+    }
     out.extend_from_slice(b" HTTP/1.1\r\n");
     if !head.headers().has(Known::Host) {
         // A request that came without, in HTTP/1.0. HTTP/1.1 requires the field even so (RFC 9112 section 3.2).
@@ -49,14 +52,21 @@ pub fn write_request(out: &mut Vec<u8>, head: &RequestHead, framing: Framing, pe
 pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead, framing: Framing, persist: Persist) {
     out.reserve(head.headers().written_len() + head.reason().len() + OVERHEAD);
     let status = head.status();
-    out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(&status.digits());
-    out.push(b' ');
-    out.extend_from_slice(head.reason());
-    out.extend_from_slice(b"\r\n");
+    if head.is_ok() {
+        out.extend_from_slice(OK);
+    } else {
+        out.extend_from_slice(b"HTTP/1.1 ");
+        out.extend_from_slice(&status.digits());
+        out.push(b' ');
+        out.extend_from_slice(head.reason());
+        out.extend_from_slice(b"\r\n");
+    }
     let bare = status.is_informational() || status == Status::NO_CONTENT;
     write_fields(out, head.headers(), if bare { Framing::None } else { framing }, persist);
 }
+
+/// How nearly every response begins.
+pub(super) const OK: &[u8; 17] = b"HTTP/1.1 200 OK\r\n";
 
 /// More than the start line and the fields written by this file take, beside what is measured.
 const OVERHEAD: usize = 160;
@@ -223,6 +233,13 @@ mod tests {
         assert_eq!(
             written_request(&connect, Framing::None, Persist::Default),
             "CONNECT b:443 HTTP/1.1\r\nhost: b:443\r\n\r\n"
+        );
+        // A filter's CONNECT has the path of the request it was.
+        let mut connect = request("GET /x HTTP/1.1\r\nHost: a\r\n\r\n");
+        connect.set_method(b"CONNECT").unwrap();
+        assert_eq!(
+            written_request(&connect, Framing::None, Persist::Default),
+            "CONNECT a HTTP/1.1\r\nHost: a\r\n\r\n"
         );
         let absolute = request("GET http://b/x HTTP/1.1\r\nHost: a\r\n\r\n");
         assert!(
