@@ -4,6 +4,7 @@
 //! differ on purpose the script says so by asking [`Scene::who`], and [`DIFFERENCES`] says why.
 
 mod changes;
+mod dumps;
 mod frames;
 mod load;
 mod outages;
@@ -70,6 +71,7 @@ const CASES: &[Case] = cases! {
     warming::a_listener_waits_for_its_routes over ADS from MUX;
     warming::waiting_ends_with_the_fetch_timeout over ADS from MUX;
     warming::a_route_waits_for_its_cluster over ADS from SNAPSHOT;
+    dumps::what_came_is_dumped over EVERY from SNAPSHOT;
     frames::any_nonce_is_echoed over ADS from RAW;
     frames::a_name_twice_is_refused over ADS from RAW;
     frames::a_garbled_resource_is_refused over ADS from RAW;

@@ -1,0 +1,64 @@
+//! What the admin's `/config_dump` shows of what a control plane gave: tools that read Envoy's must be able to read ours.
+
+use super::scene::{SOON, Scene};
+use anyhow::{Context, Result, ensure};
+use corelane_interop::{process::wait_for, resource, sidecar::admin};
+use serde_json::{Value, json};
+
+/// A page of the dump; its configs in the order of their text, since the order of resources means nothing.
+fn dump(scene: &Scene, query: &str) -> Result<Vec<Value>> {
+    let text = admin(scene.proxy()?.admin, &format!("/config_dump?{query}"))?;
+    let page: Value = serde_json::from_str(&text).with_context(|| text.clone())?;
+    let mut configs = page["configs"].as_array().cloned().unwrap_or_default();
+    configs.sort_by_key(Value::to_string);
+    Ok(configs)
+}
+
+pub(super) fn what_came_is_dumped(scene: &mut Scene) -> Result<()> {
+    scene.serve()?;
+    let cluster = |name: &str| {
+        json!({
+            "@type": "type.googleapis.com/envoy.admin.v3.ClustersConfigDump.DynamicCluster",
+            "cluster": { "@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster", "name": name },
+        })
+    };
+    let clusters = dump(scene, "resource=dynamic_active_clusters&mask=cluster.name")?;
+    ensure!(clusters == [cluster("origin"), cluster("other")], "{clusters:?}");
+    let one = dump(scene, "resource=dynamic_active_clusters&mask=cluster.name&name_regex=ori.*")?;
+    ensure!(one == [cluster("origin")], "{one:?}");
+    // Whole, as it was sent.
+    let whole = dump(scene, "resource=dynamic_active_clusters&name_regex=origin")?;
+    ensure!(whole[0]["cluster"] == scene.cluster("origin"), "{whole:?}");
+    let routes = dump(scene, "resource=dynamic_route_configs")?;
+    ensure!(routes[0]["route_config"] == resource::routes("web", &[("*", "origin")]), "{routes:?}");
+    let listeners = dump(scene, "resource=dynamic_listeners")?;
+    ensure!(listeners[0]["active_state"]["listener"]["name"] == "web", "{listeners:?}");
+    for (list, version) in
+        [(&whole, "/version_info"), (&routes, "/version_info"), (&listeners, "/active_state/version_info")]
+    {
+        let said = list[0].pointer(version).and_then(Value::as_str);
+        ensure!(said.is_some_and(|version| !version.is_empty()), "no version in {list:?}");
+    }
+    let endpoints = dump(scene, "include_eds&resource=dynamic_endpoint_configs&name_regex=origin")?;
+    let address = "/endpoint_config/endpoints/0/lb_endpoints/0/endpoint/address/socket_address/port_value";
+    ensure!(endpoints[0].pointer(address) == Some(&json!(scene.nginx.origin)), "{endpoints:?}");
+    let fixed = dump(scene, "resource=static_clusters&mask=cluster.name")?;
+    ensure!(fixed[0]["cluster"]["name"] == "control_plane", "{fixed:?}");
+    let sections = dump(scene, "include_eds&mask=version_info")?;
+    ensure!(sections.len() == 2, "clusters and listeners have a version: {sections:?}");
+    // A refused listener is there with what is wrong with it.
+    let mut bad = scene.listener("bad", corelane_interop::process::free_port()?, "web");
+    bad["filter_chains"][0]["filters"][0] = json!({
+        "name": "unknown",
+        "typed_config": { "@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster", "name": "no filter" },
+    });
+    scene.plane.set(&[bad])?;
+    wait_for("the refused listener to be dumped", SOON, || {
+        let listeners = dump(scene, "resource=dynamic_listeners&name_regex=bad")?;
+        let named = listeners.iter().find(|listener| listener["name"] == "bad").context("it is not there")?;
+        let details = named["error_state"]["details"].as_str().unwrap_or_default();
+        ensure!(!details.is_empty() && named.get("active_state").is_none(), "{named}");
+        ensure!(named["error_state"]["failed_configuration"]["name"] == "bad", "{named}");
+        Ok(())
+    })
+}
