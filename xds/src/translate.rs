@@ -203,6 +203,8 @@ impl Translator<'_> {
 }
 
 #[cfg(test)]
+mod dynamic_tests;
+#[cfg(test)]
 mod listener_tests;
 #[cfg(test)]
 mod tests;

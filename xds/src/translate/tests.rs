@@ -435,11 +435,19 @@ const PLACES: &[(&str, &str)] = &[
 /// on the list above. The sweep covers fields that do not exist yet, too.
 #[test]
 fn no_field_of_the_api_is_ignored_in_silence() {
+    let (swept, silent) = sweep(FILE, PLACES);
+    assert!(swept > 300, "only {swept} fields were tried");
+    let allowed: BTreeSet<String> = WITHOUT_EFFECT.iter().map(|&field| field.to_owned()).collect();
+    assert_eq!(silent, allowed, "left: ignored in silence; right: known to have no effect");
+}
+
+/// How many fields of a file's messages could be set, and which of them changed nothing.
+pub(super) fn sweep(text: &str, places: &[(&str, &str)]) -> (usize, BTreeSet<String>) {
     let schema = Schema::load();
-    let base = schema.reflect(&file::read(&schema, FILE, Syntax::Yaml).unwrap());
+    let base = schema.reflect(&file::read(&schema, text, Syntax::Yaml).unwrap());
     let plain = bootstrap(&schema, base.transcode_to().unwrap()).unwrap();
     let (mut swept, mut silent) = (0, BTreeSet::new());
-    for (name, place) in PLACES {
+    for (name, place) in places {
         let steps: Vec<&str> = place.split('.').filter(|step| !step.is_empty()).collect();
         for field in unset_fields(&schema, &base, &steps) {
             swept += 1;
@@ -451,9 +459,7 @@ fn no_field_of_the_api_is_ignored_in_silence() {
             };
         }
     }
-    assert!(swept > 300, "only {swept} fields were tried");
-    let allowed: BTreeSet<String> = WITHOUT_EFFECT.iter().map(|&field| field.to_owned()).collect();
-    assert_eq!(silent, allowed, "left: ignored in silence; right: known to have no effect");
+    (swept, silent)
 }
 
 /// The fields of the message at `steps` that can be set without unsetting another.
