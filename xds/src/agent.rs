@@ -22,7 +22,10 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use corelane::{config::Config, control::Handle};
+use corelane::{
+    config::Config,
+    control::{Handle, Published},
+};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -159,6 +162,15 @@ impl State {
     }
 }
 
+/// Waits for clusters to be warm, where anybody does.
+async fn warmed(warming: &mut Option<Published>) {
+    match warming {
+        // An error is the end of the proxy, which is told elsewhere.
+        Some(warming) => drop(warming.await),
+        None => std::future::pending().await,
+    }
+}
+
 async fn run(setup: Setup, mut errands: mpsc::UnboundedReceiver<Input>) {
     let (streams, mut inbox) = mpsc::channel(INBOX);
     let mut worker = Worker::new(setup, streams);
@@ -176,6 +188,10 @@ async fn run(setup: Setup, mut errands: mpsc::UnboundedReceiver<Input>) {
             biased;
             errand = errands.recv() => errand,
             event = inbox.recv() => event,
+            () = warmed(&mut worker.publisher.warming) => {
+                worker.publisher.warmed();
+                continue;
+            }
             replaced = worker.files.changed() => {
                 worker.read(&replaced).await;
                 continue;

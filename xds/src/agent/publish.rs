@@ -2,14 +2,14 @@
 //! listeners with the configurations of their filters; every change costs what it touches.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
 use corelane::{
     compile::{Compiler, Edit},
     config::{Config, ConfigValue, Listener, Problems},
-    control::{Handle, Snapshot},
+    control::{Handle, Published as Order, Snapshot, State},
 };
 
 use crate::{
@@ -37,6 +37,12 @@ pub(super) struct Publisher {
     /// Listeners that could not be bound, and why.
     unbound: BTreeMap<Arc<str>, String>,
     changed: bool,
+    /// Steps that wait until clusters which find their endpoints themselves have looked for them.
+    queue: VecDeque<Change<Resource>>,
+    /// Whether there are such clusters.
+    cold: bool,
+    /// Resolves when there are none any more.
+    pub(super) warming: Option<Order>,
     published: Published,
 }
 
@@ -75,6 +81,9 @@ impl Publisher {
             dirty: BTreeSet::new(),
             unbound: BTreeMap::new(),
             changed: false,
+            queue: VecDeque::new(),
+            cold: false,
+            warming: None,
             published: Published::default(),
         }
     }
@@ -142,8 +151,42 @@ impl Publisher {
         held && !self.is_fixed(kind, name)
     }
 
+    /// Puts steps behind those that wait. Endpoints need not wait for anything.
+    pub(super) fn queue(&mut self, steps: Vec<Change<Resource>>) {
+        self.queue.extend(steps);
+    }
+
+    /// Takes steps as far as they go: what may name a cluster waits for those that are cold, and whatever follows it.
+    pub(super) fn advance(&mut self, store: &Store<Resource>) {
+        while let Some(step) = self.queue.pop_front() {
+            let leaf =
+                matches!(&step, Change::Set { kind: Kind::Secret | Kind::Endpoints | Kind::Cluster, .. });
+            if self.cold && !leaf {
+                self.queue.push_front(step);
+                break;
+            }
+            self.take(step, store);
+        }
+    }
+
+    /// Whether something waits for clusters that are cold.
+    pub(super) fn waits(&self) -> bool {
+        self.cold || !self.queue.is_empty()
+    }
+
+    /// Every cluster was warm a moment ago; one that came meanwhile may not be.
+    pub(super) fn warmed(&mut self) {
+        self.warming = None;
+        self.cold = self.handle.snapshot().clusters().any(|cluster| !cluster.is_warm());
+    }
+
+    /// Whether listeners are served.
+    pub(super) fn is_serving(&self) -> bool {
+        self.serving
+    }
+
     /// Takes one step of the store.
-    pub(super) fn take(&mut self, change: Change<Resource>, store: &Store<Resource>) {
+    fn take(&mut self, change: Change<Resource>, store: &Store<Resource>) {
         let (Change::Set { kind, name, .. } | Change::Remove { kind, name, .. }) = &change;
         if self.is_fixed(*kind, name) {
             log::warn!("{kind} {name:?}: the bootstrap holds one of this name, which stays");
@@ -195,6 +238,7 @@ impl Publisher {
                 log::error!("cluster {:?} stays as it was: {problems}", config.name);
             }
         });
+        self.cold |= self.snapshot.cluster(&config.name).is_some_and(|made| !made.is_warm());
         self.tell_cluster(cluster, store);
     }
 
@@ -311,6 +355,8 @@ impl Publisher {
         if self.handle.publish(self.snapshot.clone()).await.is_ok() {
             // With what clusters found by themselves meanwhile.
             self.snapshot = self.handle.snapshot();
+        } else if self.handle.state() == State::Draining {
+            return Vec::new();
         } else {
             // Some port is taken: everything else first, then one listener after the other.
             self.snapshot = without;
@@ -323,6 +369,9 @@ impl Publisher {
                     unserved.push(Unserved { name: name.clone(), why: problems.to_string() });
                 }
             }
+        }
+        if self.cold && self.warming.is_none() {
+            self.warming = Some(self.handle.warm());
         }
         self.unbound.retain(|name, _| !listeners.contains(name));
         self.unbound.extend(unserved.iter().map(|unserved| (unserved.name.clone(), unserved.why.clone())));

@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// How long the descriptors stay after an update that needed them: the next one may come at once.
-const KEEP_SCHEMA: Duration = Duration::from_secs(2);
+const KEEP_SCHEMA: Duration = Duration::from_millis(500);
 
 /// Between two tries to bind a listener whose address is taken.
 const BIND_AGAIN: Duration = Duration::from_secs(5);
@@ -342,23 +342,28 @@ impl Worker {
 
     /// Publishes what the store says has changed. Gives the listeners that could not be bound.
     pub(super) async fn publish(&mut self) -> Vec<Unserved> {
-        let State { store, .. } = &mut self.state;
-        for change in store.changes() {
-            self.publisher.take(change, store);
-        }
-        if store.is_ready() {
+        let store = &mut self.state.store;
+        self.publisher.queue(store.changes());
+        self.publisher.advance(store);
+        if store.is_ready() && !self.publisher.waits() {
             self.publisher.serve();
         }
-        if self.bind_at.is_some_and(|at| at <= self.began.elapsed()) {
+        let now = self.began.elapsed();
+        let retries = self.bind_at.is_some_and(|at| at <= now);
+        if retries {
             self.publisher.retry();
         }
         let unserved = self.publisher.publish(store).await;
-        self.bind_at = self.publisher.has_unbound().then(|| self.began.elapsed() + BIND_AGAIN);
+        if !self.publisher.has_unbound() {
+            self.bind_at = None;
+        } else if retries || self.bind_at.is_none() {
+            self.bind_at = Some(now + BIND_AGAIN);
+        }
         for Unserved { name, why } in &unserved {
             log::error!("listener {name:?} is not served as it should be, and tried again: {why}");
         }
         let clusters = self.progress.phase() > Phase::PreInitializing || store.is_settled(Kind::Cluster);
-        self.progress.reach(match (store.is_ready(), clusters) {
+        self.progress.reach(match (self.publisher.is_serving(), clusters) {
             (true, _) => Phase::Live,
             (false, true) => Phase::Initializing,
             (false, false) => Phase::PreInitializing,

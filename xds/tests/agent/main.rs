@@ -288,6 +288,32 @@ fn endpoints_may_have_a_stream_of_their_own() {
     assert_eq!(Client::new(at).ask(), (200, "one".into()));
 }
 
+/// A cluster of names is warm once they were looked up.
+#[test]
+fn a_route_waits_for_the_names_of_its_cluster() {
+    let (mut plane, at) = (Plane::start(), free());
+    let lab = Lab::start(&bootstrap(plane.addr, "DELTA_GRPC", ""));
+    configure(&mut plane, at, upstream("one"));
+    let mut client = Client::new(at);
+    assert_eq!(client.ask(), (200, "one".into()));
+    for round in 0..5 {
+        let (name, port) = (format!("n{round}"), upstream("two").port());
+        let text = format!(
+            "{{name: {name}, type: STRICT_DNS, dns_lookup_family: V4_ONLY, connect_timeout: 1s, load_assignment: {{cluster_name: names, endpoints: [
+  {{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: localhost, port_value: {port}}}}}}}}}]}}]}}}}"
+        );
+        plane.send(Kind::Cluster, &name, &[(&name, cluster_of(&text))]);
+        assert_eq!(plane.answer().error, None);
+        plane.send(Kind::Routes, &name, &[("r", routes("r", &name))]);
+        assert_eq!(plane.answer().error, None);
+        let cluster = format!("cluster.{name}.upstream_rq_total");
+        until("the names to be looked up", || {
+            assert_eq!(client.ask().0, 200, "never a cluster without endpoints");
+            (lab.stat(&cluster) > 0).then_some(())
+        });
+    }
+}
+
 #[test]
 fn files_are_read_again_when_they_are_replaced() {
     let (directory, at) = (scratch("files"), free());
