@@ -136,6 +136,15 @@ impl Plane {
         self.process = None;
     }
 
+    /// Starts it again with another flag more, such as `-heartbeat 300ms`.
+    ///
+    /// # Errors
+    /// If it does not come up.
+    pub fn restart_with(&mut self, flags: &[&str]) -> Result<()> {
+        self.more.extend(flags.iter().map(|&w| w.to_owned()));
+        self.restart(self.cache)
+    }
+
     /// Starts it again where it was, with the resources it had, on another cache if that is another.
     ///
     /// # Errors

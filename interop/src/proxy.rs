@@ -2,10 +2,10 @@
 
 use crate::{
     process::{Folder, Process, free_port, wait_for},
-    resource::Protocol,
     sidecar::{Backend, admin},
 };
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -73,21 +73,22 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Starts it and waits until its admin address answers; whether it is ready is up to its control plane.
+    /// Starts it with these `dynamic_resources` and a control plane on port `xds`, and waits until its admin address answers;
+    /// whether it is ready is up to where its resources come from.
     ///
     /// # Errors
     /// If it ends or does not answer, with what it printed.
     pub fn start(
         binaries: &Binaries,
         who: Who,
-        protocol: Protocol,
+        dynamic: &Value,
         xds: u16,
         concurrency: usize,
     ) -> Result<Proxy> {
         let folder = Folder::new("proxy")?;
         let port = free_port()?;
         let file = folder.path().join("bootstrap.yaml");
-        fs::write(&file, bootstrap(port, protocol, xds))?;
+        fs::write(&file, bootstrap(port, dynamic, xds))?;
         let mut command = match who {
             Who::Corelane(backend) => {
                 let mut command = Command::new(&binaries.sidecar);
@@ -124,21 +125,22 @@ impl Proxy {
     }
 }
 
-fn bootstrap(admin: u16, protocol: Protocol, xds: u16) -> String {
+fn bootstrap(admin: u16, dynamic: &Value, xds: u16) -> String {
     include_str!("../xds.yaml")
         .replace("@ADMIN@", &admin.to_string())
         .replace("@XDS@", &xds.to_string())
-        .replace("@DYNAMIC@", &protocol.dynamic_resources().to_string())
+        .replace("@DYNAMIC@", &dynamic.to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resource::Protocol;
 
     #[test]
     fn the_template_is_filled_in_whole() {
         for protocol in Protocol::ALL {
-            let text = bootstrap(1, protocol, 2);
+            let text = bootstrap(1, &protocol.dynamic_resources(), 2);
             let body: String = text.lines().filter(|l| !l.starts_with('#')).collect();
             assert!(!body.replace("\"@type\"", "").contains('@'), "{text}");
         }

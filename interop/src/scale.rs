@@ -101,7 +101,7 @@ fn one(binaries: &Binaries, who: Who, seconds: u64) -> Result<Figures> {
     plane.post("/generate", &size)?;
     // Everything up to here is start-up, and not what is measured.
     plane.tell("/freeze")?;
-    let proxy = Proxy::start(binaries, who, protocol, plane.xds, 2)?;
+    let proxy = Proxy::start(binaries, who, &protocol.dynamic_resources(), plane.xds, 2)?;
     wait_for("the first request", Duration::from_secs(10), || plane.exchange("Cluster").map(drop))?;
     let begin = proxy.process.cpu()?;
     plane.tell("/thaw")?;

@@ -5,6 +5,8 @@
 
 mod changes;
 mod dumps;
+mod files;
+mod filters;
 mod frames;
 mod load;
 mod outages;
@@ -39,6 +41,8 @@ struct Difference {
 }
 
 const ADS: &[Protocol] = &[Protocol::DeltaAds, Protocol::SotwAds];
+const SOTW_ADS: &[Protocol] = &[Protocol::SotwAds];
+const SOTW: &[Protocol] = &[Protocol::Sotw];
 const EVERY: &[Protocol] = &Protocol::ALL;
 
 const SNAPSHOT: &[Cache] = &[Cache::SnapshotAds];
@@ -72,6 +76,9 @@ const CASES: &[Case] = cases! {
     warming::waiting_ends_with_the_fetch_timeout over ADS from MUX;
     warming::a_route_waits_for_its_cluster over ADS from SNAPSHOT;
     dumps::what_came_is_dumped over EVERY from SNAPSHOT;
+    filters::a_filters_configuration_is_a_resource over ADS from SNAPSHOT;
+    filters::a_listener_waits_for_its_filters over ADS from MUX;
+    files::files_are_read_again_when_they_are_replaced over SOTW from RAW;
     frames::any_nonce_is_echoed over ADS from RAW;
     frames::a_name_twice_is_refused over ADS from RAW;
     frames::a_garbled_resource_is_refused over ADS from RAW;
@@ -80,6 +87,7 @@ const CASES: &[Case] = cases! {
     frames::updates_may_come_in_every_order over ADS from RAW;
     frames::a_resource_lives_as_long_as_its_ttl over ADS from RAW;
     frames::nothing_is_asked_for_twice over ADS from RAW;
+    frames::heartbeats_of_a_snapshot_keep_it_alive over SOTW_ADS from SNAPSHOT;
     outages::a_dropped_stream_comes_back over EVERY from SNAPSHOT;
     outages::cut_connections_come_back over ADS from SNAPSHOT;
     outages::a_restart_changes_nothing over EVERY from SNAPSHOT;
@@ -127,6 +135,12 @@ const DIFFERENCES: &[Difference] = &[
         envoy: "takes a state-of-the-world response of heartbeats for the whole set and removes every cluster",
         corelane: "takes a heartbeat for what it is in both protocols",
         why: "a heartbeat says that nothing has changed",
+    },
+    Difference {
+        case: "heartbeats_of_a_snapshot_keep_it_alive",
+        envoy: "1.40 ends with a segmentation fault when the time to live of endpoints is over, in state of the world",
+        corelane: "has a cluster without endpoints then",
+        why: "that is what a time to live is for",
     },
 ];
 

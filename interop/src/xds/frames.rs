@@ -239,3 +239,25 @@ pub(super) fn nothing_is_asked_for_twice(scene: &mut Scene) -> Result<()> {
     }
     Ok(())
 }
+
+/// go-control-plane's own heartbeats: one resource, wrapped, without a version or a body.
+pub(super) fn heartbeats_of_a_snapshot_keep_it_alive(scene: &mut Scene) -> Result<()> {
+    scene.plane.restart_with(&["-heartbeat", "300ms"])?;
+    scene.serve()?;
+    let steady = scene.steady()?;
+    scene.plane.set(&[resource::routes("web", &[("x.example", "other"), ("*", "origin")])])?;
+    scene.expect("x.example", "other")?;
+    let mortal = resource::endpoints("other", &[scene.nginx.other]);
+    scene.plane.post("/resources?ttl=1s", &json!([mortal]))?;
+    wait_for("heartbeats", SOON, || {
+        let said = scene.plane.exchange("ClusterLoadAssignment")?;
+        ensure!(said.responses > 10, "{said:?}");
+        Ok(())
+    })?;
+    scene.remains("x.example", "other")?;
+    if !scene.who.is_envoy() {
+        scene.plane.tell("/freeze")?;
+        scene.expect("x.example", "503")?;
+    }
+    steady.finish()
+}

@@ -69,7 +69,12 @@ impl Scene {
 
     /// Starts the proxy without asking anything of it.
     pub(super) fn start(&mut self) -> Result<()> {
-        self.proxy = Some(Proxy::start(&self.binaries, self.who, self.protocol, self.plane.xds, 2)?);
+        self.start_with(&self.protocol.dynamic_resources())
+    }
+
+    /// The same with `dynamic_resources` of the script's own.
+    pub(super) fn start_with(&mut self, dynamic: &Value) -> Result<()> {
+        self.proxy = Some(Proxy::start(&self.binaries, self.who, dynamic, self.plane.xds, 2)?);
         Ok(())
     }
 
