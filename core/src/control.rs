@@ -26,7 +26,7 @@ use std::{
     pin::{Pin, pin},
     sync::{
         Arc, Condvar, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicU8, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU8, Ordering::SeqCst},
     },
     task::{Context, Poll, Wake, Waker},
     time::Duration,
@@ -80,6 +80,26 @@ pub enum State {
     Draining,
 }
 
+/// Listeners that an operator means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// Those for what comes to the workload from elsewhere.
+    Inbound,
+    /// All.
+    All,
+}
+
+impl Which {
+    pub(crate) fn covers(self, listener: &Listener) -> bool {
+        self == Which::All || listener.config().inbound
+    }
+
+    /// What was meant before, and this.
+    pub(crate) fn both(before: Option<Which>, next: Which) -> Option<Which> {
+        Some(if before == Some(Which::All) { Which::All } else { next })
+    }
+}
+
 /// Controls a running proxy from anywhere: `Send + Sync`, cheap to clone.
 #[derive(Clone)]
 pub struct Handle(Arc<Shared>);
@@ -94,6 +114,8 @@ pub(crate) struct Shared {
     /// Where each listener listens, with the port the kernel chose.
     pub(crate) bound: Mutex<Vec<(Arc<str>, Peer)>>,
     pub(crate) state: AtomicU8,
+    /// Health checks are to fail.
+    pub(crate) unhealthy: AtomicBool,
     /// Tells whoever looks after clusters off the lanes that there are others now.
     pub(crate) news: News,
 }
@@ -111,12 +133,22 @@ impl Default for Orders {
     }
 }
 
+/// What every lane is to do for an order.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum LaneOrder {
+    SetUnhealthy(bool),
+    WindDown(Which),
+    StopListeners(Which, Duration),
+}
+
 pub(crate) enum Order {
     Publish(Snapshot, Outcome),
     Edit(Change, Outcome),
     Warm(Outcome),
     Drain(Duration, Outcome),
     Stop(Outcome),
+    /// Something for every lane to do.
+    Lanes(LaneOrder, Outcome),
 }
 
 /// Makes the next snapshot of the one that is published when its turn comes.
@@ -227,6 +259,24 @@ impl Handle {
         self.order(|outcome| Order::Drain(grace, outcome))
     }
 
+    /// Has health checks fail from now on, or pass again. While they fail, responses end their connections, so that clients
+    /// find another server; listeners go on.
+    pub fn set_healthy(&self, healthy: bool) -> Published {
+        self.0.unhealthy.store(!healthy, SeqCst);
+        self.order(|outcome| Order::Lanes(LaneOrder::SetUnhealthy(!healthy), outcome))
+    }
+
+    /// Has the responses of some listeners end their connections, while they go on to accept others.
+    pub fn wind_down(&self, which: Which) -> Published {
+        self.order(|outcome| Order::Lanes(LaneOrder::WindDown(which), outcome))
+    }
+
+    /// Stops some listeners for good, after a while: those that are published later accept nobody either. Connections
+    /// drain. Resolves when every lane has begun.
+    pub fn stop_listeners(&self, which: Which, after: Duration) -> Published {
+        self.order(|outcome| Order::Lanes(LaneOrder::StopListeners(which, after), outcome))
+    }
+
     /// Ends the lanes at once; connections are reset.
     pub fn stop(&self) -> Published {
         self.order(Order::Stop)
@@ -257,7 +307,7 @@ impl Handle {
     pub fn state(&self) -> State {
         match self.0.state.load(SeqCst) {
             0 => State::PreInitializing,
-            1 => State::Live,
+            1 if !self.0.unhealthy.load(SeqCst) => State::Live,
             _ => State::Draining,
         }
     }

@@ -9,6 +9,8 @@ mod heads;
 mod life;
 mod tables;
 
+mod wind;
+
 pub(crate) use apply::{Ack, Barrier, Change};
 pub use chain::ChainCell;
 pub(crate) use chain::{Current, HttpChain, Membership, Route, TcpChain, UdpChain};
@@ -35,6 +37,7 @@ use std::{
     sync::Arc,
 };
 use tables::Tables;
+use wind::Wind;
 
 /// A lane of the proxy.
 pub struct Lane {
@@ -52,6 +55,7 @@ pub struct Lane {
     changes: RefCell<VecDeque<(Arc<Change>, Ack)>>,
     /// Connections that this lane has taken.
     connections: Cell<u64>,
+    pub(crate) wind: Wind,
     pub(crate) life: Life,
 }
 
@@ -71,6 +75,7 @@ impl Lane {
             prepared: RefCell::default(),
             changes: RefCell::default(),
             connections: Cell::new(0),
+            wind: Wind::default(),
             life: Life::default(),
         });
         io.set_local(lane.clone());

@@ -130,7 +130,12 @@ impl ListenerSlot {
             stopped: Cell::new(false),
             wakers: RefCell::default(),
         });
+        slot.wind(lane);
         let sockets = lane.prepared.borrow_mut().remove(name);
+        if slot.is_stopped_by(lane) {
+            slot.stop();
+            return slot;
+        }
         for socket in sockets.into_iter().flatten() {
             match socket {
                 Bound::Stream(socket) => {
@@ -140,6 +145,17 @@ impl ListenerSlot {
             }
         }
         slot
+    }
+
+    /// Has responses end their connections, or no longer, as the lane's operator wants.
+    pub(crate) fn wind(&self, lane: &Lane) {
+        let down = lane.wind.is_down(&self.spec.borrow());
+        self.cells.borrow().iter().for_each(|cell| cell.wind(down));
+    }
+
+    /// Whether the lane's operator stopped it.
+    pub(crate) fn is_stopped_by(&self, lane: &Lane) -> bool {
+        lane.wind.is_stopped(&self.spec.borrow())
     }
 
     fn update(&self, lane: &Rc<Lane>, spec: &Arc<compile::Listener>) {
@@ -163,6 +179,7 @@ impl ListenerSlot {
             });
         }
         *self.cells.borrow_mut() = cells;
+        self.wind(lane);
         left.into_iter().flatten().for_each(|(_, cell)| cell.drain());
     }
 
@@ -326,6 +343,11 @@ impl Listeners {
         if let Some(old) = self.by_name.remove(name) {
             self.by_address.retain(|_, slot| !Rc::ptr_eq(slot, &old));
         }
+    }
+
+    /// All of them.
+    pub(crate) fn all(&self) -> Vec<Rc<ListenerSlot>> {
+        self.by_name.values().cloned().collect()
     }
 
     /// All of them, which are then no longer here.

@@ -15,7 +15,11 @@ use corelane_io::{Backend, Config, Io, Mailbox, Reactor, Report, cpu};
 use std::{
     fmt, io,
     rc::Rc,
-    sync::{Arc, Mutex, atomic::AtomicU8, mpsc},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU8},
+        mpsc,
+    },
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -221,6 +225,7 @@ fn shared(registry: Registry, stats: Arc<StatsStore>, reports: Vec<Report>, logs
         current: Mutex::default(),
         bound: Mutex::default(),
         state: AtomicU8::new(0),
+        unhealthy: AtomicBool::new(false),
         news: Default::default(),
     })
 }

@@ -10,7 +10,7 @@ use std::{
 
 use corelane::{
     admin::{self, Number, Pages, Query, Reply},
-    control::{Handle, State},
+    control::{Handle, Published, State, Which},
     telemetry::Kind,
     wire::Status,
 };
@@ -210,11 +210,35 @@ pub fn pages(server: &Arc<Server>) -> Pages {
 /// The pages that change something.
 fn acting(pages: Pages, server: &Arc<Server>) -> Pages {
     let (counted, logs) = (server.clone(), server.handle.clone());
+    let (failing, healthy, drained) = (logs.clone(), logs.clone(), logs.clone());
+    let drain_time = server.args.drain_time;
     pages
         .act(
             "/logging",
             "print levels of the log and change them; ?level=LEVEL for all, ?NAME=LEVEL, ?paths=NAME:LEVEL,NAME:LEVEL",
             log_levels,
+        )
+        .act("/healthcheck/fail", "have health checks fail, and clients told to close", move |_| {
+            ordered(failing.set_healthy(false))
+        })
+        .act("/healthcheck/ok", "have health checks pass again", move |_| ordered(healthy.set_healthy(true)))
+        .act(
+            "/drain_listeners",
+            "stop listeners and drain their connections; ?graceful: tell clients first, for --drain-time-s; \
+             ?skip_exit: tell clients only; ?inboundonly: only listeners with traffic_direction INBOUND",
+            move |query| {
+                let asked = |name| query.value(name).is_some();
+                let which = if asked("inboundonly") { Which::Inbound } else { Which::All };
+                if asked("skip_exit") {
+                    return ordered(drained.wind_down(which));
+                }
+                let after = if asked("graceful") { drain_time } else { Duration::ZERO };
+                if !after.is_zero() {
+                    // It comes before the next order, which is the one that is answered for.
+                    drop(drained.wind_down(which));
+                }
+                ordered(drained.stop_listeners(which, after))
+            },
         )
         .act("/reopen_logs", "open access logs again, as on SIGUSR1", move |_| match logs.compiler().logs().reopen() {
             Ok(()) => Reply::text(Status::OK, "OK\n"),
@@ -230,6 +254,12 @@ fn acting(pages: Pages, server: &Arc<Server>) -> Pages {
                 Err(error) => Reply::text(Status::INTERNAL_SERVER_ERROR, format!("{error}\n")),
             }
         })
+}
+
+/// An order was given; it is carried out whether or not anybody waits, and the admin's thread must not.
+fn ordered(order: Published) -> Reply {
+    drop(order);
+    Reply::text(Status::OK, "OK\n")
 }
 
 /// Pages whose subject is not here, in the form that their readers expect.

@@ -291,6 +291,35 @@ fn access_logs_are_written_and_follow_a_rotation() {
     assert_eq!(fs::read_to_string(&moved).unwrap(), "\"POST /a\" 200 - 5|");
 }
 
+#[test]
+fn the_admin_winds_listeners_down() {
+    let text =
+        example().replacen("- name: ingress\n", "- name: ingress\n    traffic_direction: INBOUND\n", 1);
+    let sidecar = Sidecar::start(&text);
+    let (ingress, echo) = (sidecar.at("listener \"ingress\""), sidecar.at("listener \"echo\""));
+    let mut admin = Client::connect(sidecar.at("the admin listens on"));
+    assert_eq!(admin.request("POST /healthcheck/fail", ""), (200, "OK\n".into()));
+    assert_eq!(admin.request("GET /ready", ""), (503, "DRAINING\n".into()));
+    until("responses that close", || {
+        let mut other = Client::connect(ingress);
+        other.request("GET /", "");
+        other.0.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        matches!(other.0.read(&mut [0]), Ok(0)).then_some(())
+    });
+    assert_eq!(admin.request("POST /healthcheck/ok", ""), (200, "OK\n".into()));
+    assert_eq!(admin.request("GET /ready", ""), (200, "LIVE\n".into()));
+    until("responses that keep", || {
+        let mut other = Client::connect(ingress);
+        other.request("GET /", "");
+        other.0.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        other.0.read(&mut [0]).is_err().then_some(())
+    });
+    assert_eq!(admin.request("POST /drain_listeners?inboundonly", ""), (200, "OK\n".into()));
+    until("a closed listener", || TcpStream::connect(ingress).is_err().then_some(()));
+    assert_eq!(Client::connect(echo).request("GET /", "").0, 200, "the other one is not inbound");
+    assert_eq!(admin.request("GET /ready", ""), (200, "LIVE\n".into()));
+}
+
 /// A request whose body never ends keeps the drain waiting; the second signal does not wait.
 /// A control plane that cannot be reached is said so, `/ready` waits, and neither is in the way of a drain.
 #[test]

@@ -28,6 +28,9 @@ pub struct Listener {
     pub default_chain: Option<FilterChain>,
     /// Forwards datagrams; there are no connections and no chains then.
     pub udp: Option<UdpProxy>,
+    /// Takes what comes to the workload from elsewhere (Envoy `traffic_direction: INBOUND`): an operator may stop these
+    /// listeners alone.
+    pub inbound: bool,
 }
 
 impl Listener {
@@ -47,6 +50,7 @@ impl Listener {
             chains: vec![FilterChain::new(terminal)],
             default_chain: None,
             udp: None,
+            inbound: false,
         }
     }
 

@@ -1,6 +1,6 @@
 //! The control task: one order after the other, each done on all lanes before the next begins.
 
-use super::{Change as Edited, Order, Outcome, Shared, Snapshot, State};
+use super::{Change as Edited, LaneOrder, Order, Outcome, Shared, Snapshot, State};
 use crate::{
     compile::Listener,
     config::{ConfigError, Problems},
@@ -46,6 +46,10 @@ async fn carry_out(control: &Control) {
                 outcome.is(Ok(()));
                 return;
             }
+            Order::Lanes(order, outcome) => {
+                control.each(move |lane, ack| wind(&lane, order, ack)).await;
+                outcome.is(Ok(()));
+            }
             Order::Stop(outcome) => {
                 control.each(stop).await;
                 outcome.is(Ok(()));
@@ -70,6 +74,15 @@ fn drain(lane: Rc<Lane>, grace: Duration, ack: Ack) {
         let _ = lane.io().timeout(grace, idle).await;
         stop(lane, ack);
     });
+}
+
+fn wind(lane: &Rc<Lane>, order: LaneOrder, ack: Ack) {
+    match order {
+        LaneOrder::SetUnhealthy(unhealthy) => lane.set_unhealthy(unhealthy),
+        LaneOrder::WindDown(which) => lane.wind_down(which),
+        LaneOrder::StopListeners(which, after) => lane.stop_listeners(which, after),
+    }
+    drop(ack);
 }
 
 fn stop(lane: Rc<Lane>, ack: Ack) {

@@ -81,8 +81,9 @@ impl Downstream {
         }
     }
 
-    pub(crate) fn is_draining(&self) -> bool {
-        self.membership.cell().is_draining()
+    /// Whether a response is to end the connection.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.membership.cell().is_closing()
     }
 
     pub(crate) fn extensions(&self) -> &Extensions {

@@ -332,7 +332,7 @@ fn finish_head(
     }
     // With the request incomplete the client may never stop sending, and what it sends would have to be read.
     let incomplete = !downstream.body_done();
-    let draining = downstream.is_draining();
+    let draining = downstream.is_closing();
     if draining {
         chain.stats.inc(HttpStat::CxDrainClose);
     }

@@ -26,6 +26,8 @@ use std::{
 pub struct ChainCell {
     current: RefCell<Current>,
     draining: Cell<bool>,
+    /// Responses end their connections, and nothing else changes.
+    winding: Cell<bool>,
     /// The tasks of the connections, told when a drain begins.
     connections: RefCell<Slab<Option<Waker>>>,
 }
@@ -42,6 +44,7 @@ impl ChainCell {
         ChainCell {
             current: RefCell::new(Current::new(terminal, lane, None)),
             draining: Cell::new(false),
+            winding: Cell::new(false),
             connections: RefCell::default(),
         }
     }
@@ -75,6 +78,16 @@ impl ChainCell {
     #[inline]
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.get()
+    }
+
+    /// Whether a response is to end its connection.
+    #[inline]
+    pub(crate) fn is_closing(&self) -> bool {
+        self.draining.get() || self.winding.get()
+    }
+
+    pub(crate) fn wind(&self, down: bool) {
+        self.winding.set(down);
     }
 
     /// Registers a connection, for drains.

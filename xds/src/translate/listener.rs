@@ -6,7 +6,9 @@ use corelane::config::{FilterChain, Listener, TcpProxy, Terminal, Upstream, Weig
 use corelane_io::Peer;
 use corelane_proto::envoy::{
     config::{
-        core::v3::{Address, TransportSocket, address::Address as Kind, socket_address::Protocol},
+        core::v3::{
+            Address, TrafficDirection, TransportSocket, address::Address as Kind, socket_address::Protocol,
+        },
         listener::v3::{
             AdditionalAddress, Filter, FilterChain as ChainMessage, Listener as Message, filter::ConfigType,
         },
@@ -42,6 +44,7 @@ impl Translator<'_> {
         }
         let ir = format!("listeners[{name:?}]");
         self.origins.note(ir.clone(), path);
+        let inbound = message.traffic_direction() == TrafficDirection::Inbound;
         let stat_prefix = Some(take(&mut message.stat_prefix)).filter(|prefix| !prefix.is_empty());
         let limit =
             message.per_connection_buffer_limit_bytes.take().unwrap_or(Listener::PER_CONNECTION_BUFFER_LIMIT);
@@ -71,6 +74,7 @@ impl Translator<'_> {
             address: address?,
             additional_addresses: additional,
             stat_prefix,
+            inbound,
             per_connection_buffer_limit: limit,
             socket,
             inspection,
@@ -87,7 +91,7 @@ impl Translator<'_> {
     fn without_effect_on_a_listener(&mut self, message: &mut Message) {
         // The old spelling of enable_reuse_port, whose default is the same.
         message.reuse_port = false;
-        // Read by tracing and by /drain_listeners?inboundonly, neither of which is here.
+        // Read before, and by tracing, which is not here.
         message.traffic_direction = 0;
         // There is no global limit to be exempt from, and no overload manager to bypass.
         message.ignore_global_conn_limit = false;
