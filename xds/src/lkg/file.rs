@@ -54,6 +54,11 @@ pub(super) fn encode(node: &Node, groups: &[Group]) -> Vec<u8> {
     bytes
 }
 
+/// What tells one content from another: length and checksum.
+pub(super) fn summary(bytes: &[u8]) -> Option<[u8; HEADER]> {
+    bytes.first_chunk().copied()
+}
+
 fn resource(remembered: &Remembered) -> Resource {
     Resource {
         name: remembered.name.clone(),

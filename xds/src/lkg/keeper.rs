@@ -3,7 +3,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
-    fmt, io,
+    fmt,
+    hash::BuildHasher as _,
+    io,
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
@@ -12,13 +14,14 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use bytes::Bytes;
 use corelane_io::release_freed_memory;
 use foldhash::fast::RandomState;
 
 use super::{Group, Node, ORDER, Options, Remembered, Standing, file, origin};
 use crate::{
     agent::{Door, State},
-    dump::{Record, Secrets},
+    dump::{Record, hold_secrets},
     store::{Kind, Status},
 };
 
@@ -68,7 +71,8 @@ impl Keeper {
         let path = file::path(&self.options.dir, &self.node);
         let confirm = CONFIRM.min(self.options.max_age / 4);
         let mut sieve = Sieve::default();
-        let mut written = Vec::new();
+        // Length and checksum of what was written last; all of it would be as much again as the store holds.
+        let mut written = None;
         loop {
             match self.bell.recv_timeout(confirm) {
                 Ok(()) => {}
@@ -80,7 +84,7 @@ impl Keeper {
                     });
                     match connected {
                         None => return,
-                        Some(true) if !written.is_empty() => self.confirm(&path),
+                        Some(true) if written.is_some() => self.confirm(&path),
                         Some(_) => {}
                     }
                     continue;
@@ -94,14 +98,15 @@ impl Keeper {
             let Some(held) = door.inspect(held) else { return };
             let Some(groups) = held else { continue };
             let bytes = file::encode(&self.node, &sieve.sift(groups));
-            if bytes == written {
+            let summary = file::summary(&bytes);
+            if written == summary {
                 self.confirm(&path);
                 continue;
             }
             match file::replace(&path, &bytes) {
                 Ok(()) => {
                     log::debug!("wrote the last known good: {} bytes", bytes.len());
-                    written = bytes;
+                    written = summary;
                 }
                 Err(error) => {
                     log::error!("the last known good {} cannot be written: {error}", path.display())
@@ -175,21 +180,25 @@ struct Sieve {
 
 impl Sieve {
     fn sift(&mut self, mut groups: Vec<Group>) -> Vec<Group> {
-        let mut secrets = None;
-        let mut clean = HashSet::with_hasher(self.hasher.clone());
-        for group in &mut groups {
+        let fresh: Vec<(Kind, Bytes)> = groups
+            .iter()
+            .filter(|group| may_hold(group.kind))
+            .flat_map(|group| group.resources.iter().map(|resource| (group.kind, resource)))
+            .filter_map(|(kind, resource)| Some((kind, resource.body.clone()?)))
+            .filter(|(kind, body)| !self.clean.contains(&self.hash(*kind, body)))
+            .collect();
+        let held = if fresh.is_empty() { Vec::new() } else { hold_secrets(&fresh) };
+        for ((kind, body), _) in fresh.iter().zip(held).filter(|(_, held)| !held) {
+            self.clean.insert(self.hash(*kind, body));
+        }
+        let mut used = HashSet::with_hasher(self.hasher.clone());
+        for group in groups.iter_mut().filter(|group| may_hold(group.kind)) {
             let kind = group.kind;
-            // Addresses and weights: no field of theirs is a secret, and they change most.
-            if kind == Kind::Endpoints {
-                continue;
-            }
             group.resources.retain(|resource| {
-                use std::hash::BuildHasher as _;
                 let Some(body) = &resource.body else { return true };
-                let hash = self.hasher.hash_one((kind, &body[..]));
-                if self.clean.contains(&hash) || !secrets.get_or_insert_with(Secrets::load).are_in(kind, body)
-                {
-                    clean.insert(hash);
+                let hash = self.hash(kind, body);
+                if self.clean.contains(&hash) {
+                    used.insert(hash);
                     return true;
                 }
                 if self.told.insert((kind, resource.name.clone())) {
@@ -199,15 +208,23 @@ impl Sieve {
                 false
             });
         }
-        self.clean = clean;
+        self.clean = used;
         groups
     }
+
+    fn hash(&self, kind: Kind, body: &Bytes) -> u64 {
+        self.hasher.hash_one((kind, &body[..]))
+    }
+}
+
+/// Endpoints are addresses and weights, none of them secret, and change most.
+fn may_hold(kind: Kind) -> bool {
+    kind != Kind::Endpoints
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
 
     #[test]
     fn what_holds_a_secret_is_not_kept() {
