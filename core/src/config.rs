@@ -18,6 +18,7 @@ pub use cidr::Cidr;
 pub use cluster::{Balancer, Breakers, Cluster, ClusterKind, Endpoint};
 pub use dns::{Dns, DnsFamily, DnsResolver, DnsTarget};
 pub use http::{Codec, HttpConnectionManager, HttpFilter, ServerHeader};
+pub(crate) use listener::continued;
 pub use listener::{
     ChainMatch, DestinationRule, FilterChain, Inspection, Inspector, ListenSocket, Listener, ListenerFilter,
     ProxyProtocol, SourceType, TlsInspector,

@@ -3,7 +3,7 @@
 
 use crate::{
     compile,
-    config::FilterChain,
+    config::continued,
     conn::{Conn, ConnMeta},
     http,
     inspect::Learner,
@@ -162,25 +162,17 @@ impl ListenerSlot {
         let old = std::mem::replace(&mut *self.spec.borrow_mut(), spec.clone());
         *self.learner.borrow_mut() = Learner::new(spec, lane.index());
         *self.udp.borrow_mut() = spec.udp().map(|udp| Rc::new(UdpChain::new(udp, lane)));
-        let before = old.config().all_chains().map(|(_, chain)| chain);
-        let mut left: Vec<_> = before.zip(self.cells.take()).map(Some).collect();
+        let before: Vec<_> = old.config().all_chains().map(|(_, chain)| chain).collect();
+        let next: Vec<_> = spec.config().all_chains().map(|(_, chain)| chain).collect();
+        let mut left: Vec<_> = self.cells.take().into_iter().map(Some).collect();
         let mut cells = Vec::new();
-        for ((_, chain), terminal) in spec.config().all_chains().zip(spec.chains()) {
-            let find = |left: &[Option<(&FilterChain, _)>], same: fn(&FilterChain, &FilterChain) -> bool| {
-                left.iter().position(|slot| slot.as_ref().is_some_and(|(old, _)| same(old, chain)))
-            };
-            // Names need not be unique, as in Envoy, so what a chain matches is looked at as well.
-            let kept = find(&left, |old, new| old.name == new.name && old.matches == new.matches)
-                .or_else(|| find(&left, |old, new| !new.name.is_empty() && old.name == new.name));
-            let kept = kept.and_then(|at| left[at].take_if(|(_, cell)| cell.update(terminal, lane)));
-            cells.push(match kept {
-                Some((_, cell)) => cell,
-                None => Rc::new(ChainCell::new(terminal, lane)),
-            });
+        for (terminal, place) in spec.chains().iter().zip(continued(&before, &next)) {
+            let kept = place.and_then(|place| left[place].take_if(|cell| cell.update(terminal, lane)));
+            cells.push(kept.unwrap_or_else(|| Rc::new(ChainCell::new(terminal, lane))));
         }
         *self.cells.borrow_mut() = cells;
         self.wind(lane);
-        left.into_iter().flatten().for_each(|(_, cell)| cell.drain());
+        left.into_iter().flatten().for_each(|cell| cell.drain());
     }
 
     /// How datagrams are forwarded now.

@@ -137,8 +137,12 @@ impl Listener {
             problems.extend(more);
         }
         let mut chains = Vec::new();
-        for (i, (path, chain)) in config.all_chains().enumerate() {
-            let before = old.and_then(|old| old.chains.get(i));
+        let next: Vec<_> = config.all_chains().map(|(_, chain)| chain).collect();
+        let before: Vec<_> =
+            old.iter().flat_map(|old| old.config.all_chains()).map(|(_, chain)| chain).collect();
+        let continued = config::continued(&before, &next);
+        for ((path, chain), place) in config.all_chains().zip(continued) {
+            let before = old.zip(place).and_then(|(old, place)| old.chains.get(place));
             match Terminal::compile(chain, config, before, compiler) {
                 Ok(terminal) => chains.push(terminal),
                 Err(Problems(more)) => problems.extend(more.into_iter().map(|p| p.within(&path))),

@@ -254,6 +254,31 @@ impl FilterChain {
     }
 }
 
+/// For each chain of `next`, the place of the one in `before` that it continues: the one of its name that matches the
+/// same, or else one of its name. Names need not be unique, as in Envoy.
+pub(crate) fn continued(before: &[&FilterChain], next: &[&FilterChain]) -> Vec<Option<usize>> {
+    let same: fn(&FilterChain, &FilterChain) -> bool =
+        |old, new| old.name == new.name && old.matches == new.matches;
+    let named: fn(&FilterChain, &FilterChain) -> bool =
+        |old, new| !new.name.is_empty() && old.name == new.name;
+    let mut free = vec![true; before.len()];
+    let mut found = vec![None; next.len()];
+    for fits in [same, named] {
+        for (at, chain) in next.iter().enumerate() {
+            if found[at].is_some() {
+                continue;
+            }
+            // Most chains stay where they are.
+            let places = (at..before.len()).chain(0..at.min(before.len()));
+            found[at] = places.into_iter().find(|place| free[*place] && fits(before[*place], chain));
+            if let Some(place) = found[at] {
+                free[place] = false;
+            }
+        }
+    }
+    found
+}
+
 /// Which connections a chain serves (Envoy `FilterChainMatch`). An empty criterion holds for all. Where several chains
 /// match, the criteria decide in the order in which they stand here, each for the most specific value; a chain that a
 /// later criterion rules out does not let a less specific one back in.
@@ -289,4 +314,33 @@ pub enum SourceType {
     SameIpOrLoopback,
     /// Elsewhere.
     External,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::TcpProxy;
+
+    fn chain(name: &str, port: u16) -> FilterChain {
+        let matches = ChainMatch { destination_port: Some(port), ..ChainMatch::default() };
+        let terminal = Terminal::Tcp(TcpProxy::new("", ""));
+        FilterChain { name: name.into(), matches, terminal }
+    }
+
+    #[test]
+    fn a_chain_is_continued_by_what_it_matches_and_then_by_its_name() {
+        let (x1, x2, x3, nameless1, nameless2) =
+            (chain("x", 1), chain("x", 2), chain("x", 3), chain("", 1), chain("", 2));
+        for (before, next, found) in [
+            (vec![&x1, &x2], vec![&x2, &x1], vec![Some(1), Some(0)]),
+            // A chain that is there already is not taken by one that only has its name.
+            (vec![&x1, &x2], vec![&x3, &x1], vec![Some(1), Some(0)]),
+            (vec![&x1], vec![&x2, &x3], vec![Some(0), None]),
+            (vec![&nameless1], vec![&nameless2, &nameless1], vec![None, Some(0)]),
+            (vec![&x1], vec![&nameless1], vec![None]),
+            (vec![], vec![&x1], vec![None]),
+        ] {
+            assert_eq!(continued(&before, &next), found);
+        }
+    }
 }

@@ -24,6 +24,7 @@ rules! {
     a_connection_is_handed_to_the_listener_it_wanted,
     what_no_chain_matches_is_closed,
     a_connection_keeps_the_chain_it_was_accepted_on,
+    a_chain_that_moves_keeps_its_filters,
     chains_that_overlap_are_refused,
     a_listener_has_several_addresses,
     one_socket_may_serve_all_lanes(Setup { lanes: 2, ..Setup::default() }),
@@ -363,6 +364,31 @@ async fn a_connection_keeps_the_chain_it_was_accepted_on(lab: Lab) {
     lab.publish(&config).await;
     assert!(client.rest().await.1.is_ok());
     assert_eq!(lab.client().await.ask(&get("/3")).await.text(), "GET /3 HTTP/1.1");
+}
+
+async fn a_chain_that_moves_keeps_its_filters(lab: Lab) {
+    let all = json!({"default_value": {"numerator": 100}});
+    let limit = ConfigValue::new(
+        "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
+        json!({
+            "stat_prefix": "limit",
+            "token_bucket": {"max_tokens": 1, "tokens_per_fill": 1, "fill_interval": "3600s"},
+            "filter_enabled": all,
+            "filter_enforced": all,
+        }),
+    );
+    let mut limited = http("web", ChainMatch::default());
+    if let Terminal::Http(manager) = &mut limited.terminal {
+        manager.filters.insert(0, HttpFilter { name: "limit".into(), config: limit, disabled: false });
+    }
+    let listener = listener(&lab, Inspection::default(), vec![limited]);
+    let clusters = vec![Cluster::new("web", [lab.echo().addr])];
+    let mut config = Config { listeners: vec![listener], clusters };
+    lab.publish(&config).await;
+    assert_eq!(lab.client().await.ask(&get("/")).await.status(), 200);
+    config.listeners[0].chains.insert(0, http("web", server_names(&["a.test"])));
+    lab.publish(&config).await;
+    assert_eq!(lab.client().await.ask(&get("/")).await.status(), 429, "its bucket is as empty as before");
 }
 
 async fn chains_that_overlap_are_refused(lab: Lab) {
