@@ -61,14 +61,23 @@ impl Link {
     }
 
     /// Opens a stream if it is time to.
-    pub(super) fn connect(&mut self, now: Duration, planes: &Planes, inbox: &mpsc::Sender<Input>) {
+    pub(super) fn connect(
+        &mut self,
+        now: Duration,
+        random: &mut Random,
+        planes: &Planes,
+        inbox: &mpsc::Sender<Input>,
+    ) {
         let due = self.session.connect_at().is_some_and(|at| at <= now);
         if !due || self.stream.is_some() {
             return;
         }
         let service = self.api.services[self.at % self.api.services.len()].clone();
-        // A translation that names a cluster which is not there was refused.
-        let Some((cluster, tally)) = planes.0.get(&service.cluster).cloned() else { return };
+        let Some((cluster, tally)) = planes.0.get(&service.cluster).cloned() else {
+            // A translation that names a cluster which is not there is refused; should it be, this one is not tried at once.
+            self.session.closed(now, random.next(), &format!("there is no cluster {:?}", service.cluster));
+            return;
+        };
         self.attempt += 1;
         self.heard = false;
         let (source, attempt) = (self.source, self.attempt);

@@ -51,6 +51,9 @@ pub(super) struct Publisher {
 pub(super) struct Published {
     pub(super) cluster_changes: Changes,
     pub(super) listener_changes: Changes,
+    /// Listeners that were brought to the lanes, and those that could not be, once for each lane as Envoy counts workers.
+    pub(super) created: u64,
+    pub(super) failed: u64,
 }
 
 /// How often resources of a type changed.
@@ -373,6 +376,10 @@ impl Publisher {
         if self.cold && self.warming.is_none() {
             self.warming = Some(self.handle.warm());
         }
+        let lanes = self.handle.reports().len() as u64;
+        let there = listeners.iter().filter(|name| self.listeners.contains_key(*name)).count() as u64;
+        self.published.failed += unserved.len() as u64 * lanes;
+        self.published.created += there.saturating_sub(unserved.len() as u64) * lanes;
         self.unbound.retain(|name, _| !listeners.contains(name));
         self.unbound.extend(unserved.iter().map(|unserved| (unserved.name.clone(), unserved.why.clone())));
         unserved

@@ -78,6 +78,8 @@ family! {
         Added = "listener_added" Counter,
         Modified = "listener_modified" Counter,
         Removed = "listener_removed" Counter,
+        Created = "listener_create_success" Counter,
+        Failed = "listener_create_failure" Counter,
     }
 }
 
@@ -164,6 +166,8 @@ impl Counts {
         self.listeners.set(ListenersStat::Added, changes.added);
         self.listeners.set(ListenersStat::Modified, changes.modified);
         self.listeners.set(ListenersStat::Removed, changes.removed);
+        self.listeners.set(ListenersStat::Created, published.created);
+        self.listeners.set(ListenersStat::Failed, published.failed);
         self.updates(state, files, now);
         for (cluster, tally) in planes.iter() {
             let name = cluster.alt_stat_name.as_ref().unwrap_or(&cluster.name);

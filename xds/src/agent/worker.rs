@@ -160,7 +160,7 @@ impl Worker {
 
     fn connect(&mut self, now: Duration) {
         for link in self.state.links.values_mut() {
-            link.connect(now, &self.planes, &self.streams);
+            link.connect(now, &mut self.random, &self.planes, &self.streams);
         }
     }
 

@@ -191,13 +191,14 @@ fn a_proxy_serves_on_while_its_control_plane_is_gone_and_finds_it_again() {
 #[test]
 fn a_removed_listener_goes_and_an_unbound_one_is_refused_until_it_can_be_bound() {
     let (mut plane, at) = (Plane::start(), free());
-    let _lab = Lab::start(&bootstrap(plane.addr, "DELTA_GRPC", ""));
+    let lab = Lab::start(&bootstrap(plane.addr, "DELTA_GRPC", ""));
     configure(&mut plane, at, upstream("one"));
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let other = taken.local_addr().unwrap();
     plane.send(Kind::Listener, "2", &[("m", listener("m", other, ""))]);
     let error = plane.answer().error.expect("a NACK");
     assert!(error.contains("listener m: ") && error.contains("cannot listen on"), "{error}");
+    lab.until_stat("listener_manager.listener_create_failure", 2);
     assert_eq!(Client::new(at).ask(), (200, "one".into()));
     drop(taken);
     // Tried again by itself.
