@@ -36,7 +36,10 @@ pub async fn forward(conn: Conn, cell: Rc<ChainCell>, lane: Rc<Lane>) {
     account.cluster(&pool);
     let (dialed, _active) = match connect(&pool, &chain).await {
         Ok(connected) => connected,
-        Err(e) => return account.failed(e),
+        Err(e) => {
+            account.unreached(&pool);
+            return account.failed(e);
+        }
     };
     let Dialed { stream: upstream, slot: _slot } = dialed;
     account.connected(&upstream);
@@ -171,6 +174,13 @@ impl Account {
         if let Some(notes) = &mut self.notes {
             notes.draft.attempts = 1;
             notes.draft.upstream = upstream.peer().ok();
+        }
+    }
+
+    fn unreached(&mut self, pool: &Pool) {
+        if let Some(notes) = &mut self.notes {
+            notes.draft.attempts = 1;
+            notes.draft.upstream = pool.unreached();
         }
     }
 

@@ -291,6 +291,32 @@ fn access_logs_are_written_and_follow_a_rotation() {
     assert_eq!(fs::read_to_string(&moved).unwrap(), "\"POST /a\" 200 - 5|");
 }
 
+/// The line of a request that reached nobody names whom it was meant for: that is what an operator looks for.
+#[test]
+fn an_endpoint_that_is_not_reached_is_in_the_log() {
+    let log = Files::new("");
+    let logged = format!(
+        "stat_prefix: ingress
+          access_log:
+          - name: file
+            typed_config:
+              \"@type\": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog
+              path: {}
+              log_format: {{ text_format_source: {{ inline_string: '%RESPONSE_CODE% %RESPONSE_FLAGS% %UPSTREAM_HOST%|' }} }}\n",
+        log.config.display(),
+    );
+    let text = example().replacen("stat_prefix: ingress\n", &logged, 1);
+    // The endpoint stands last in the file; nobody listens on the port that was free just now.
+    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (before, after) = text.rsplit_once("port_value: ").unwrap();
+    let rest = after.trim_start_matches(|c: char| c.is_ascii_digit());
+    let sidecar = Sidecar::start(&format!("{before}port_value: {}{rest}", dead.port()));
+    let (status, _) = Client::connect(sidecar.at("listener \"ingress\"")).request("GET /", "");
+    assert_eq!(status, 503);
+    let expected = format!("503 UF {dead}|");
+    until(&expected, || (fs::read_to_string(&log.config).unwrap_or_default() == expected).then_some(()));
+}
+
 #[test]
 fn the_admin_winds_listeners_down() {
     let text =

@@ -5,7 +5,7 @@ use super::downstream::Downstream;
 use crate::{
     access_log::{Draft, Ends, LaneLog, Outcome, Record, Took},
     config::Action,
-    error::Error,
+    error::{Error, Kind},
     filter::Exchange,
     lane::HttpChain,
     upstream::{Lease, Pool},
@@ -43,6 +43,17 @@ pub(super) fn sending(exchange: &Exchange, lease: &Lease) {
     if let Some(draft) = &mut *exchange.notes.borrow_mut() {
         draft.attempts += 1;
         draft.upstream = Some(lease.addr());
+    }
+}
+
+/// A try that found no connection.
+#[cold]
+pub(super) fn unreached(exchange: &Exchange, pool: &Pool, error: &Error) {
+    if let (Some(draft), Kind::Connect | Kind::ConnectTimeout) =
+        (&mut *exchange.notes.borrow_mut(), error.kind)
+    {
+        draft.attempts += 1;
+        draft.upstream = pool.unreached();
     }
 }
 

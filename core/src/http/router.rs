@@ -115,7 +115,13 @@ impl Routed {
             let (mut tries, mut _retry) = (0, None);
             loop {
                 // The last try takes a connection that nobody can have closed for being idle.
-                let lease = self.pool.checkout(tries == STALE_RETRIES).await?;
+                let lease = match self.pool.checkout(tries == STALE_RETRIES).await {
+                    Ok(lease) => lease,
+                    Err(e) => {
+                        log::unreached(&self.exchange, &self.pool, &e);
+                        return Err(e);
+                    }
+                };
                 log::sending(&self.exchange, &lease);
                 self.begin(&lease);
                 match answer(lease, &self.exchange, self.head.method()).await {

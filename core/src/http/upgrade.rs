@@ -82,7 +82,13 @@ fn upgrades(route: Option<&Route>) -> &[Upgrade] {
 pub(crate) async fn send(routed: Routed) -> Result<Response, Error> {
     let Routed { head, mut body, exchange, pool, .. } = routed;
     // A connection that nobody can have closed for being idle.
-    let lease = pool.checkout(true).await?;
+    let lease = match pool.checkout(true).await {
+        Ok(lease) => lease,
+        Err(e) => {
+            log::unreached(&exchange, &pool, &e);
+            return Err(e);
+        }
+    };
     log::sending(&exchange, &lease);
     let switch = exchange.switch.get();
     let terminates = {

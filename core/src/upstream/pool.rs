@@ -35,6 +35,8 @@ pub(crate) struct Pool {
     pub(super) state: Arc<ClusterState>,
     pub(crate) stats: Cells<ClusterStat>,
     members: RefCell<Rc<Members>>,
+    /// The endpoint that could not be reached last.
+    unreached: RefCell<Option<Peer>>,
     pub(super) waiters: Waiters,
 }
 
@@ -96,8 +98,14 @@ impl Pool {
             state,
             stats,
             members,
+            unreached: RefCell::default(),
             waiters: Waiters::default(),
         })
+    }
+
+    /// The endpoint that a connection could not be made to last: for whoever has just been told so.
+    pub(crate) fn unreached(&self) -> Option<Peer> {
+        self.unreached.borrow().clone()
     }
 
     /// The cluster's name; `None` of a destination that was chosen in code.
@@ -267,11 +275,13 @@ impl Pool {
                 Ok(Dialed { stream, slot })
             }
             Err(e) if e.kind() == std::io::ErrorKind::TimedOut => {
+                *self.unreached.borrow_mut() = Some(host.addr());
                 self.stats.inc(ClusterStat::CxConnectTimeout);
                 self.stats.inc(ClusterStat::CxConnectFail);
                 Err(Error::upstream(Kind::ConnectTimeout))
             }
             Err(_) => {
+                *self.unreached.borrow_mut() = Some(host.addr());
                 self.stats.inc(ClusterStat::CxConnectFail);
                 Err(Error::upstream(Kind::Connect))
             }
