@@ -131,6 +131,12 @@ const DIFFERENCES: &[Difference] = &[
         why: "what is known and subscribed to is current; Envoy has the same behind a runtime flag (use_eds_cache_for_ads)",
     },
     Difference {
+        case: "what_came_is_dumped",
+        envoy: "dumps endpoints as it sees them, health and weights filled in, without version or time",
+        corelane: "dumps them as they were received, with version, time and client_status like every resource",
+        why: "a dump says what was configured; how endpoints do is on /clusters",
+    },
+    Difference {
         case: "a_resource_lives_as_long_as_its_ttl",
         envoy: "takes a state-of-the-world response of heartbeats for the whole set and removes every cluster",
         corelane: "takes a heartbeat for what it is in both protocols",
