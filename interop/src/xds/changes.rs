@@ -1,8 +1,12 @@
 //! Adding, changing and removing: what every control plane does all day.
 
-use super::scene::{Scene, expect, expect_refused};
+use super::scene::{SOON, Scene, expect, expect_refused};
 use anyhow::{Result, ensure};
-use corelane_interop::{client::Connection, process::free_port, resource};
+use corelane_interop::{
+    client::Connection,
+    process::{free_port, wait_for},
+    resource,
+};
 
 pub(super) fn it_serves_what_it_is_told(scene: &mut Scene) -> Result<()> {
     scene.serve()?;
@@ -45,8 +49,7 @@ pub(super) fn endpoints_change(scene: &mut Scene) -> Result<()> {
     scene.expect("any", "origin")?;
     scene.expect("any", "other")?;
     scene.plane.set(&[resource::endpoints("origin", &[scene.nginx.origin])])?;
-    scene.expect("any", "origin")?;
-    scene.remains("any", "origin")?;
+    wait_for("the other endpoint to be gone", SOON, || scene.remains("any", "origin"))?;
     steady.finish()?;
     scene.plane.set(&[resource::endpoints("origin", &[])])?;
     scene.expect("any", "503")
