@@ -123,12 +123,18 @@ impl Plane {
             "-http",
             &format!("127.0.0.1:{}", self.http),
         ]);
+        command.arg("-socket").arg(self.socket());
         command.args(["-cache", self.cache.flag(), "-resources", resources]).args(&self.more);
         let mut process = Process::start(command, &self.folder.path().join("log"))?;
         wait_for_port(self.http).with_context(|| process.output().unwrap_or_default())?;
         process.expect_running()?;
         self.process = Some(process);
         Ok(())
+    }
+
+    /// The Unix socket at which it also is to be found.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("socket")
     }
 
     /// Kills it, as a crash would.

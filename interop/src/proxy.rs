@@ -5,7 +5,7 @@ use crate::{
     sidecar::{Backend, admin},
 };
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -63,6 +63,29 @@ impl Binaries {
     }
 }
 
+/// What a proxy's bootstrap says about where everything else comes from.
+#[derive(Clone)]
+pub struct Ask {
+    /// `dynamic_resources`.
+    pub dynamic: Value,
+    /// The control plane's cluster: `STATIC`, `STRICT_DNS`.
+    pub discovery: &'static str,
+    /// Its endpoint's `address`.
+    pub address: Value,
+}
+
+impl Ask {
+    /// A control plane on a loopback port.
+    pub fn port(dynamic: Value, port: u16) -> Ask {
+        Ask { dynamic, discovery: "STATIC", address: socket_address("127.0.0.1", port) }
+    }
+}
+
+/// An `address` on TCP.
+pub fn socket_address(host: &str, port: u16) -> Value {
+    json!({ "socket_address": { "address": host, "port_value": port } })
+}
+
 /// A running proxy.
 pub struct Proxy {
     /// The process.
@@ -73,22 +96,15 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Starts it with these `dynamic_resources` and a control plane on port `xds`, and waits until its admin address answers;
-    /// whether it is ready is up to where its resources come from.
+    /// Starts it and waits until its admin address answers; whether it is ready is up to where its resources come from.
     ///
     /// # Errors
     /// If it ends or does not answer, with what it printed.
-    pub fn start(
-        binaries: &Binaries,
-        who: Who,
-        dynamic: &Value,
-        xds: u16,
-        concurrency: usize,
-    ) -> Result<Proxy> {
+    pub fn start(binaries: &Binaries, who: Who, ask: &Ask, concurrency: usize) -> Result<Proxy> {
         let folder = Folder::new("proxy")?;
         let port = free_port()?;
         let file = folder.path().join("bootstrap.yaml");
-        fs::write(&file, bootstrap(port, dynamic, xds))?;
+        fs::write(&file, bootstrap(port, ask))?;
         let mut command = match who {
             Who::Corelane(backend) => {
                 let mut command = Command::new(&binaries.sidecar);
@@ -125,11 +141,12 @@ impl Proxy {
     }
 }
 
-fn bootstrap(admin: u16, dynamic: &Value, xds: u16) -> String {
+fn bootstrap(admin: u16, ask: &Ask) -> String {
     include_str!("../xds.yaml")
         .replace("@ADMIN@", &admin.to_string())
-        .replace("@XDS@", &xds.to_string())
-        .replace("@DYNAMIC@", &dynamic.to_string())
+        .replace("@TYPE@", ask.discovery)
+        .replace("@XDS@", &ask.address.to_string())
+        .replace("@DYNAMIC@", &ask.dynamic.to_string())
 }
 
 #[cfg(test)]
@@ -140,7 +157,7 @@ mod tests {
     #[test]
     fn the_template_is_filled_in_whole() {
         for protocol in Protocol::ALL {
-            let text = bootstrap(1, &protocol.dynamic_resources(), 2);
+            let text = bootstrap(1, &Ask::port(protocol.dynamic_resources(), 2));
             let body: String = text.lines().filter(|l| !l.starts_with('#')).collect();
             assert!(!body.replace("\"@type\"", "").contains('@'), "{text}");
         }

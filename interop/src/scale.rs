@@ -9,7 +9,7 @@ use corelane_interop::{
     peers::{self, Nginx},
     plane::{Cache, Plane},
     process::{free_port, let_pass, wait_for},
-    proxy::{Binaries, Proxy, Who},
+    proxy::{Ask, Binaries, Proxy, Who},
     resource::{self, Protocol},
     sidecar::Backend,
 };
@@ -101,7 +101,7 @@ fn one(binaries: &Binaries, who: Who, seconds: u64) -> Result<Figures> {
     plane.post("/generate", &size)?;
     // Everything up to here is start-up, and not what is measured.
     plane.tell("/freeze")?;
-    let proxy = Proxy::start(binaries, who, &protocol.dynamic_resources(), plane.xds, 2)?;
+    let proxy = Proxy::start(binaries, who, &Ask::port(protocol.dynamic_resources(), plane.xds), 2)?;
     wait_for("the first request", Duration::from_secs(10), || plane.exchange("Cluster").map(drop))?;
     let begin = proxy.process.cpu()?;
     plane.tell("/thaw")?;

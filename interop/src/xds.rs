@@ -94,6 +94,7 @@ const CASES: &[Case] = cases! {
     outages::a_frozen_control_plane_changes_nothing over ADS from SNAPSHOT;
     outages::a_slow_control_plane_is_waited_for over EVERY from SNAPSHOT;
     outages::a_huge_response_is_taken over ADS from SNAPSHOT;
+    outages::a_control_plane_is_found_by_path_and_by_name over ADS from SNAPSHOT;
     outages::the_proxy_starts_before_its_control_plane over ADS from SNAPSHOT;
     load::a_failing_control_plane_costs_no_request over ADS from SNAPSHOT;
     load::pushes_cost_no_request over ADS from MUX;

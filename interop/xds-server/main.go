@@ -29,6 +29,7 @@ var example string
 
 func main() {
 	xds := flag.String("xds", "127.0.0.1:18000", "address of the control plane (gRPC, plaintext)")
+	socket := flag.String("socket", "", "path of a Unix socket at which the control plane is found too")
 	api := flag.String("http", "127.0.0.1:18080", "address of the HTTP API, which is also the example's upstream")
 	kind := flag.String("cache", "snapshot-ads", "snapshot-ads, snapshot, linear, mux (endpoints and routes linear, "+
 		"the rest a snapshot), or raw (nothing is answered but what is posted to /send)")
@@ -36,12 +37,12 @@ func main() {
 	heartbeat := flag.Duration("heartbeat", 0, "how often a snapshot with TTLs sends heartbeats; 0 is never")
 	prefix := flag.String("versions", strconv.FormatInt(time.Now().UnixMilli(), 36), "what versions begin with")
 	flag.Parse()
-	if err := run(*xds, *api, *kind, *file, *prefix, *heartbeat); err != nil {
+	if err := run(*xds, *socket, *api, *kind, *file, *prefix, *heartbeat); err != nil {
 		log.Fatalf("xds-server: %v", err)
 	}
 }
 
-func run(xds, api, kind, file, prefix string, heartbeat time.Duration) error {
+func run(xds, socket, api, kind, file, prefix string, heartbeat time.Duration) error {
 	stop, done := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer done()
 	plane, err := newPlane(stop, kind, prefix, heartbeat)
@@ -59,12 +60,22 @@ func run(xds, api, kind, file, prefix string, heartbeat time.Duration) error {
 	if err != nil {
 		return err
 	}
+	failed := make(chan error, 3)
+	if socket != "" {
+		if err := os.RemoveAll(socket); err != nil { // One that a crash left behind.
+			return err
+		}
+		files, err := net.Listen("unix", socket)
+		if err != nil {
+			return err
+		}
+		go func() { failed <- grpcServer.Serve(files) }()
+	}
 	pages, err := net.Listen("tcp", api)
 	if err != nil {
 		return err
 	}
 	connections := &connections{Listener: sockets}
-	failed := make(chan error, 2)
 	go func() { failed <- grpcServer.Serve(connections) }()
 	go func() { failed <- http.Serve(pages, newAPI(plane, streams, connections)) }()
 	fmt.Printf("xds %s, http %s, cache %s\n", sockets.Addr(), pages.Addr(), kind)

@@ -2,7 +2,7 @@
 
 use super::scene::Scene;
 use anyhow::Result;
-use corelane_interop::{process::Folder, resource};
+use corelane_interop::{process::Folder, proxy::Ask, resource};
 use serde_json::{Value, json};
 use std::{fs, path::Path};
 
@@ -29,7 +29,8 @@ pub(super) fn files_are_read_again_when_they_are_replaced(scene: &mut Scene) -> 
     put(at, "cds", "1", &clusters)?;
     put(at, "origin", "1", &[resource::endpoints("origin", &[scene.nginx.origin])])?;
     put(at, "other", "1", &[resource::endpoints("other", &[scene.nginx.other])])?;
-    scene.start_with(&json!({ "lds_config": source(at, "lds"), "cds_config": source(at, "cds") }))?;
+    let dynamic = json!({ "lds_config": source(at, "lds"), "cds_config": source(at, "cds") });
+    scene.start_with(&Ask::port(dynamic, scene.plane.xds))?;
     scene.expect("any", "origin")?;
     let steady = scene.steady()?;
     put(at, "rds", "2", &[resource::routes("web", &[("x.example", "other"), ("*", "origin")])])?;

@@ -5,9 +5,11 @@ use anyhow::{Context, Result, ensure};
 use corelane_interop::{
     client::Connection,
     process::{let_pass, wait_for},
+    proxy::{Ask, socket_address},
     resource,
 };
 use rustix::process::Signal;
+use serde_json::json;
 use std::time::Duration;
 
 /// After whatever happened, changes arrive again.
@@ -132,6 +134,28 @@ pub(super) fn a_huge_response_is_taken(scene: &mut Scene) -> Result<()> {
     })?;
     changes_arrive(scene)?;
     steady.finish()
+}
+
+/// Behind a Unix socket, and behind a name; also when it comes back there.
+pub(super) fn a_control_plane_is_found_by_path_and_by_name(scene: &mut Scene) -> Result<()> {
+    let base = scene.base();
+    scene.plane.set(&base)?;
+    let reached = [
+        ("STATIC", json!({ "pipe": { "path": scene.plane.socket() } })),
+        ("STRICT_DNS", socket_address("localhost", scene.plane.xds)),
+    ];
+    for (discovery, address) in reached {
+        let dynamic = scene.protocol.dynamic_resources();
+        scene.start_with(&Ask { dynamic, discovery, address })?;
+        scene.expect("any", "origin")?;
+        let steady = scene.steady()?;
+        scene.plane.restart(corelane_interop::plane::Cache::SnapshotAds)?;
+        changes_arrive(scene)?;
+        steady.finish()?;
+        scene.stop();
+        scene.plane.set(&base)?;
+    }
+    Ok(())
 }
 
 pub(super) fn the_proxy_starts_before_its_control_plane(scene: &mut Scene) -> Result<()> {

@@ -6,7 +6,7 @@ use corelane_interop::{
     peers::Nginx,
     plane::{Cache, Plane},
     process::{free_port, let_pass, wait_for},
-    proxy::{Binaries, Proxy, Who},
+    proxy::{Ask, Binaries, Proxy, Who},
     resource::{self, Protocol},
 };
 use serde_json::Value;
@@ -69,12 +69,12 @@ impl Scene {
 
     /// Starts the proxy without asking anything of it.
     pub(super) fn start(&mut self) -> Result<()> {
-        self.start_with(&self.protocol.dynamic_resources())
+        self.start_with(&Ask::port(self.protocol.dynamic_resources(), self.plane.xds))
     }
 
-    /// The same with `dynamic_resources` of the script's own.
-    pub(super) fn start_with(&mut self, dynamic: &Value) -> Result<()> {
-        self.proxy = Some(Proxy::start(&self.binaries, self.who, dynamic, self.plane.xds, 2)?);
+    /// The same with a bootstrap of the script's own.
+    pub(super) fn start_with(&mut self, ask: &Ask) -> Result<()> {
+        self.proxy = Some(Proxy::start(&self.binaries, self.who, ask, 2)?);
         Ok(())
     }
 
@@ -84,6 +84,11 @@ impl Scene {
         self.plane.set(&base)?;
         self.start()?;
         self.expect("any", "origin")
+    }
+
+    /// Ends the proxy; the next one listens where it did.
+    pub(super) fn stop(&mut self) {
+        self.proxy = None;
     }
 
     pub(super) fn proxy(&self) -> Result<&Proxy> {
