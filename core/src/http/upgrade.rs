@@ -60,8 +60,14 @@ impl Switch {
         }
     }
 
-    /// Whether a request may switch on its route.
+    /// Whether a request may be tried to switch on its route. As in Envoy, a CONNECT that has none gets as far as to be told so.
     pub(super) fn is_allowed(self, head: &RequestHead, exchange: &Exchange) -> bool {
+        let lost = self == Switch::Connect && exchange.route.borrow().is_none();
+        lost || self.is_let_through(head, exchange)
+    }
+
+    /// Whether a request may switch on its route.
+    fn is_let_through(self, head: &RequestHead, exchange: &Exchange) -> bool {
         let Some(protocol) = self.protocol(head) else { return true };
         let route = exchange.route.borrow();
         Upgrade::lets(protocol, upgrades(route.as_deref()), &exchange.chain.spec.config.upgrades)
@@ -81,6 +87,12 @@ fn upgrades(route: Option<&Route>) -> &[Upgrade] {
 /// The upstream did not answer.
 pub(crate) async fn send(routed: Routed) -> Result<Response, Error> {
     let Routed { head, mut body, exchange, pool, .. } = routed;
+    let switch = exchange.switch.get();
+    // Again: a filter may have had the request routed anew.
+    if !switch.is_let_through(&head, &exchange) {
+        exchange.chain.stats.inc(HttpStat::RqWsOnNonWsRoute);
+        return Err(Error::local(Kind::Denied(Status::FORBIDDEN)));
+    }
     // A connection that nobody can have closed for being idle.
     let lease = match pool.checkout(true).await {
         Ok(lease) => lease,
@@ -90,7 +102,6 @@ pub(crate) async fn send(routed: Routed) -> Result<Response, Error> {
         }
     };
     log::sending(&exchange, &lease);
-    let switch = exchange.switch.get();
     let terminates = {
         let route = exchange.route.borrow();
         let about = Upgrade::about(Upgrade::CONNECT.as_bytes(), upgrades(route.as_deref()));

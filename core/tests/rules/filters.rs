@@ -4,7 +4,8 @@ use crate::lab::{Lab, Setup, Upstream, field, get, response, rules};
 use corelane::{
     Lane,
     config::{
-        ConfigError, ConfigValue, FilterOverride, HttpConnectionManager, HttpFilter as FilterConfig, Terminal,
+        Action, ConfigError, ConfigValue, FilterOverride, HttpConnectionManager, HttpFilter as FilterConfig,
+        Terminal, Upgrade,
     },
     error::{Error, Kind},
     filter::{
@@ -42,6 +43,7 @@ rules! {
     routes_configure_filters(WITH),
     routes_turn_filters_on_and_off(WITH),
     a_cleared_route_is_resolved_again(WITH),
+    an_upgrade_is_asked_for_again_where_a_route_was_cleared(WITH),
     a_filter_chooses_the_upstream(WITH),
     interim_responses_can_be_watched(WITH),
     values_travel_with_the_request(WITH),
@@ -455,6 +457,24 @@ async fn a_cleared_route_is_resolved_again(lab: Lab) {
     lab.publish(&config).await;
     assert_eq!(lab.client().await.ask(&get("/clear")).await.status(), 200);
     assert_eq!((one.accepted.get(), two.accepted.get()), (0, 1));
+}
+
+async fn an_upgrade_is_asked_for_again_where_a_route_was_cleared(lab: Lab) {
+    let upstream = telling(&lab);
+    let mut config = lab
+        .http_with(&[upstream.addr], |m, _| {
+            chain(m, vec![act_filter()]);
+            m.upgrades = vec![Upgrade::to("websocket")];
+        })
+        .await;
+    let Terminal::Http(manager) = &mut config.listeners[0].chains[0].terminal else { panic!() };
+    let mut two = crate::lab::route("/two", "up");
+    let Action::Forward(forward) = &mut two.action else { panic!("it forwards") };
+    forward.upgrades = vec![Upgrade { enabled: false, ..Upgrade::to("websocket") }];
+    manager.routes.virtual_hosts[0].routes.insert(0, two);
+    lab.publish(&config).await;
+    let ask = "GET /clear HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+    assert_eq!(lab.client().await.ask(ask).await.status(), 403);
 }
 
 async fn a_filter_chooses_the_upstream(lab: Lab) {

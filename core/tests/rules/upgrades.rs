@@ -306,7 +306,17 @@ async fn connect_ends_here_where_its_route_says_so(lab: Lab) {
 async fn connect_without_a_route_or_leave_is_refused(lab: Lab) {
     let echo = lab.echo();
     lab.http(&[echo.addr.clone()]).await;
-    assert_eq!(lab.client().await.ask(CONNECT).await.status(), 403);
+    assert_eq!(lab.client().await.ask(CONNECT).await.status(), 404);
+    lab.http_with(&[echo.addr.clone()], |manager, _| {
+        connects(manager, true);
+        route(manager).upgrades.clear();
+    })
+    .await;
+    assert_eq!(
+        lab.client().await.ask(CONNECT).await.status(),
+        403,
+        "there is a route, and it does not say so"
+    );
     lab.http_with(&[echo.addr.clone()], |manager, _| manager.upgrades = vec![Upgrade::to("connect")]).await;
     assert_eq!(lab.client().await.ask(CONNECT).await.status(), 404, "a prefix does not match CONNECT");
     lab.http_with(&[echo.addr], |manager, _| connects(manager, true)).await;
