@@ -14,6 +14,7 @@ mod publish;
 mod random;
 mod stats;
 mod worker;
+mod xxh64;
 
 use std::{
     collections::BTreeMap,

@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    hash::BuildHasher as _,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -12,9 +11,7 @@ use corelane::{
     telemetry::{Cells, ClusterStat, Family, Kind as Behaviour, NoHistogram, Stats, StatsStore},
 };
 
-use foldhash::fast::FixedState;
-
-use super::{State, files::Files, link::Planes, publish::Published};
+use super::{State, files::Files, link::Planes, publish::Published, xxh64::xxh64};
 use crate::{
     session::TypeStats,
     store::{Kind, Source},
@@ -206,8 +203,7 @@ fn update(mirror: &mut Mirror<UpdateStat>, stats: &TypeStats, now: Duration) {
         mirror.set(UpdateStat::Time, u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
     }
     if !stats.version.is_empty() {
-        // As with Envoy's, only equality means anything.
-        mirror.set(UpdateStat::Version, FixedState::with_seed(0).hash_one(&*stats.version));
+        mirror.set(UpdateStat::Version, xxh64(stats.version.as_bytes()));
     }
 }
 
