@@ -149,7 +149,7 @@ async fn malformed_requests_get_their_status(lab: Lab) {
         ),
         ("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: gzip\r\n\r\n", 501, "Not Implemented"),
         ("GET / HTTP/1.1\nhost: a\n\n", 400, "Bad Request"),
-        ("GET / HTTP/1.0\r\nhost: a\r\n\r\n", 426, ""),
+        ("GET / HTTP/1.0\r\nhost: a\r\n\r\n", 426, "Upgrade Required"),
         ("GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n", 403, ""),
         (&long, 431, "Request Header Fields Too Large"),
         (&many, 431, "Request Header Fields Too Large"),
