@@ -46,14 +46,15 @@ pub(crate) fn request(
         Peer::Tcp(addr) => Some(addr.ip().to_canonical()),
         Peer::Unix(_) => None,
     };
+    let own = peer.filter(|_| config.use_remote_address).map(Text::of);
     let headers = head.headers_mut();
     let (told, client, alone) = if config.use_remote_address {
         let alone = !headers.contains(Known::XForwardedFor);
         let hops = config.xff_num_trusted_hops;
         // What trusted proxies say, if they said it; else whoever is connected.
         let told = if hops > 0 { forwarded_for(headers, hops - 1) } else { None };
-        if let Some(ip) = peer.filter(|_| !config.skip_xff_append) {
-            append_forwarded_for(headers, ip)?;
+        if let Some(own) = own.as_ref().filter(|_| !config.skip_xff_append) {
+            append_forwarded_for(headers, own.bytes())?;
         }
         if hops == 0 {
             headers.remove(Known::XForwardedProto);
@@ -72,7 +73,9 @@ pub(crate) fn request(
     let edge = config.use_remote_address && !internal;
     mark_internal(headers, internal, edge);
     if edge && let Some(client) = client {
-        headers.set(Known::XEnvoyExternalAddress, Text::of(client).bytes())?;
+        let other = told.map(|_| Text::of(client));
+        let text = other.as_ref().or(own.as_ref()).map_or(&[][..], Text::bytes);
+        headers.set(Known::XEnvoyExternalAddress, text)?;
     }
     if config.generate_request_id {
         let forced = edge && !config.preserve_external_request_id;
@@ -126,17 +129,16 @@ fn mark_internal(headers: &mut Headers, internal: bool, edge: bool) {
 }
 
 /// Appends to the last `x-forwarded-for`, as one list.
-fn append_forwarded_for(headers: &mut Headers, ip: IpAddr) -> Result<(), BadHeader> {
-    let own = Text::of(ip);
+fn append_forwarded_for(headers: &mut Headers, own: &[u8]) -> Result<(), BadHeader> {
     if !headers.contains(Known::XForwardedFor) {
-        return headers.append(Known::XForwardedFor, own.bytes());
+        return headers.append(Known::XForwardedFor, own);
     }
     let mut list = Vec::with_capacity(128);
     for value in headers.all(Known::XForwardedFor) {
         list.extend_from_slice(value);
         list.push(b',');
     }
-    list.extend_from_slice(own.bytes());
+    list.extend_from_slice(own);
     headers.set(Known::XForwardedFor, &list)
 }
 
@@ -284,7 +286,7 @@ mod tests {
     #[test]
     fn forwarded_for_becomes_one_list() {
         let mut headers = headers(&["10.0.0.1", "10.0.0.2"]);
-        append_forwarded_for(&mut headers, "192.0.2.9".parse().unwrap()).unwrap();
+        append_forwarded_for(&mut headers, b"192.0.2.9").unwrap();
         let all: Vec<_> = headers.all(Known::XForwardedFor).collect();
         assert_eq!(all, [b"10.0.0.1,10.0.0.2,192.0.2.9"]);
     }

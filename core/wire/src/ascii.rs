@@ -1,5 +1,6 @@
 //! Character classes and decimal numbers. Owns which bytes each part of a head may hold; knows nothing of messages.
 
+use crate::scan;
 use alloc::vec::Vec;
 
 /// One bit per class, so that a single table answers every question about a byte.
@@ -8,7 +9,6 @@ const VALUE: u8 = 2;
 const TARGET: u8 = 4;
 const HOST: u8 = 8;
 const METHOD: u8 = 16;
-const PLAIN_HOST: u8 = 32;
 
 const CLASSES: [u8; 256] = classes();
 
@@ -42,9 +42,6 @@ const fn class(byte: u8) -> u8 {
     // as a list of two hosts.
     if alphanumeric || contains(b"-._~!$&'()*+;=%:[]", byte) {
         class |= HOST;
-    }
-    if alphanumeric || byte == b'-' || byte == b'.' {
-        class |= PLAIN_HOST;
     }
     if byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'_' {
         class |= METHOD;
@@ -108,7 +105,7 @@ pub(crate) const fn is_method(bytes: &[u8]) -> bool {
 /// or bracket elsewhere is refused, so that everybody finds the same port.
 pub(crate) fn is_authority(bytes: &[u8]) -> bool {
     // A name without a port, as nearly all are.
-    if all(bytes, PLAIN_HOST) {
+    if scan::is_plain_host(bytes) {
         return !bytes.is_empty();
     }
     if !all(bytes, HOST) {

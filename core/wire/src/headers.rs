@@ -415,14 +415,7 @@ impl Headers {
     #[inline]
     fn check<'v>(&self, name: &Name<'_>, value: &'v [u8]) -> Result<&'v [u8], BadHeader> {
         self.check_name(name)?;
-        // Nearly always there is nothing to trim, which two bytes tell.
-        let value = match value {
-            [b' ' | b'\t', ..] | [.., b' ' | b'\t'] => ascii::trim(value),
-            _ => value,
-        };
-        if !scan::is_value(value) {
-            return Err(BadHeader::Value);
-        }
+        let value = if scan::is_usual_value(value) { value } else { trimmed(value)? };
         self.check_space(name, value)?;
         Ok(value)
     }
@@ -442,30 +435,44 @@ impl Headers {
     /// Adds a field that was checked: its line to the arena and its slot.
     #[inline]
     fn push_line(&mut self, name: &Name<'_>, value: &[u8]) {
-        let out = &mut self.arena;
-        let at = out.len();
         if name.spelt.is_empty() {
-            // As it is most often: copied with what is behind it, which is two stores and no call, then cut.
-            let (line, len) = name.id.line();
-            out.extend_from_slice(line);
-            out.truncate(at + len);
-        } else {
-            out.extend_from_slice(name.spelt);
-            out.extend_from_slice(b": ");
+            return self.push_known(name.id, value);
         }
-        let value_at = out.len();
-        out.extend_from_slice(value);
-        out.extend_from_slice(b"\r\n");
-        self.note(name.id);
         if name.is_x_envoy() {
             self.note_x_envoy();
         }
+        let at = self.arena.len();
+        self.arena.extend_from_slice(name.spelt);
+        self.arena.extend_from_slice(b": ");
+        self.push_value(name.id, at, name.spelt.len(), value);
+    }
+
+    /// As [`push_line`](Headers::push_line), for a name that is spelt as it is known.
+    #[inline(never)]
+    fn push_known(&mut self, id: Id, value: &[u8]) {
+        if id.is_x_envoy() {
+            self.note_x_envoy();
+        }
+        // Copied with what is behind it, which is two stores and no call, then cut.
+        let (line, len) = id.line();
+        let at = self.arena.len();
+        self.arena.extend_from_slice(line);
+        self.arena.truncate(at + len);
+        self.push_value(id, at, len - 2, value);
+    }
+
+    /// Completes the line that was begun at `at` with its name, which has this length.
+    #[inline(always)]
+    fn push_value(&mut self, id: Id, at: usize, name_len: usize, value: &[u8]) {
+        self.arena.extend_from_slice(value);
+        self.arena.extend_from_slice(b"\r\n");
+        self.note(id);
         self.slots.push(Slot {
             name: at as u32,
-            name_len: (value_at - at - 2) as u16,
-            value: value_at as u32,
+            name_len: name_len as u16,
+            value: (at + name_len + 2) as u32,
             value_len: value.len() as u32,
-            known: name.id,
+            known: id,
             marks: JOINED,
         });
     }
@@ -486,6 +493,12 @@ impl Headers {
         }
         slots.truncate(kept);
     }
+}
+
+#[inline(never)]
+fn trimmed(value: &[u8]) -> Result<&[u8], BadHeader> {
+    let value = ascii::trim(value);
+    if scan::is_value(value) { Ok(value) } else { Err(BadHeader::Value) }
 }
 
 /// Appends `name: value` and CRLF.

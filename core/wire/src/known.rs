@@ -173,6 +173,12 @@ impl Id {
         if at < ALL.len() { Some(ALL[at]) } else { None }
     }
 
+    /// Whether the name is known and begins with `x-envoy-`.
+    #[inline(always)]
+    pub(crate) const fn is_x_envoy(self) -> bool {
+        self.bit() & X_ENVOY != 0
+    }
+
     /// What a field with this name begins with, padded, and how long that is.
     #[inline(always)]
     pub(crate) fn line(self) -> (&'static [u8; LINE], usize) {
@@ -324,7 +330,7 @@ impl<'a> Name<'a> {
     /// Whether it begins with `x-envoy-`, in any case.
     #[inline]
     pub(crate) fn is_x_envoy(&self) -> bool {
-        if self.id == Id::NONE { is_x_envoy(self.spelt) } else { self.id.bit() & X_ENVOY != 0 }
+        if self.id == Id::NONE { is_x_envoy(self.spelt) } else { self.id.is_x_envoy() }
     }
 }
 

@@ -3,7 +3,6 @@
 
 mod block;
 
-use crate::ascii;
 pub(crate) use block::{Block, LEN};
 
 /// The index of the first byte from `at` on that cannot be in a value or reason phrase, or that is a tab, which can; or the
@@ -13,21 +12,56 @@ pub(crate) fn value_end(bytes: &[u8], at: usize) -> usize {
     first(bytes, at, Block::value_stops)
 }
 
+/// Whether `bytes` are a value as nearly all are: at least four bytes, no blank at either end, and no tab.
+#[inline(always)]
+pub(crate) fn is_usual_value(bytes: &[u8]) -> bool {
+    let ([first, ..], [.., last]) = (bytes, bytes) else { return false };
+    if *first <= b' ' || *last <= b' ' {
+        return false;
+    }
+    let stops = match (short(bytes), bytes.last_chunk()) {
+        (Some(block), _) => block.value_stops(),
+        // The last block overlaps those before it.
+        (None, Some(last)) => {
+            let blocks = bytes.as_chunks().0.iter().map(|block| Block::load(block).value_stops());
+            blocks.fold(Block::load(last).value_stops(), |all, stops| all | stops)
+        }
+        (None, None) => return false,
+    };
+    stops == 0
+}
+
 /// Whether all of `bytes` can be a value: no controls but tabs.
 #[inline]
 pub(crate) fn is_value(bytes: &[u8]) -> bool {
-    if bytes.len() < LEN {
-        // Two halves that overlap, nearly always without a tab.
-        return match (bytes.first_chunk(), bytes.last_chunk()) {
-            (Some(start), Some(end)) if Block::of(start, end).value_stops() == 0 => true,
-            _ => ascii::is_value(bytes),
-        };
-    }
     let mut end = value_end(bytes, 0);
     while bytes.get(end) == Some(&b'\t') {
         end = value_end(bytes, end + 1);
     }
     end == bytes.len()
+}
+
+/// Whether all of `bytes` are letters, digits, hyphens and dots, as in nearly every host.
+#[inline]
+pub(crate) fn is_plain_host(bytes: &[u8]) -> bool {
+    match short(bytes) {
+        Some(block) => block.host_stops() == 0,
+        None => first(bytes, 0, Block::host_stops) == bytes.len(),
+    }
+}
+
+/// All of 4 to 15 bytes in one block, some of them twice: enough to tell whether one of them is something.
+#[inline(always)]
+fn short(bytes: &[u8]) -> Option<Block> {
+    if bytes.len() >= LEN {
+        return None;
+    }
+    if let (Some(start), Some(end)) = (bytes.first_chunk(), bytes.last_chunk()) {
+        return Some(Block::of(start, end));
+    }
+    let [start, end] = [*bytes.first_chunk::<4>()?, *bytes.last_chunk()?].map(u32::from_le_bytes);
+    let both = (u64::from(start) | u64::from(end) << 32).to_le_bytes();
+    Some(Block::of(&both, &both))
 }
 
 /// The index of the first byte from `at` on that is no letter, digit or hyphen, of which nearly all names consist; or the
@@ -97,6 +131,7 @@ pub(crate) fn same_name(name: &[u8], lower: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ascii;
 
     /// Every byte at every place, before and behind a byte that does not end anything.
     fn check(end: fn(&[u8], usize) -> usize, ends: fn(u8) -> bool) {
@@ -139,7 +174,13 @@ mod tests {
             for at in 0..20 {
                 let mut bytes = *b"value value1 value 2";
                 bytes[at] = byte;
-                assert_eq!(is_value(&bytes), crate::ascii::is_value(&bytes), "{byte:#x} at {at}");
+                for bytes in [&bytes[..], &bytes[at / 2..], &bytes[..at + 1], &bytes[at..]] {
+                    let valid = ascii::is_value(bytes);
+                    assert_eq!(is_value(bytes), valid, "{byte:#x} at {at}");
+                    let usual =
+                        valid && bytes.len() >= 4 && ascii::trim(bytes) == bytes && !bytes.contains(&b'\t');
+                    assert_eq!(is_usual_value(bytes), usual, "{bytes:x?}");
+                }
             }
         }
         assert!(is_value(b"") && is_value(b"\t\t") && !is_value(b"\t\r"));

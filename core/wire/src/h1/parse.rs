@@ -293,9 +293,12 @@ fn word(bytes: &[u8], error: ParseError) -> Result<Option<&[u8]>, ParseError> {
 
 /// `HTTP/1.0` or `HTTP/1.1`; `None` if it is neither yet.
 fn version(bytes: &[u8]) -> Result<Option<Version>, ParseError> {
-    match bytes.first_chunk::<8>() {
-        Some(b"HTTP/1.1") => Ok(Some(Version::Http11)),
-        Some(b"HTTP/1.0") => Ok(Some(Version::Http10)),
+    // As numbers: one comparison each.
+    const HTTP_11: u64 = u64::from_le_bytes(*b"HTTP/1.1");
+    const HTTP_10: u64 = u64::from_le_bytes(*b"HTTP/1.0");
+    match bytes.first_chunk().map(|start| u64::from_le_bytes(*start)) {
+        Some(HTTP_11) => Ok(Some(Version::Http11)),
+        Some(HTTP_10) => Ok(Some(Version::Http10)),
         None if b"HTTP/1.".starts_with(bytes) => Ok(None),
         _ => Err(ParseError::Version),
     }

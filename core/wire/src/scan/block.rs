@@ -44,6 +44,12 @@ impl Block {
         !set(self.within(b'!', b'~')) & 0xffff | set(self.is(b'#'))
     }
 
+    /// Which bytes are no letter, digit, hyphen or dot.
+    #[inline(always)]
+    pub(crate) fn host_stops(self) -> u32 {
+        self.name_stops() & !set(self.is(b'.')) & 0xffff
+    }
+
     /// With the case bit of every byte set.
     #[inline(always)]
     pub(crate) fn lower(self) -> Block {
@@ -92,6 +98,8 @@ mod tests {
         let block = Block::load(bytes);
         let name = of(bytes, |b| !b.is_ascii_alphanumeric() && b != b'-');
         assert_eq!(block.name_stops(), name | !0xffff, "{bytes:x?}");
+        let host = of(bytes, |b| !b.is_ascii_alphanumeric() && b != b'-' && b != b'.');
+        assert_eq!(block.host_stops(), host, "{bytes:x?}");
         let value = of(bytes, |b| b < b' ' || b == 0x7f);
         assert_eq!(block.value_stops(), value, "{bytes:x?}");
         let target = of(bytes, |b| !b.is_ascii_graphic() || b == b'#');
