@@ -112,7 +112,16 @@ impl Edit<'_> {
         }
         self.keep_clusters(&names);
         let mut names = BTreeSet::new();
+        let mut addresses = BTreeSet::new();
         for listener in &config.listeners {
+            // Lanes share ports, so the kernel would take both and spread connections over them.
+            let fixed = listener.addresses().filter(|at| at.ip().is_none_or(|at| at.port() != 0));
+            let taken: Vec<_> =
+                fixed.filter(|at| !addresses.insert((at.to_string(), listener.udp.is_some()))).collect();
+            problems.extend(taken.into_iter().map(|at| {
+                let what = format!("another listener is at {at} already");
+                ConfigError::new(format!("listeners[{:?}].address", listener.name), what)
+            }));
             if !names.insert(&listener.name) {
                 problems.push(ConfigError::new(
                     format!("listeners[{:?}]", listener.name),

@@ -13,7 +13,7 @@ mod world;
 use anyhow::{Context, Result, ensure};
 use compare::{Got, Seen};
 use corelane_interop::{
-    process::{Folder, Process, free_port, wait_for},
+    process::{Folder, Process, free_ports, wait_for},
     proxy::Binaries,
     sidecar::admin,
 };
@@ -56,7 +56,7 @@ pub(crate) fn run(binaries: &Binaries, seed: u64, cases: u64) -> Result<(usize, 
     let mut number = 0;
     for round in 0..cases.div_ceil(PER_WORLD) {
         let mut rng = Rng::new(seed.wrapping_mul(1_000_003).wrapping_add(round));
-        let ports = (0..World::ports()).map(|_| free_port()).collect::<Result<Vec<_>>>()?;
+        let ports = free_ports(World::ports())?;
         let world = World::new(&mut rng, &features, &origins.ports, &ports);
         let folder = Folder::new("differ")?;
         let file = folder.path().join("world.json");

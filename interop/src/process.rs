@@ -50,6 +50,17 @@ pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
+/// Several of them, all different.
+///
+/// # Errors
+/// If no socket can be bound.
+pub fn free_ports(count: usize) -> Result<Vec<u16>> {
+    // Held until all are there: a port that was given back may be given out again.
+    let held: std::io::Result<Vec<_>> =
+        (0..count).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect();
+    held?.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
+}
+
 /// A process that should run has ended: nothing is worth waiting for any more.
 #[derive(Debug)]
 pub struct Ended(String);

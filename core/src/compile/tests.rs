@@ -19,7 +19,9 @@ fn peer(port: u16) -> Peer {
 fn listener(name: &str, change: impl FnOnce(&mut HttpConnectionManager)) -> Listener {
     let mut manager = HttpConnectionManager::new("test", RouteConfiguration::default());
     change(&mut manager);
-    Listener::new(name, peer(1), Terminal::Http(Box::new(manager)))
+    // An address of its own: listeners share none.
+    let port = u16::from(name.bytes().last().unwrap_or(1));
+    Listener::new(name, peer(port), Terminal::Http(Box::new(manager)))
 }
 
 fn problems(config: &Config) -> Vec<String> {
@@ -42,6 +44,19 @@ fn what_did_not_change_is_the_same_object() {
     assert!(Arc::ptr_eq(first.listener("b").unwrap(), second.listener("b").unwrap()));
     assert!(!Arc::ptr_eq(first.cluster("two").unwrap(), second.cluster("two").unwrap()));
     assert!(second.listener("a").is_none());
+}
+
+#[test]
+fn two_listeners_at_one_address_are_refused() {
+    let at = |name: &str, port| Listener { address: peer(port), ..listener(name, |_| {}) };
+    let config = |listeners| Config { listeners, ..Config::default() };
+    let told = problems(&config(vec![at("a", 1), at("b", 2), at("c", 1)]));
+    assert_eq!(told, ["listeners[\"c\"].address: another listener is at 127.0.0.1:1 already"]);
+    assert_eq!(
+        problems(&config(vec![at("a", 0), at("b", 0)])),
+        Vec::<String>::new(),
+        "the kernel chooses two"
+    );
 }
 
 #[test]
