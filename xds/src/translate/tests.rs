@@ -380,9 +380,10 @@ const WITHOUT_EFFECT: &[&str] = &[
     "listener.max_connections_to_accept_per_socket_event",
     "listener.metadata",
     "listener.reuse_port",
-    "listener.traffic_direction",
     "chain.metadata",
     "http.add_proxy_protocol_connection_state",
+    // One without a range says what holds anyway: nobody is inside.
+    "http.internal_address_config",
     "http.path_with_escaped_slashes_action",
     "http1.allow_absolute_url",
     "http1.use_balsa_parser",
