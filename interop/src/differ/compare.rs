@@ -109,12 +109,25 @@ const INTENDED: &[Intended] = &[
     Intended {
         why: "a client on this machine is told by its address, where Envoy tells the machine's own",
         explains: |_, _, _, line| {
-            line.starts_with("upstream x-forwarded-for: ")
-                && line.contains("127.0.0.1")
-                && !line.contains("none")
+            line.strip_prefix("upstream x-forwarded-for: ").is_some_and(own_address_alone)
         },
     },
 ];
+
+/// Whether two lists differ in their last address alone, which is this machine's.
+fn own_address_alone(values: &str) -> bool {
+    let list = |text: &str| text.trim_matches(|c| "[]\"".contains(c)).to_owned();
+    let Some((ours, theirs)) = values.strip_prefix("corelane ").and_then(|rest| rest.split_once(", envoy "))
+    else {
+        return false;
+    };
+    let (ours, theirs) = (list(ours), list(theirs));
+    let split = |list: &str| {
+        list.rsplit_once(',').map_or((String::new(), list.to_owned()), |(a, b)| (a.into(), b.into()))
+    };
+    let ((before, own), (their_before, their_own)) = (split(&ours), split(&theirs));
+    before == their_before && own == "127.0.0.1" && their_own.parse::<std::net::IpAddr>().is_ok()
+}
 
 /// Why a pair differs, where that is known.
 pub(super) fn intended(
@@ -208,6 +221,19 @@ mod tests {
         let fields = fields.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
         let message = Message { first: first.into(), fields, body: Vec::new() };
         Seen { got: Got::Answer(message), received: Vec::new() }
+    }
+
+    #[test]
+    fn only_the_last_address_may_be_the_machines_own() {
+        assert!(own_address_alone("corelane [\"127.0.0.1\"], envoy [\"192.0.2.2\"]"));
+        assert!(own_address_alone("corelane [\"10.0.0.1,127.0.0.1\"], envoy [\"10.0.0.1,192.0.2.2\"]"));
+        for other in [
+            "corelane [\"10.0.0.1,127.0.0.1\"], envoy [\"192.0.2.2\"]",
+            "corelane [\"127.0.0.1\"], envoy none",
+            "corelane [\"10.0.0.1\"], envoy [\"10.0.0.2\"]",
+        ] {
+            assert!(!own_address_alone(other), "{other}");
+        }
     }
 
     #[test]
