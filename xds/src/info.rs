@@ -4,6 +4,7 @@
 mod memory;
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -38,6 +39,8 @@ pub struct Server {
     started: SystemTime,
     /// `node` of the bootstrap; a reload may change it.
     node: Mutex<Option<Value>>,
+    /// Clusters that the bootstrap names; all others came from a control plane.
+    static_clusters: Mutex<BTreeSet<String>>,
     /// How far the first configuration has come.
     progress: Arc<Progress>,
     /// The agent's, once there is one.
@@ -50,7 +53,16 @@ impl Server {
     /// A server that began at `started`.
     pub fn new(args: Args, handle: Handle, started: SystemTime, node: Option<Value>) -> Self {
         let progress = Arc::new(Progress::new(Phase::Live));
-        Self { args, handle, started, node: Mutex::new(node), progress, door: OnceLock::new(), good: None }
+        Self {
+            args,
+            handle,
+            started,
+            node: Mutex::new(node),
+            static_clusters: Mutex::default(),
+            progress,
+            door: OnceLock::new(),
+            good: None,
+        }
     }
 
     /// A server whose first configuration comes from elsewhere.
@@ -87,6 +99,16 @@ impl Server {
             (_, Phase::Initializing) => "INITIALIZING",
             (State::Live, Phase::Live) => LIVE,
         }
+    }
+
+    /// The clusters that the bootstrap names now.
+    pub fn set_static_clusters(&self, names: BTreeSet<String>) {
+        *self.static_clusters.lock().unwrap_or_else(PoisonError::into_inner) = names;
+    }
+
+    /// Whether a control plane named a cluster.
+    fn is_dynamic(&self, cluster: &str) -> bool {
+        !self.static_clusters.lock().unwrap_or_else(PoisonError::into_inner).contains(cluster)
     }
 
     /// What a reload said about the node.
@@ -202,7 +224,7 @@ pub fn pages(server: &Arc<Server>) -> Pages {
         .read(
             "/clusters",
             "print clusters and their endpoints; ?format=text|json, ?filter=REGEX",
-            with(|server, query| admin::clusters(&server.handle, query, |_| false)),
+            with(|server, query| admin::clusters(&server.handle, query, |name| server.is_dynamic(name))),
         );
     fixed(acting(pages, server))
 }

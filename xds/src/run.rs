@@ -4,6 +4,7 @@
 //! SIGHUP reads the configuration again. SIGUSR1 opens access logs again, after a rotation. SIGTERM and SIGINT drain for up to `--drain-time-s`; a second one exits at once.
 
 use std::{
+    collections::BTreeSet,
     ffi::OsString,
     io::{self, Write as _},
     process::ExitCode,
@@ -139,6 +140,7 @@ fn start(profile: &Profile, args: Args, first: &Translated) -> Result<Running, V
         server = server.keeping(good.standing().clone());
     }
     let server = Arc::new(server);
+    server.set_static_clusters(clusters(first));
     let dump = Arc::new(Dump::new(first.bootstrap.clone(), started));
     let admin = match &first.admin {
         Some(at) => {
@@ -234,7 +236,7 @@ fn reload(source: &Source, running: &Running, first: &Translated) {
             let what = "cannot be changed without a restart";
             return Err(vec![Problem::new("admin.address", what)]);
         }
-        let (node, bootstrap) = (next.node.clone(), next.bootstrap.clone());
+        let (node, bootstrap, clusters) = (next.node.clone(), next.bootstrap.clone(), clusters(&next));
         match &running.agent {
             Some(agent) => agent.door().reload(next)?,
             None if next.dynamic.is_used() => {
@@ -247,6 +249,7 @@ fn reload(source: &Source, running: &Running, first: &Translated) {
             }
         }
         running.server.set_node(node);
+        running.server.set_static_clusters(clusters);
         running.dump.set_bootstrap(bootstrap, SystemTime::now());
         Ok(())
     });
@@ -260,6 +263,11 @@ fn reload(source: &Source, running: &Running, first: &Translated) {
             log::error!("the old configuration stays: {} problems in the new one", problems.len());
         }
     }
+}
+
+/// The names of the clusters that a file holds.
+fn clusters(file: &Translated) -> BTreeSet<String> {
+    file.config.clusters.iter().map(|cluster| cluster.name.clone()).collect()
 }
 
 /// What an operator wants to know first: where, how, and how many.

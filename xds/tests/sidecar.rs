@@ -237,6 +237,7 @@ fn the_admin_shows_what_there_is() {
     let address = &listeners["listener_statuses"][1]["local_address"]["socket_address"];
     assert_eq!(address["port_value"], ingress.port(), "{listeners}");
     assert!(page("GET /clusters").1.contains("echo::default_priority::max_requests::1024\n"));
+    assert!(page("GET /clusters").1.contains("echo::added_via_api::false\n"));
     let clusters = json(&page("GET /clusters?format=json&filter=^echo$").1);
     assert_eq!(clusters["cluster_statuses"][0]["host_statuses"][0]["weight"], 1, "{clusters}");
     let (_, metrics) = page("GET /stats/prometheus?filter=rq_time");
@@ -346,7 +347,6 @@ fn the_admin_winds_listeners_down() {
     assert_eq!(admin.request("GET /ready", ""), (200, "LIVE\n".into()));
 }
 
-/// A request whose body never ends keeps the drain waiting; the second signal does not wait.
 /// A control plane that cannot be reached is said so, `/ready` waits, and neither is in the way of a drain.
 #[test]
 fn without_its_control_plane_it_is_not_ready_and_drains_all_the_same() {
@@ -376,6 +376,33 @@ static_resources:
     assert_eq!(sidecar.exit(), Some(0));
 }
 
+/// Clusters are told apart by who named them.
+#[test]
+fn clusters_of_a_control_plane_are_marked() {
+    let list = Files::new(
+        "resources: [{'@type': type.googleapis.com/envoy.config.cluster.v3.Cluster, name: told, type: STATIC, \
+         load_assignment: {cluster_name: told}}]",
+    );
+    let text = format!(
+        "
+node: {{id: one, cluster: mesh}}
+admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: 0}}}}}}
+dynamic_resources: {{cds_config: {{resource_api_version: V3, path_config_source: {{path: {}}}}}}}
+static_resources: {{clusters: [{{name: own, type: STATIC, load_assignment: {{cluster_name: own}}}}]}}
+",
+        list.config.display()
+    );
+    let sidecar = Sidecar::start(&text);
+    let mut admin = Client::connect(sidecar.at("the admin listens on"));
+    until("the cluster", || {
+        let page = admin.request("GET /clusters", "").1;
+        page.contains("told::added_via_api::true\n").then(|| {
+            assert!(page.contains("own::added_via_api::false\n"), "{page}");
+        })
+    });
+}
+
+/// A request whose body never ends keeps the drain waiting; the second signal does not wait.
 #[test]
 fn sigterm_drains_and_a_second_one_does_not_wait() {
     let mut sidecar = Sidecar::start(&example());
