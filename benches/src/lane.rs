@@ -9,7 +9,7 @@ use corelane::{
     Proxy,
     io::{Backend, Bind, Config, Reactor},
 };
-use corelane_xds::load::Source;
+use corelane_xds::{args::Identity, load::Source};
 use std::net::Ipv4Addr;
 
 /// Serves the bootstrap file until told to quit.
@@ -17,7 +17,7 @@ pub(crate) fn serve(mut words: impl Iterator<Item = String>) -> Result<()> {
     let mut word = || words.next().context("lane FILE BACKEND QUIT_PORT");
     let (file, backend, quit) = (word()?, word()?, word()?.parse::<u16>()?);
     let Ok(backend) = backend.parse::<Backend>() else { bail!("no backend {backend}") };
-    let source = Source { path: Some(file.into()), yaml: None, default: "" };
+    let source = Source { path: Some(file.into()), yaml: None, node: Identity::default(), default: "" };
     let config = match source.load() {
         Ok(translated) => translated.config,
         Err(problems) => bail!("{}", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
