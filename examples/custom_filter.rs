@@ -6,7 +6,7 @@ use corelane::{
     Lane, Proxy,
     config::{
         self, Action, Cluster, Config, ConfigError, ConfigValue, Forward, HttpConnectionManager, Listener,
-        PathMatcher, Route, RouteConfiguration, Terminal, VirtualHost,
+        Route, RouteConfiguration, RouteMatch, Terminal, VirtualHost,
     },
     error::{Error, Kind},
     filter::{FilterFactory, HttpFilter, Next, Request, Response, Scope},
@@ -59,7 +59,7 @@ impl HttpFilter for Slow {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arg = |at, default: &str| env::args().nth(at).as_deref().unwrap_or(default).parse::<SocketAddr>();
     let (listen, upstream) = (arg(1, "127.0.0.1:8080")?, arg(2, "127.0.0.1:8000")?);
-    let (matches, action) = (PathMatcher::prefix("/"), Action::Forward(Forward::to("upstream")));
+    let (matches, action) = (RouteMatch::prefix("/"), Action::Forward(Forward::to("upstream")));
     let routes = vec![Route { name: String::new(), matches, action, per_filter_config: Default::default() }];
     let host = VirtualHost { name: "all".into(), domains: vec!["*".into()], routes, ..Default::default() };
     let table = RouteConfiguration { virtual_hosts: vec![host], ..Default::default() };

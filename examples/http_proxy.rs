@@ -7,7 +7,7 @@ use corelane::{
     compile::Compiler,
     config::{
         Action, Cluster, ConfigValue, DirectResponse, Forward, HttpConnectionManager, HttpFilter, Listener,
-        PathMatcher, Route, RouteConfiguration, Terminal, VirtualHost,
+        Route, RouteConfiguration, RouteMatch, Terminal, VirtualHost,
     },
     control::Snapshot,
     filter::Registry,
@@ -24,7 +24,7 @@ fn manager() -> HttpConnectionManager {
     let hello = DirectResponse { status: 200, body: b"hello from the proxy\n".to_vec() };
     let route = |prefix, action| Route {
         name: String::new(),
-        matches: PathMatcher::prefix(prefix),
+        matches: RouteMatch::prefix(prefix),
         action,
         per_filter_config: Default::default(),
     };

@@ -8,6 +8,7 @@ mod cluster;
 mod dns;
 mod http;
 mod listener;
+mod matcher;
 mod route;
 mod udp;
 mod upgrade;
@@ -23,9 +24,13 @@ pub use listener::{
     ChainMatch, DestinationRule, FilterChain, Inspection, Inspector, ListenSocket, Listener, ListenerFilter,
     ProxyProtocol, SourceType, TlsInspector,
 };
+pub use matcher::{
+    Fraction, HeaderMatch, HeaderMatcher, PathMatch, QueryParameterMatch, QueryParameterMatcher, RouteMatch,
+    StringMatcher, StringPattern,
+};
 pub use route::{
-    Action, DirectResponse, FilterOverride, Forward, PathMatch, PathMatcher, Route, RouteConfiguration,
-    Upstream, VirtualHost, WeightedCluster,
+    Action, DirectResponse, FilterOverride, Forward, Route, RouteConfiguration, Upstream, VirtualHost,
+    WeightedCluster,
 };
 pub use udp::UdpProxy;
 pub use upgrade::Upgrade;

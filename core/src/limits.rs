@@ -108,3 +108,7 @@ pub const DNS_SEARCH: usize = 6;
 
 /// The shortest time between two lookups of one name, whatever its TTL or the configuration says.
 pub const DNS_PAUSE: Duration = Duration::from_millis(10);
+
+/// Bytes of a compiled regular expression, and of the memory that a search with it may take: an expression of a route has
+/// some thousand instructions at most, and a table may have many of them.
+pub const REGEX_BYTES: usize = 1 << 20;

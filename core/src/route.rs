@@ -2,15 +2,14 @@
 //! uses (its cluster, its filters) is in `lane`.
 
 mod domains;
+pub(crate) mod matcher;
+mod pattern;
 
-use crate::{
-    config::{Action, PathMatch, PathMatcher},
-    conn::ConnMeta,
-    filter::Parsed,
-};
-use corelane_wire::{Method, RequestHead};
+use crate::{config::Action, conn::ConnMeta, filter::Parsed};
+use corelane_wire::RequestHead;
 use domains::Domains;
 pub(crate) use domains::DuplicateDomain;
+use matcher::Matcher;
 use std::{ops::Range, sync::Arc};
 
 /// What a route is chosen by.
@@ -31,13 +30,15 @@ pub struct RouteTable {
     /// The routes of each virtual host.
     hosts: Vec<Range<usize>>,
     routes: Vec<Arc<RouteSpec>>,
+    /// Whether a number has to be drawn for each request.
+    draws: bool,
 }
 
 /// A compiled route, the same for all lanes.
 #[derive(Debug)]
 pub(crate) struct RouteSpec {
     pub(crate) name: String,
-    pub(crate) matches: PathMatcher,
+    pub(crate) matches: Matcher,
     pub(crate) action: Action,
     /// What the route, its host and its table say about filters.
     pub(crate) overrides: Arc<[Override]>,
@@ -89,11 +90,18 @@ impl RouteTable {
     ) -> Result<(), Vec<DuplicateDomain>> {
         let host = self.hosts.len();
         let first = self.routes.len();
+        self.draws |= routes.iter().any(|route| route.matches.draws());
         self.routes.extend(routes);
         self.hosts.push(first..self.routes.len());
         let refused: Vec<_> =
             domains.iter().filter_map(|domain| self.domains.add(domain, host).err()).collect();
         if refused.is_empty() { Ok(()) } else { Err(refused) }
+    }
+
+    /// Whether [`RouteInput::random`] has to be drawn for each request.
+    #[inline]
+    pub fn draws(&self) -> bool {
+        self.draws
     }
 
     /// The route that a request takes, by index: the first one that matches in the host whose domain matches best. There
@@ -103,11 +111,7 @@ impl RouteTable {
         let routes = self.hosts[host].clone();
         let first = routes.start;
         let path = input.head.path_without_query();
-        let connect = input.head.method() == Method::Connect;
-        let fits = |route: &Arc<RouteSpec>| match &route.matches.path {
-            PathMatch::Connect => connect,
-            _ => !connect && matches(&route.matches, path),
-        };
+        let fits = |route: &Arc<RouteSpec>| route.matches.matches(path, input);
         self.routes[routes].iter().position(fits).map(|at| first + at)
     }
 
@@ -125,32 +129,16 @@ impl PartialEq for RouteTable {
 
 impl Eq for RouteTable {}
 
-fn matches(matcher: &PathMatcher, path: &[u8]) -> bool {
-    let same = |a: &[u8], b: &str| match matcher.case_sensitive {
-        true => a == b.as_bytes(),
-        false => a.eq_ignore_ascii_case(b.as_bytes()),
-    };
-    match &matcher.path {
-        PathMatch::Prefix(prefix) => path.get(..prefix.len()).is_some_and(|start| same(start, prefix)),
-        PathMatch::Path(whole) => same(path, whole),
-        PathMatch::Connect => false,
-        PathMatch::SeparatedPrefix(prefix) => {
-            path.get(..prefix.len()).is_some_and(|start| same(start, prefix))
-                && matches!(path.get(prefix.len()), None | Some(b'/'))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Forward;
+    use crate::config::{Forward, PathMatch, RouteMatch};
     use corelane_io::{Config, Peer, sim::World};
 
     fn route(path: PathMatch, case_sensitive: bool) -> Arc<RouteSpec> {
         Arc::new(RouteSpec {
             name: String::new(),
-            matches: PathMatcher { path, case_sensitive },
+            matches: Matcher::new(&RouteMatch { case_sensitive, ..RouteMatch::new(path) }).unwrap(),
             action: Action::Forward(Forward::to("web")),
             overrides: Arc::new([]),
             expected_timeout: None,

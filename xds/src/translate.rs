@@ -17,6 +17,7 @@ mod extension;
 mod http;
 mod inspection;
 mod listener;
+mod matcher;
 mod matching;
 mod node;
 mod origins;

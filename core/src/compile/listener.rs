@@ -9,7 +9,7 @@ use crate::{
     inspect::InspectionStats,
     limits,
     matching::Matcher,
-    route::{DuplicateDomain, Override, RouteSpec, RouteTable},
+    route::{DuplicateDomain, Override, RouteSpec, RouteTable, matcher::Matcher as RouteMatcher},
     telemetry::{ClusterUdpStat, HttpStat, ListenerStat, Stats, StatsStore, TcpStat, UdpStat},
 };
 use corelane_io::Peer;
@@ -441,7 +441,7 @@ impl Routes<'_> {
                 self.problem(format!("{at}.domains"), "there must be one at least");
             }
             let of_host = self.overrides(&at, &host.per_filter_config, &all);
-            let routes = host.routes.iter().enumerate().map(|(r, route)| {
+            let routes = host.routes.iter().enumerate().filter_map(|(r, route)| {
                 let at = format!("{at}.routes[{r}]");
                 self.route(&at, route, &of_host)
             });
@@ -456,7 +456,13 @@ impl Routes<'_> {
         table
     }
 
-    fn route(&mut self, at: &str, route: &config::Route, inherited: &Arc<[Override]>) -> Arc<RouteSpec> {
+    fn route(
+        &mut self,
+        at: &str,
+        route: &config::Route,
+        inherited: &Arc<[Override]>,
+    ) -> Option<Arc<RouteSpec>> {
+        let matches = self.matcher(at, route);
         let mut expected_timeout = None;
         match &route.action {
             Action::Forward(forward) => {
@@ -474,13 +480,21 @@ impl Routes<'_> {
                 }
             }
         }
-        Arc::new(RouteSpec {
-            name: route.name.clone(),
-            matches: route.matches.clone(),
-            action: route.action.clone(),
-            overrides: self.overrides(at, &route.per_filter_config, inherited),
-            expected_timeout,
-        })
+        let overrides = self.overrides(at, &route.per_filter_config, inherited);
+        let (name, action) = (route.name.clone(), route.action.clone());
+        Some(Arc::new(RouteSpec { name, matches: matches?, action, overrides, expected_timeout }))
+    }
+
+    /// `None` after a problem only.
+    fn matcher(&mut self, at: &str, route: &config::Route) -> Option<RouteMatcher> {
+        match RouteMatcher::new(&route.matches) {
+            Ok(matcher) => Some(matcher),
+            Err(problems) => {
+                let at = format!("{at}.match");
+                self.problems.extend(problems.into_iter().map(|problem| problem.within(&at)));
+                None
+            }
+        }
     }
 
     /// What a level says about filters, on top of what the levels around it say.

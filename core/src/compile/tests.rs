@@ -3,8 +3,8 @@
 use super::*;
 use crate::config::{Action, DirectResponse};
 use crate::config::{
-    Balancer, Cluster, ConfigValue, Endpoint, HttpConnectionManager, HttpFilter, Listener, PathMatcher,
-    Route, RouteConfiguration, Terminal, VirtualHost,
+    Balancer, Cluster, ConfigValue, Endpoint, HttpConnectionManager, HttpFilter, Listener, Route,
+    RouteConfiguration, RouteMatch, Terminal, VirtualHost,
 };
 use corelane_io::Peer;
 
@@ -135,7 +135,7 @@ fn direct_responses_are_checked() {
     let direct = Action::DirectResponse(DirectResponse { status: 700, body: vec![b'x'; 5000] });
     let route = Route {
         name: String::new(),
-        matches: PathMatcher::prefix("/"),
+        matches: RouteMatch::prefix("/"),
         action: direct,
         per_filter_config: Default::default(),
     };

@@ -1,6 +1,6 @@
 //! Route tables: virtual hosts by domain, routes in order, and what a route does.
 
-use super::{ConfigValue, Upgrade};
+use super::{ConfigValue, RouteMatch, Upgrade};
 use std::{collections::BTreeMap, time::Duration};
 
 /// A route table (Envoy `RouteConfiguration`).
@@ -52,40 +52,11 @@ pub struct Route {
     /// The name; may be empty.
     pub name: String,
     /// Which requests.
-    pub matches: PathMatcher,
+    pub matches: RouteMatch,
     /// What becomes of them.
     pub action: Action,
     /// Filter configuration, by filter name.
     pub per_filter_config: BTreeMap<String, FilterOverride>,
-}
-
-/// Which requests a route takes (Envoy `RouteMatch`).
-#[derive(Clone, Debug, PartialEq)]
-pub struct PathMatcher {
-    /// What the path has to look like.
-    pub path: PathMatch,
-    /// Whether letters compare with their case.
-    pub case_sensitive: bool,
-}
-
-impl PathMatcher {
-    /// Paths that start with `prefix`.
-    pub fn prefix(prefix: impl Into<String>) -> PathMatcher {
-        PathMatcher { path: PathMatch::Prefix(prefix.into()), case_sensitive: true }
-    }
-}
-
-/// A match on the path. The query does not take part, except that a prefix is compared with path and query as Envoy does.
-#[derive(Clone, Debug, PartialEq)]
-pub enum PathMatch {
-    /// Starts with it.
-    Prefix(String),
-    /// Is it, without the query.
-    Path(String),
-    /// Is it, or starts with it and a slash (Envoy `path_separated_prefix`).
-    SeparatedPrefix(String),
-    /// The request is a CONNECT, whatever its target (Envoy `connect_matcher`). CONNECT matches nothing else.
-    Connect,
 }
 
 /// What a route does with a request.

@@ -225,7 +225,8 @@ impl HttpChain {
         lane: &Lane,
     ) -> Option<Rc<Route>> {
         let routes = self.routes.borrow();
-        let at = routes.table.resolve(&RouteInput { head, conn, random: 0 })?;
+        let random = if routes.table.draws() { lane.io().random() } else { 0 };
+        let at = routes.table.resolve(&RouteInput { head, conn, random })?;
         let route = || Rc::new(self.route(routes.table.routes()[at].clone(), lane));
         Some(routes.made[at].get_or_init(route).clone())
     }

@@ -5,7 +5,7 @@ use crate::{
     lab::{Lab, Message, Setup, field, get, route, rules},
 };
 use corelane::config::{
-    ConfigValue, FilterOverride, HttpConnectionManager, HttpFilter, PathMatcher, Route, Terminal,
+    ConfigValue, FilterOverride, HttpConnectionManager, HttpFilter, Route, RouteMatch, Terminal,
 };
 use serde_json::{Value, json};
 
@@ -91,7 +91,7 @@ async fn heads_are_mutated_both_ways(lab: Lab) {
 async fn local_replies_are_mutated_too(lab: Lab) {
     let response = json!([append("x-status", "%RESP(:status)%"), append("x-asked", "%REQ(:path)%")]);
     proxy(&lab, mutating(json!([]), response), |manager| {
-        manager.routes.virtual_hosts[0].routes[0].matches = PathMatcher::prefix("/only");
+        manager.routes.virtual_hosts[0].routes[0].matches = RouteMatch::prefix("/only");
     })
     .await;
     let answer = ask(&lab, "/other").await;

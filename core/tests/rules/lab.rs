@@ -4,8 +4,8 @@
 use corelane::{
     Builder, Proxy,
     config::{
-        Action, Cluster, Config, Forward, HttpConnectionManager, Listener, PathMatcher, Route,
-        RouteConfiguration, TcpProxy, Terminal, VirtualHost,
+        Action, Cluster, Config, Forward, HttpConnectionManager, Listener, Route, RouteConfiguration,
+        RouteMatch, TcpProxy, Terminal, VirtualHost,
     },
     control::Handle,
     io::{Backend, Bind, Chunk, Config as Driver, Io, Peer, Reactor, Stream, sim::World},
@@ -285,7 +285,7 @@ pub(crate) fn table(routes: Vec<Route>) -> RouteConfiguration {
 pub(crate) fn route(prefix: &str, cluster: &str) -> Route {
     Route {
         name: String::new(),
-        matches: PathMatcher::prefix(prefix),
+        matches: RouteMatch::prefix(prefix),
         action: Action::Forward(Forward::to(cluster)),
         per_filter_config: Default::default(),
     }

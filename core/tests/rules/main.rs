@@ -15,6 +15,7 @@ mod lab;
 mod listeners;
 mod local_ratelimit;
 mod publish;
+mod routes;
 mod smuggling;
 mod tcp;
 mod udp;

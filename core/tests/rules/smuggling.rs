@@ -226,8 +226,7 @@ async fn ambiguous_responses_are_refused_at_every_split(lab: Lab) {
 async fn a_local_reply_leaves_no_body_to_be_taken_for_a_request(lab: Lab) {
     let log = Log::default();
     lab.http_with(&[recorder(&lab, &log)], |manager, _| {
-        manager.routes.virtual_hosts[0].routes[0].matches =
-            corelane::config::PathMatcher::prefix("/smuggled");
+        manager.routes.virtual_hosts[0].routes[0].matches = corelane::config::RouteMatch::prefix("/smuggled");
     })
     .await;
     let bytes = format!("POST /none HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n{NEXT}", NEXT.len());

@@ -6,7 +6,7 @@ use std::{
 };
 
 use corelane::config::{
-    Action, DirectResponse, FilterOverride, Forward, PathMatch, PathMatcher, Route, RouteConfiguration,
+    Action, DirectResponse, FilterOverride, Forward, PathMatch, Route, RouteConfiguration, RouteMatch,
     Upstream, VirtualHost, WeightedCluster,
 };
 use corelane_proto::{
@@ -14,7 +14,7 @@ use corelane_proto::{
         core::v3::{DataSource, data_source::Specifier},
         route::v3::{
             DirectResponseAction, FilterConfig, Route as RouteMessage, RouteAction,
-            RouteConfiguration as Message, RouteMatch, VirtualHost as HostMessage,
+            RouteConfiguration as Message, RouteMatch as MatchMessage, VirtualHost as HostMessage,
             WeightedCluster as Weighted, route::Action as ActionMessage, route_action::ClusterSpecifier,
             route_match::PathSpecifier, weighted_cluster::ClusterWeight,
         },
@@ -121,20 +121,32 @@ impl Translator<'_> {
         Some(Route { name, matches: matches?, action: action?, per_filter_config })
     }
 
-    fn matches(&mut self, mut message: RouteMatch, path: &Path<'_>) -> Option<PathMatcher> {
+    fn matches(&mut self, mut message: MatchMessage, path: &Path<'_>) -> Option<RouteMatch> {
         let found = match message.path_specifier.take() {
             Some(PathSpecifier::Prefix(prefix)) => Some(PathMatch::Prefix(prefix)),
             Some(PathSpecifier::Path(path)) => Some(PathMatch::Path(path)),
             Some(PathSpecifier::PathSeparatedPrefix(prefix)) => Some(PathMatch::SeparatedPrefix(prefix)),
             Some(PathSpecifier::ConnectMatcher(_)) => Some(PathMatch::Connect),
+            Some(PathSpecifier::SafeRegex(regex)) => {
+                self.regex(regex, &path.field("safe_regex")).map(PathMatch::Regex)
+            }
             other => {
                 message.path_specifier = other;
                 None
             }
         };
         let case_sensitive = message.case_sensitive.take().unwrap_or(true);
+        let headers = self.header_matchers(take(&mut message.headers), &path.field("headers"));
+        let list = path.field("query_parameters");
+        let query = take(&mut message.query_parameters).into_iter().enumerate();
+        let query_parameters: Vec<_> =
+            query.filter_map(|(at, matcher)| self.query_matcher(matcher, &list.index(at))).collect();
+        let fraction = message
+            .runtime_fraction
+            .take()
+            .and_then(|fraction| self.fraction(fraction, &path.field("runtime_fraction")));
         self.done(message, path);
-        Some(PathMatcher { path: found?, case_sensitive })
+        Some(RouteMatch { path: found?, case_sensitive, headers, query_parameters, fraction })
     }
 
     fn forward(&mut self, table: &Table, mut message: RouteAction, path: &Path<'_>) -> Option<Forward> {

@@ -144,8 +144,8 @@ fn what_is_not_implemented_or_contradicts_itself_is_refused_with_its_path() {
         ("timeout: 0s, idle", "upgrade_configs: [{upgrade_type: CONNECT, connect_config: {allow_post: true}}], idle", format!("{HCM}.{HOST}.routes[0].route.upgrade_configs[0].connect_config.allow_post: is not implemented")),
         ("codec_type: AUTO", "upgrade_configs: [{upgrade_type: a}, {upgrade_type: A}]", format!("{HCM}.upgrade_configs[1].upgrade_type: \"A\" occurs twice")),
         ("codec_type: AUTO", "upgrade_configs: [{upgrade_type: connect-udp}]", format!("{HCM}.upgrade_configs[0].upgrade_type: CONNECT-UDP is not implemented")),
-        ("{prefix: /api}", "{prefix: /api, headers: {name: a}}", format!("{HCM}.{HOST}.routes[0].match.headers: is not implemented")),
-        ("{prefix: /api}", "{safe_regex: {regex: a}}", format!("{HCM}.{HOST}.routes[0].match.safe_regex: is not implemented")),
+        ("{prefix: /api}", "{prefix: /api, dynamic_metadata: [{filter: a, path: [{key: b}], value: {present_match: true}}]}", format!("{HCM}.{HOST}.routes[0].match.dynamic_metadata: is not implemented")),
+        ("{prefix: /api}", "{prefix: /api, grpc: {}}", format!("{HCM}.{HOST}.routes[0].match.grpc: is not implemented")),
         ("name: local\n", "name: local\n            max_direct_response_body_size_bytes: 4\n", format!("{HCM}.{HOST}.routes[2].direct_response.body: has 5 bytes, of 4 at most")),
         ("type: STATIC", "max_requests_per_connection: 1", "static_resources.clusters[0].max_requests_per_connection: cannot stand beside typed_extension_protocol_options".into()),
         ("cluster: backend, timeout", "cluster: other, timeout", format!("{HCM}.{HOST}.routes[0].route.cluster: no cluster is named \"other\"")),
@@ -345,6 +345,47 @@ fn errors_of_the_core_are_told_in_the_words_of_the_file() {
 /// Whether two bootstraps mean the same, however they are spelt.
 fn same(one: &Translated, other: &Translated) -> bool {
     *one == Translated { bootstrap: one.bootstrap.clone(), ..other.clone() }
+}
+
+/// Every kind of matcher, in the old spellings too.
+#[test]
+fn routes_match_on_more_than_a_path() {
+    use corelane::config::{
+        Fraction, HeaderMatch, QueryParameterMatch, RouteMatch, StringMatcher, StringPattern,
+    };
+    let matches = |entry: &str| {
+        translate(&FILE.replace("{prefix: /api}", entry))
+            .map(|translated| manager(&translated).routes.virtual_hosts[0].routes[0].matches.clone())
+    };
+    assert_eq!(
+        matches("{safe_regex: {regex: '/a.*'}}"),
+        Ok(RouteMatch::new(PathMatch::Regex("/a.*".into())))
+    );
+    let full = matches(
+        "{prefix: /, runtime_fraction: {default_value: {numerator: 5, denominator: TEN_THOUSAND}}, headers: [ \
+         {name: a}, {name: b, present_match: false}, {name: c, range_match: {start: -1, end: 5}}, \
+         {name: d, exact_match: x, invert_match: true}, \
+         {name: e, string_match: {suffix: end, ignore_case: true}, treat_missing_header_as_empty: true}], \
+         query_parameters: [{name: q}, {name: r, string_match: {contains: z}}]}",
+    )
+    .unwrap();
+    assert_eq!(full.fraction, Some(Fraction { numerator: 5, denominator: 10_000 }));
+    let kinds: Vec<_> = full.headers.iter().map(|header| header.matches.clone()).collect();
+    let text = |pattern, ignore_case| StringMatcher { pattern, ignore_case };
+    assert_eq!(
+        kinds,
+        [
+            HeaderMatch::Present(true),
+            HeaderMatch::Present(false),
+            HeaderMatch::Range(-1, 5),
+            HeaderMatch::Text(text(StringPattern::Exact("x".into()), false)),
+            HeaderMatch::Text(text(StringPattern::Suffix("end".into()), true)),
+        ]
+    );
+    assert!(full.headers[3].invert && full.headers[4].missing_is_empty);
+    let query: Vec<_> = full.query_parameters.iter().map(|parameter| parameter.matches.clone()).collect();
+    let contains = QueryParameterMatch::Text(text(StringPattern::Contains("z".into()), false));
+    assert_eq!(query, [QueryParameterMatch::Present(true), contains]);
 }
 
 /// Fields that may be set to something and change nothing, each for a reason that stands where it is taken.
