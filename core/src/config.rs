@@ -16,7 +16,7 @@ mod value;
 
 pub use access_log::{AccessLog, Comparison, ComparisonOp, LogFilter, LogFormat, LogShape, LogSink};
 pub use cidr::Cidr;
-pub use cluster::{Balancer, Breakers, Cluster, ClusterKind, Endpoint};
+pub use cluster::{Balancer, Breakers, Cluster, ClusterKind, Endpoint, Health, LoadBalancing, Locality};
 pub use dns::{Dns, DnsFamily, DnsResolver, DnsTarget};
 pub use http::{Codec, HttpConnectionManager, HttpFilter, ServerHeader};
 pub(crate) use listener::continued;

@@ -7,6 +7,7 @@
 
 mod families;
 mod histogram;
+mod membership;
 
 pub use families::{
     ClusterHistogram, ClusterStat, ClusterUdpStat, DiscoveryStat, FileStat, HttpHistogram, HttpInspectorStat,
@@ -14,6 +15,7 @@ pub use families::{
     TlsInspectorStat, UdpStat,
 };
 pub use histogram::{BOUNDS, Bin, Histogram, QUANTILES};
+pub(crate) use membership::Membership;
 
 use histogram::Bins;
 
@@ -355,13 +357,29 @@ impl StatsStore {
     /// The statistics of a resource. As long as anybody holds them, everybody who asks gets the same: two connection
     /// managers with one prefix count together, as in Envoy, and a replaced cluster goes on counting.
     pub fn of<F: Family>(&self, resource: &str) -> Arc<Stats<F>> {
+        let key = FamilyKey { root: F::ROOT, first_name: F::NAMES[0].0 };
+        self.shared(key, resource, || Stats::<F>::new(resource, self.lanes))
+    }
+
+    /// How many endpoints a cluster has, as [`StatsStore::of`].
+    pub(crate) fn membership(&self, cluster: &str) -> Arc<Membership> {
+        let key = FamilyKey { root: "cluster", first_name: Membership::FIRST };
+        self.shared(key, cluster, || Membership::new(cluster))
+    }
+
+    fn shared<R: Readable + 'static>(
+        &self,
+        key: FamilyKey,
+        resource: &str,
+        make: impl FnOnce() -> R,
+    ) -> Arc<R> {
         let mut families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
-        let family = families.entry(FamilyKey { root: F::ROOT, first_name: F::NAMES[0].0 }).or_default();
+        let family = families.entry(key).or_default();
         let live = family.get(resource).and_then(|entry| entry.typed.upgrade());
-        if let Some(stats) = live.and_then(|stats| stats.downcast::<Stats<F>>().ok()) {
+        if let Some(stats) = live.and_then(|stats| stats.downcast::<R>().ok()) {
             return stats;
         }
-        let stats = Arc::new(Stats::<F>::new(resource, self.lanes));
+        let stats = Arc::new(make());
         let typed: Arc<dyn std::any::Any + Send + Sync> = stats.clone();
         let read: Arc<dyn Readable> = stats.clone();
         family.insert(

@@ -4,6 +4,7 @@
 mod balance;
 mod connection;
 mod eyeballs;
+mod plan;
 mod pool;
 mod state;
 mod wait;
@@ -12,4 +13,4 @@ pub(crate) use connection::Dialed;
 pub use connection::Lease;
 pub(crate) use pool::{Chosen, Pool};
 pub(crate) use state::Active;
-pub use state::{ClusterState, EndpointState, Limit, Permit};
+pub use state::{ClusterState, EndpointState, Finding, Limit, Permit};

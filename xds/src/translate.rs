@@ -8,6 +8,7 @@
 
 mod access_log;
 mod address;
+mod balancing;
 mod cluster;
 mod control;
 mod dns;

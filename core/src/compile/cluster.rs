@@ -2,7 +2,7 @@
 
 use crate::{
     config::{self, ClusterKind, ConfigError, Endpoint, Problems},
-    telemetry::{ClusterStat, DiscoveryStat, Stats, StatsStore},
+    telemetry::{ClusterStat, DiscoveryStat, Membership, Stats, StatsStore},
     upstream::{ClusterState, EndpointState},
 };
 use corelane_io::Peer;
@@ -21,6 +21,7 @@ pub struct Cluster {
     stats: Arc<Stats<ClusterStat>>,
     /// For a cluster that finds its endpoints itself.
     discovery: Option<Arc<Stats<DiscoveryStat>>>,
+    membership: Arc<Membership>,
 }
 
 impl Cluster {
@@ -54,6 +55,7 @@ impl Cluster {
             endpoints: Vec::new(),
             stats: stats.of(name),
             discovery: config.kind.dns().map(|_| stats.of(name)),
+            membership: stats.membership(name),
         };
         cluster.endpoints = cluster.endpoint_states(old.map_or(&[], |old| &old.endpoints));
         Ok(cluster)
@@ -69,6 +71,7 @@ impl Cluster {
             endpoints: Vec::new(),
             stats: self.stats.clone(),
             discovery: self.discovery.clone(),
+            membership: self.membership.clone(),
         };
         next.endpoints = next.endpoint_states(&self.endpoints);
         next
@@ -113,8 +116,9 @@ impl Cluster {
         };
         let state = Arc::new(ClusterState::new(&config.breakers));
         let endpoints = vec![Arc::new(EndpointState::new(addr.clone()))];
+        let membership = stats.membership(&config.name);
         let stats = stats.of(&config.name);
-        Cluster { config, state, found: None, revision: 0, endpoints, stats, discovery: None }
+        Cluster { config, state, found: None, revision: 0, endpoints, stats, discovery: None, membership }
     }
 
     /// What it was compiled from.
@@ -154,6 +158,12 @@ impl Cluster {
     /// What is counted about finding its endpoints, for a cluster that does it itself.
     pub fn discovery(&self) -> Option<&Arc<Stats<DiscoveryStat>>> {
         self.discovery.as_ref()
+    }
+
+    /// The statistics about its endpoints are those of this generation from now on.
+    pub(crate) fn count_members(&self) {
+        let members = self.endpoints.iter().zip(self.members());
+        self.membership.set(members.map(|(state, member)| (state.clone(), member.health)).collect());
     }
 
     pub(crate) fn stats(&self) -> &Arc<Stats<ClusterStat>> {
@@ -200,10 +210,16 @@ pub(super) fn check(config: &config::Cluster) -> Vec<ConfigError> {
     if config.connect_timeout.is_zero() {
         problem("connect_timeout", "must be greater than zero");
     }
-    if let config::Balancer::LeastRequest { choices } = config.balancer
-        && choices < 2
-    {
-        problem("least_request_lb_config.choice_count", "must be 2 at least");
+    if let config::Balancer::LeastRequest { choices, bias } = config.balancer {
+        if choices < 2 {
+            problem("least_request_lb_config.choice_count", "must be 2 at least");
+        }
+        if bias.is_nan() || bias < 0.0 {
+            problem("least_request_lb_config.active_request_bias", "must not be negative");
+        }
+    }
+    if config.load_balancing.overprovisioning_factor == 0 {
+        problem("load_assignment.policy.overprovisioning_factor", "must be greater than zero");
     }
     for (i, endpoint) in config.endpoints.iter().enumerate() {
         if endpoint.weight == 0 {

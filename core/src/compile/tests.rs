@@ -118,7 +118,7 @@ fn clusters_are_checked() {
     };
     assert_eq!(check(|c| c.name.clear()), ["clusters[\"\"].name: is empty"]);
     assert_eq!(
-        check(|c| c.balancer = Balancer::LeastRequest { choices: 1 }),
+        check(|c| c.balancer = Balancer::LeastRequest { choices: 1, bias: 1.0 }),
         ["clusters[\"c\"].least_request_lb_config.choice_count: must be 2 at least"]
     );
     assert_eq!(

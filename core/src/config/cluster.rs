@@ -2,7 +2,7 @@
 
 use super::Dns;
 use corelane_io::Peer;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// A set of endpoints that serve the same thing (Envoy `Cluster`).
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +17,8 @@ pub struct Cluster {
     pub connect_timeout: Duration,
     /// How an endpoint is chosen.
     pub balancer: Balancer,
+    /// Which endpoints are considered, and for which share of the requests.
+    pub load_balancing: LoadBalancing,
     /// The endpoints; may be empty. An address that occurs twice counts twice when one is chosen. Not read where the
     /// cluster finds them itself.
     pub endpoints: Vec<Endpoint>,
@@ -50,6 +52,7 @@ impl Cluster {
             kind: ClusterKind::Static,
             connect_timeout: Self::CONNECT_TIMEOUT,
             balancer: Balancer::RoundRobin,
+            load_balancing: LoadBalancing::default(),
             endpoints: endpoints.into_iter().map(Endpoint::new).collect(),
             breakers: Breakers::default(),
             idle_timeout: Some(Self::IDLE_TIMEOUT),
@@ -87,7 +90,7 @@ impl ClusterKind {
 }
 
 /// How an endpoint is chosen (Envoy `lb_policy`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Balancer {
     /// One after the other, in proportion to their weights.
     RoundRobin,
@@ -98,7 +101,45 @@ pub enum Balancer {
     LeastRequest {
         /// How many to draw, at least 2 (Envoy `least_request_lb_config.choice_count`).
         choices: u32,
+        /// The power to which active requests count where weights are unequal, not negative; 1 is Envoy's default, 0 leaves
+        /// them out (Envoy `active_request_bias`).
+        bias: f64,
     },
+}
+
+impl Balancer {
+    /// [`LeastRequest`](Balancer::LeastRequest) with Envoy's defaults.
+    pub const LEAST_REQUEST: Balancer = Balancer::LeastRequest { choices: 2, bias: 1.0 };
+}
+
+/// Which endpoints are considered (Envoy `common_lb_config`, and `policy` of the load assignment).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LoadBalancing {
+    /// In percent: a priority counts as wholly healthy while `healthy * factor / 100` reaches all of its endpoints
+    /// (Envoy `overprovisioning_factor`).
+    pub overprovisioning_factor: u32,
+    /// In percent: below so many available endpoints of a priority health is not looked at any more; 0 always looks
+    /// (Envoy `healthy_panic_threshold`).
+    pub panic_threshold: f64,
+    /// Refuses requests instead of sending them to unhealthy endpoints (Envoy `fail_traffic_on_panic`).
+    pub fail_on_panic: bool,
+    /// First chooses a locality by its weight, then an endpoint in it (Envoy `locality_weighted_lb_config`).
+    pub locality_weighted: bool,
+    /// Counts endpoints by their weights when a priority's health is measured (Envoy `weighted_priority_health`).
+    pub weighted_priority_health: bool,
+}
+
+impl Default for LoadBalancing {
+    /// Envoy's defaults.
+    fn default() -> LoadBalancing {
+        LoadBalancing {
+            overprovisioning_factor: 140,
+            panic_threshold: 50.0,
+            fail_on_panic: false,
+            locality_weighted: false,
+            weighted_priority_health: false,
+        }
+    }
 }
 
 /// One endpoint (Envoy `LbEndpoint`).
@@ -111,13 +152,51 @@ pub struct Endpoint {
     pub additional: Vec<Peer>,
     /// Its share, 1 to 128 in Envoy; at least 1 (Envoy `load_balancing_weight`).
     pub weight: u32,
+    /// Those of the lowest number are used as long as enough of them are healthy (Envoy `LocalityLbEndpoints.priority`).
+    pub priority: u32,
+    /// Where it is.
+    pub locality: Arc<Locality>,
+    /// What the source of the configuration says about it (Envoy `health_status`).
+    pub health: Health,
 }
 
 impl Endpoint {
-    /// At one address, with weight 1.
+    /// At one address, healthy, with weight 1, of the highest priority and no locality.
     pub fn new(addr: impl Into<Peer>) -> Endpoint {
-        Endpoint { addr: addr.into(), additional: Vec::new(), weight: 1 }
+        Endpoint {
+            addr: addr.into(),
+            additional: Vec::new(),
+            weight: 1,
+            priority: 0,
+            locality: Arc::default(),
+            health: Health::Healthy,
+        }
     }
+}
+
+/// Where endpoints are (Envoy `Locality`, and the weight of its `LocalityLbEndpoints`).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Locality {
+    /// The region.
+    pub region: String,
+    /// The zone in the region.
+    pub zone: String,
+    /// The part of the zone.
+    pub sub_zone: String,
+    /// Its share where localities are weighted; 0 has none.
+    pub weight: u32,
+}
+
+/// How well an endpoint is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Health {
+    /// Requests go to it.
+    #[default]
+    Healthy,
+    /// Requests go to it as far as healthy ones are too few.
+    Degraded,
+    /// Requests go to it in panic only.
+    Unhealthy,
 }
 
 /// Circuit breakers of a cluster (Envoy `circuit_breakers.thresholds`). `u32::MAX` is no limit and costs nothing.

@@ -122,6 +122,7 @@ impl Control {
         for (_, cluster) in &change.clusters {
             if let Some(cluster) = cluster {
                 cluster.state().set_limits(&cluster.config().breakers);
+                cluster.count_members();
             }
         }
         self.each({

@@ -100,6 +100,7 @@ family! {
         CxTxBytes = "upstream_cx_tx_bytes_total" Counter,
         /// Idle connections closed because another lane needed their permit; not in Envoy, which has no exact limits.
         CxYielded = "upstream_cx_yielded" Counter,
+        LbHealthyPanic = "lb_healthy_panic" Counter,
         RqTotal = "upstream_rq_total" Counter,
         RqActive = "upstream_rq_active" Gauge,
         RqCompleted = "upstream_rq_completed" Counter,

@@ -24,11 +24,15 @@ impl Balancer {
     /// `random` decides where a turn begins, so that lanes and proxies do not all begin with the same endpoint.
     pub(crate) fn new(policy: config::Balancer, weights: &[u32], random: u64) -> Balancer {
         let alike = weights.windows(2).all(|pair| pair[0] == pair[1]);
+        let schedule = |bias| {
+            let weights = weights.iter().map(|weight| f64::from(*weight).max(1.0));
+            Schedule::new(weights.collect(), bias, random)
+        };
         match policy {
             config::Balancer::RoundRobin if alike => {
                 Balancer::RoundRobin { next: random as usize % weights.len().max(1) }
             }
-            config::Balancer::RoundRobin => Balancer::Schedule(Schedule::new(weights, random)),
+            config::Balancer::RoundRobin => Balancer::Schedule(schedule(0.0)),
             config::Balancer::Random if alike => Balancer::Random,
             config::Balancer::Random => {
                 let sums = weights.iter().scan(0, |sum, weight| {
@@ -37,16 +41,9 @@ impl Balancer {
                 });
                 Balancer::WeightedRandom { sums: sums.collect() }
             }
-            config::Balancer::LeastRequest { choices } if alike => Balancer::LeastRequest { choices },
-            config::Balancer::LeastRequest { .. } => {
-                Balancer::LeastRequestSchedule(Schedule::new(weights, random))
-            }
+            config::Balancer::LeastRequest { choices, .. } if alike => Balancer::LeastRequest { choices },
+            config::Balancer::LeastRequest { bias, .. } => Balancer::LeastRequestSchedule(schedule(bias)),
         }
-    }
-
-    /// Whether requests in flight have to be counted for this policy.
-    pub(crate) fn counts_activity(&self) -> bool {
-        matches!(self, Balancer::LeastRequest { .. } | Balancer::LeastRequestSchedule(_))
     }
 
     /// The next endpoint among `len`, by index; `None` if there are none. `active` tells an endpoint's requests in flight.
@@ -65,7 +62,7 @@ impl Balancer {
                 *next = if at + 1 == len { 0 } else { at + 1 };
                 at
             }
-            Balancer::Schedule(schedule) => schedule.pick(|_| 1),
+            Balancer::Schedule(schedule) => schedule.pick(|_| 0),
             Balancer::Random => below(random(), len),
             Balancer::WeightedRandom { sums } => {
                 let total = sums[len - 1];
@@ -76,21 +73,24 @@ impl Balancer {
                 let draws = (0..*choices).map(|_| below(random(), len));
                 draws.min_by_key(|at| active(*at)).unwrap_or(0)
             }
-            Balancer::LeastRequestSchedule(schedule) => schedule.pick(|at| active(at).saturating_add(1)),
+            Balancer::LeastRequestSchedule(schedule) => schedule.pick(active),
         })
     }
 }
 
 /// A random number below `len`, by multiplication: no division, bias below len / 2^64.
-fn below(random: u64, len: usize) -> usize {
+pub(super) fn below(random: u64, len: usize) -> usize {
     ((u128::from(random) * len as u128) >> 64) as usize
 }
 
-/// Earliest deadline first: an endpoint of weight w is due again 1/w after its last turn.
+/// Earliest deadline first: who has weight w is due again 1/w after its last turn.
 #[derive(Debug)]
 pub(crate) struct Schedule {
     queue: BinaryHeap<Turn>,
-    weights: Vec<u32>,
+    /// All greater than zero.
+    weights: Vec<f64>,
+    /// The power to which activity counts.
+    bias: f64,
     issued: u64,
 }
 
@@ -103,33 +103,32 @@ struct Turn {
 }
 
 impl Schedule {
-    fn new(weights: &[u32], random: u64) -> Schedule {
-        let mut schedule = Schedule {
-            queue: BinaryHeap::with_capacity(weights.len()),
-            weights: weights.to_vec(),
-            issued: 0,
-        };
-        for at in 0..weights.len() {
-            schedule.enter(at, 0.0, 1);
+    /// Of one at least. With a bias, turns come later for those who are active: the weight is divided by
+    /// (activity + 1)^bias.
+    pub(super) fn new(weights: Vec<f64>, bias: f64, random: u64) -> Schedule {
+        let len = weights.len();
+        let mut schedule = Schedule { queue: BinaryHeap::with_capacity(len), weights, bias, issued: 0 };
+        for at in 0..len {
+            schedule.enter(at, 0.0, 0);
         }
-        for _ in 0..random as usize % weights.len().max(1) {
-            schedule.pick(|_| 1);
+        for _ in 0..random as usize % len.max(1) {
+            schedule.pick(|_| 0);
         }
         schedule
     }
 
-    /// Takes the endpoint whose turn it is; `load` makes its next turn come that many times later.
-    fn pick(&mut self, load: impl Fn(usize) -> u32) -> usize {
-        // As many turns as endpoints are queued, always, and a schedule is asked only if there are two at least.
-        let turn = self.queue.pop().expect("one turn per endpoint is queued");
-        self.enter(turn.at, turn.due, load(turn.at));
+    /// Takes the one whose turn it is.
+    pub(super) fn pick(&mut self, active: impl Fn(usize) -> u32) -> usize {
+        // As many turns as members are queued, always, and a schedule has one at least.
+        let turn = self.queue.pop().expect("one turn per member is queued");
+        self.enter(turn.at, turn.due, active(turn.at));
         turn.at
     }
 
-    fn enter(&mut self, at: usize, now: f64, load: u32) {
+    fn enter(&mut self, at: usize, now: f64, active: u32) {
         self.issued += 1;
-        let due = now + f64::from(load) / f64::from(self.weights[at].max(1));
-        self.queue.push(Turn { due, ticket: self.issued, at });
+        let load = if self.bias == 0.0 { 1.0 } else { (f64::from(active) + 1.0).powf(self.bias) };
+        self.queue.push(Turn { due: now + load / self.weights[at], ticket: self.issued, at });
     }
 }
 
@@ -201,23 +200,24 @@ mod tests {
 
     #[test]
     fn least_request_avoids_the_busy() {
-        let policy = config::Balancer::LeastRequest { choices: 2 };
+        let policy = config::Balancer::LEAST_REQUEST;
         let counts = shares(policy, &[1, 1, 1], 3000, |at| if at == 1 { 10 } else { 0 });
         // The busy one is taken only when both draws are it: one in nine.
         assert!(counts[1].abs_diff(333) < 80, "{counts:?}");
         let counts = shares(policy, &[2, 1], 400, |at| if at == 0 { 3 } else { 0 });
         // Weight over activity + 1: 2/4 against 1/1.
         assert!(counts[1].abs_diff(267) < 10, "{counts:?}");
+        let unbiased = config::Balancer::LeastRequest { choices: 2, bias: 0.0 };
+        let counts = shares(unbiased, &[2, 1], 300, |at| if at == 0 { 3 } else { 0 });
+        assert_eq!(counts, [200, 100], "by weight alone");
     }
 
     #[test]
     fn none_and_one() {
         let mut random = numbers(3);
-        for policy in [
-            config::Balancer::RoundRobin,
-            config::Balancer::Random,
-            config::Balancer::LeastRequest { choices: 2 },
-        ] {
+        for policy in
+            [config::Balancer::RoundRobin, config::Balancer::Random, config::Balancer::LEAST_REQUEST]
+        {
             assert_eq!(Balancer::new(policy, &[], 9).pick(0, &mut random, |_| 0), None);
             assert_eq!(Balancer::new(policy, &[3], 9).pick(1, &mut random, |_| 0), Some(0));
         }

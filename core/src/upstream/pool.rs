@@ -2,9 +2,9 @@
 //! an exchange owns the others.
 
 use super::{
-    balance::Balancer,
     connection::{Connection, Dialed, Lease, Slot},
     eyeballs::connect,
+    plan::Plan,
     state::{Active, ClusterState, EndpointState, Limit},
     wait::{Waiters, Waiting},
 };
@@ -62,7 +62,9 @@ impl Chosen {
 struct Members {
     spec: Arc<compile::Cluster>,
     hosts: Vec<Rc<Host>>,
-    balancer: RefCell<Balancer>,
+    plan: RefCell<Plan>,
+    /// How often health had changed when the plan was made.
+    planned: Cell<u64>,
     counts_activity: bool,
 }
 
@@ -211,13 +213,15 @@ impl Pool {
 
     fn choose(&self) -> Result<(Rc<Host>, Option<Active>), Error> {
         let members = self.members.borrow();
+        if members.planned.get() != self.state.health_changes() {
+            members.replan(&self.io);
+        }
         let hosts = &members.hosts;
-        let picked = members.balancer.borrow_mut().pick(
-            hosts.len(),
-            || self.io.random(),
-            |at| hosts[at].endpoint.active(),
-        );
-        let Some(at) = picked else {
+        let picked = members.plan.borrow_mut().pick(|| self.io.random(), |at| hosts[at].endpoint.active());
+        if picked.panic {
+            self.stats.inc(ClusterStat::LbHealthyPanic);
+        }
+        let Some(at) = picked.at else {
             self.stats.inc(ClusterStat::CxNoneHealthy);
             return Err(Error::local(Kind::NoEndpoint));
         };
@@ -346,9 +350,17 @@ impl Members {
             }
         });
         let hosts: Vec<_> = hosts.collect();
-        let weights: Vec<_> = members.iter().map(|endpoint| endpoint.weight).collect();
-        let balancer = Balancer::new(spec.config().balancer, &weights, io.random());
-        Members { counts_activity: balancer.counts_activity(), spec, hosts, balancer: RefCell::new(balancer) }
+        let (planned, plan) = plan(io, &spec);
+        let counts_activity = matches!(spec.config().balancer, config::Balancer::LeastRequest { .. });
+        Members { spec, hosts, plan: RefCell::new(plan), planned: Cell::new(planned), counts_activity }
+    }
+
+    /// Somebody's health has changed.
+    #[cold]
+    fn replan(&self, io: &Io) {
+        let (planned, plan) = plan(io, &self.spec);
+        *self.plan.borrow_mut() = plan;
+        self.planned.set(planned);
     }
 }
 
@@ -436,6 +448,17 @@ impl Host {
             connection.close();
         }
     }
+}
+
+/// What to choose by as health is now, and how often that had changed before.
+fn plan(io: &Io, spec: &compile::Cluster) -> (u64, Plan) {
+    // Read first: what changes meanwhile makes another plan.
+    let planned = spec.state().health_changes();
+    let config = spec.config();
+    let (members, states) = (spec.members(), spec.endpoints());
+    let health = |at: usize| states[at].health(members[at].health);
+    let plan = Plan::new(config.balancer, &config.load_balancing, members, health, || io.random());
+    (planned, plan)
 }
 
 /// All addresses of an endpoint, the first one first.

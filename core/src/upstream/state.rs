@@ -1,7 +1,7 @@
 //! What all lanes share about a cluster and its endpoints: numbers, as atomics. Created off-lane, kept across snapshots
 //! by identity. Owns exact limits and who waits for them; holds no connection.
 
-use crate::config::Breakers;
+use crate::config::{Breakers, Health};
 use corelane_io::Peer;
 use std::{
     fmt,
@@ -34,11 +34,19 @@ struct Apart<T>(T);
 /// What all lanes share about one cluster.
 #[derive(Default)]
 pub struct ClusterState {
-    /// Written by publishes only, so reading them shares a line without moving it.
-    limits: Apart<[AtomicU32; LIMITS]>,
+    /// Written by publishes and where somebody's health changes only, so reading them shares a line without moving it.
+    rare: Apart<Rare>,
     counts: Apart<[AtomicU32; LIMITS]>,
     /// A bit for each lane that waits for a connection permit.
     waiting: Apart<[AtomicU64; crate::limits::LANES / 64]>,
+}
+
+/// What changes rarely.
+#[derive(Default)]
+struct Rare {
+    limits: [AtomicU32; LIMITS],
+    /// How often the health of one of its endpoints has changed.
+    health: AtomicU64,
 }
 
 impl ClusterState {
@@ -53,7 +61,7 @@ impl ClusterState {
     pub fn set_limits(&self, breakers: &Breakers) {
         let Breakers { max_connections, max_pending_requests, max_requests, max_retries } = *breakers;
         let values = [max_connections, max_pending_requests, max_requests, max_retries];
-        for (limit, value) in self.limits.0.iter().zip(values) {
+        for (limit, value) in self.rare.0.limits.iter().zip(values) {
             limit.store(value, SeqCst);
         }
     }
@@ -72,12 +80,22 @@ impl ClusterState {
 
     /// The limit now; `u32::MAX` is none.
     pub fn limit(&self, kind: Limit) -> u32 {
-        self.limits.0[kind as usize].load(SeqCst)
+        self.rare.0.limits[kind as usize].load(SeqCst)
     }
 
     /// How many permits are out; only those under a limit are counted.
     pub fn in_use(&self, kind: Limit) -> u32 {
         self.counts.0[kind as usize].load(SeqCst)
+    }
+
+    /// Says that the health of an endpoint has changed, after it has: lanes look again before they choose.
+    pub fn health_changed(&self) {
+        self.rare.0.health.fetch_add(1, SeqCst);
+    }
+
+    /// How often health has changed.
+    pub(crate) fn health_changes(&self) -> u64 {
+        self.rare.0.health.load(SeqCst)
     }
 
     /// Whether a connection permit could be had now.
@@ -134,12 +152,33 @@ pub struct EndpointState {
     addr: Peer,
     /// Requests in flight; kept only where the balancer asks for it.
     active: AtomicU32,
+    /// What was found out about its health, a bit for each [`Finding`].
+    findings: AtomicU32,
+}
+
+/// What was found out about an endpoint's health, beside what the configuration says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// It fails active health checks (Envoy `failed_active_hc`).
+    FailsChecks,
+    /// It says in its answers to health checks that it is degraded (Envoy `degraded_active_hc`).
+    SaysDegraded,
+    /// Its health has not been checked yet (Envoy `pending_active_hc`).
+    Unchecked,
+    /// Outlier detection has ejected it (Envoy `failed_outlier_check`).
+    Ejected,
+}
+
+impl Finding {
+    const fn bit(self) -> u32 {
+        1 << self as u32
+    }
 }
 
 impl EndpointState {
     /// An endpoint with nothing in flight.
     pub fn new(addr: Peer) -> EndpointState {
-        EndpointState { addr, active: AtomicU32::new(0) }
+        EndpointState { addr, active: AtomicU32::new(0), findings: AtomicU32::new(0) }
     }
 
     /// Its address, which is its identity.
@@ -150,6 +189,30 @@ impl EndpointState {
     /// Requests in flight over all lanes; zero where the cluster's balancer does not count them.
     pub fn active(&self) -> u32 {
         self.active.load(SeqCst)
+    }
+
+    /// Whether something was found out about it.
+    pub fn has(&self, finding: Finding) -> bool {
+        self.findings.load(SeqCst) & finding.bit() != 0
+    }
+
+    /// Notes or takes back a finding; whether that changed anything, which is told to one caller only. Who changes a finding
+    /// says so to the cluster: [`ClusterState::health_changed`].
+    pub fn set(&self, finding: Finding, found: bool) -> bool {
+        let bit = finding.bit();
+        let before =
+            if found { self.findings.fetch_or(bit, SeqCst) } else { self.findings.fetch_and(!bit, SeqCst) };
+        (before & bit != 0) != found
+    }
+
+    /// How well it is, where the configuration says `configured`.
+    pub fn health(&self, configured: Health) -> Health {
+        let findings = self.findings.load(SeqCst);
+        let any = |of: &[Finding]| of.iter().any(|finding| findings & finding.bit() != 0);
+        if any(&[Finding::FailsChecks, Finding::Ejected]) {
+            return Health::Unhealthy;
+        }
+        configured.max(if any(&[Finding::SaysDegraded]) { Health::Degraded } else { Health::Healthy })
     }
 
     /// Counts a request until the guard is dropped.
@@ -203,6 +266,19 @@ mod tests {
         assert_eq!(state.in_use(Limit::Connections), 0, "an uncounted permit is not given back");
         let one = state.permit(Limit::Connections);
         assert!(one.is_some() && state.permit(Limit::Connections).is_none());
+    }
+
+    #[test]
+    fn findings_make_health() {
+        let endpoint = EndpointState::new(Peer::Unix("/x".into()));
+        assert_eq!(endpoint.health(Health::Healthy), Health::Healthy);
+        assert!(endpoint.set(Finding::SaysDegraded, true));
+        assert!(!endpoint.set(Finding::SaysDegraded, true), "nothing new");
+        assert_eq!(endpoint.health(Health::Healthy), Health::Degraded);
+        assert_eq!(endpoint.health(Health::Unhealthy), Health::Unhealthy);
+        assert!(endpoint.set(Finding::Ejected, true) && endpoint.has(Finding::Ejected));
+        assert_eq!(endpoint.health(Health::Healthy), Health::Unhealthy);
+        assert!(endpoint.set(Finding::Ejected, false) && endpoint.has(Finding::SaysDegraded));
     }
 
     #[test]

@@ -2,14 +2,10 @@
 
 use std::{collections::BTreeMap, mem::take};
 
-use corelane::config::{Balancer, Breakers, Cluster};
+use corelane::config::{Breakers, Cluster};
 use corelane_proto::envoy::{
     config::{
-        cluster::v3::{
-            CircuitBreakers, Cluster as Message,
-            circuit_breakers::Thresholds,
-            cluster::{LbConfig, LbPolicy, LeastRequestLbConfig},
-        },
+        cluster::v3::{CircuitBreakers, Cluster as Message, circuit_breakers::Thresholds},
         core::v3::{HttpProtocolOptions as Common, RoutingPriority},
     },
     extensions::upstreams::http::v3::{
@@ -23,14 +19,11 @@ use prost::Name as _;
 
 use crate::{problem::Path, translate::rest::Translator};
 
-/// Envoy's default of `choice_count`.
-const CHOICES: u32 = 2;
-
 impl Translator<'_> {
     pub(super) fn cluster(&mut self, mut message: Message, path: &Path<'_>) -> Option<Cluster> {
         let mut cluster = Cluster::new(take(&mut message.name), []);
         self.origins.note(format!("clusters[{:?}]", cluster.name), path);
-        cluster.balancer = self.balancer(&mut message, path);
+        self.balancing(&mut cluster, &mut message, path);
         cluster.alt_stat_name = Some(take(&mut message.alt_stat_name)).filter(|name| !name.is_empty());
         if let Some(timeout) = self.duration(&mut message.connect_timeout, &path.field("connect_timeout")) {
             cluster.connect_timeout = timeout;
@@ -45,34 +38,6 @@ impl Translator<'_> {
         self.members(&mut cluster, &mut message, path);
         self.done(message, path);
         Some(cluster)
-    }
-
-    fn balancer(&mut self, message: &mut Message, path: &Path<'_>) -> Balancer {
-        match message.lb_policy() {
-            LbPolicy::RoundRobin => Balancer::RoundRobin,
-            LbPolicy::Random => {
-                message.lb_policy = 0;
-                Balancer::Random
-            }
-            LbPolicy::LeastRequest => {
-                message.lb_policy = 0;
-                let mut choices = CHOICES;
-                match message.lb_config.take() {
-                    Some(LbConfig::LeastRequestLbConfig(config)) => {
-                        choices = self.choices(config, &path.field("least_request_lb_config"));
-                    }
-                    other => message.lb_config = other,
-                }
-                Balancer::LeastRequest { choices }
-            }
-            _ => Balancer::RoundRobin,
-        }
-    }
-
-    fn choices(&mut self, mut config: LeastRequestLbConfig, path: &Path<'_>) -> u32 {
-        let choices = config.choice_count.take().unwrap_or(CHOICES);
-        self.done(config, path);
-        choices
     }
 
     fn breakers(&mut self, mut message: CircuitBreakers, path: &Path<'_>) -> Breakers {

@@ -1,8 +1,8 @@
 //! How a cluster finds its endpoints, and those that stand in its configuration.
 
-use std::mem::take;
+use std::{mem::take, sync::Arc};
 
-use corelane::config::{Cluster, ClusterKind, Dns, DnsTarget, Endpoint};
+use corelane::config::{Cluster, ClusterKind, Dns, DnsTarget, Endpoint, Health, LoadBalancing, Locality};
 use corelane_io::Peer;
 use corelane_proto::envoy::{
     config::{
@@ -16,10 +16,7 @@ use corelane_proto::envoy::{
     extensions::clusters::dns::v3::DnsCluster,
 };
 
-use crate::{
-    problem::Path,
-    translate::rest::{Translator, drop_default},
-};
+use crate::{problem::Path, translate::rest::Translator};
 
 /// An endpoint but for its place: where it is may still be a name.
 struct Placed {
@@ -36,16 +33,16 @@ impl Translator<'_> {
         let at = path.field("load_assignment");
         match message.cluster_discovery_type.take() {
             // The first in the API, so what is meant where nothing is said.
-            None => cluster.endpoints = self.static_endpoints(assignment, &at),
+            None => self.static_endpoints(cluster, assignment, &at),
             Some(ClusterDiscoveryType::Type(kind)) if kind == i32::from(DiscoveryType::Static) => {
-                cluster.endpoints = self.static_endpoints(assignment, &at);
+                self.static_endpoints(cluster, assignment, &at);
             }
             Some(ClusterDiscoveryType::Type(kind)) if kind == i32::from(DiscoveryType::StrictDns) => {
-                let targets = self.targets(assignment, &at);
+                let targets = self.targets(assignment, &mut cluster.load_balancing, &at);
                 cluster.kind = ClusterKind::StrictDns(Box::new(Dns { targets, ..settings }));
             }
             Some(ClusterDiscoveryType::Type(kind)) if kind == i32::from(DiscoveryType::LogicalDns) => {
-                let targets = self.targets(assignment, &at);
+                let targets = self.targets(assignment, &mut cluster.load_balancing, &at);
                 cluster.kind = ClusterKind::LogicalDns(Box::new(Dns { targets, ..settings }));
             }
             Some(ClusterDiscoveryType::ClusterType(mut custom)) => {
@@ -54,7 +51,7 @@ impl Translator<'_> {
                     Some(any) if Self::holds::<DnsCluster>(&any) => {
                         // A label: the type says what the cluster is.
                         custom.name.clear();
-                        let targets = self.targets(assignment, &at);
+                        let targets = self.targets(assignment, &mut cluster.load_balancing, &at);
                         let path = path.field("typed_config");
                         if let Some(extension) = self.open::<DnsCluster>(&any, &path) {
                             cluster.kind = self.dns_cluster(extension, targets, settings, &path);
@@ -71,27 +68,40 @@ impl Translator<'_> {
 
     fn static_endpoints(
         &mut self,
+        cluster: &mut Cluster,
         assignment: Option<ClusterLoadAssignment>,
         path: &Path<'_>,
-    ) -> Vec<Endpoint> {
-        assignment.map_or(Vec::new(), |assignment| self.endpoints(assignment, path))
+    ) {
+        if let Some(assignment) = assignment {
+            cluster.endpoints = self.endpoints(assignment, &mut cluster.load_balancing, path);
+        }
     }
 
-    /// Endpoints that are addresses.
-    pub(super) fn endpoints(&mut self, assignment: ClusterLoadAssignment, path: &Path<'_>) -> Vec<Endpoint> {
-        self.assignment(assignment, path, |this, placed, path| {
+    /// Endpoints that are addresses. The assignment's policy changes `settings`.
+    pub(super) fn endpoints(
+        &mut self,
+        assignment: ClusterLoadAssignment,
+        settings: &mut LoadBalancing,
+        path: &Path<'_>,
+    ) -> Vec<Endpoint> {
+        self.assignment(assignment, settings, path, |this, placed, path| {
             let addr = this.address(placed.address, path)?;
             Some(Endpoint { addr, ..placed.like })
         })
     }
 
     /// Endpoints that are names.
-    fn targets(&mut self, assignment: Option<ClusterLoadAssignment>, path: &Path<'_>) -> Vec<DnsTarget> {
+    fn targets(
+        &mut self,
+        assignment: Option<ClusterLoadAssignment>,
+        settings: &mut LoadBalancing,
+        path: &Path<'_>,
+    ) -> Vec<DnsTarget> {
         let Some(assignment) = assignment else {
             self.refuse(path, "is required: it holds the names to resolve");
             return Vec::new();
         };
-        self.assignment(assignment, path, |this, placed, path| {
+        self.assignment(assignment, settings, path, |this, placed, path| {
             let (name, port) = this.name_and_port(placed.address, path)?;
             if !placed.like.additional.is_empty() {
                 this.refuse(path, "a name cannot stand beside additional_addresses");
@@ -103,44 +113,62 @@ impl Translator<'_> {
     fn assignment<T>(
         &mut self,
         mut assignment: ClusterLoadAssignment,
+        settings: &mut LoadBalancing,
         path: &Path<'_>,
         mut place: impl FnMut(&mut Self, Placed, &Path<'_>) -> Option<T>,
     ) -> Vec<T> {
         // Names the cluster in EDS; inside a cluster Envoy does not read it.
         assignment.cluster_name.clear();
+        if let Some(mut policy) = assignment.policy.take() {
+            if let Some(factor) = policy.overprovisioning_factor.take() {
+                settings.overprovisioning_factor = factor;
+            }
+            settings.weighted_priority_health = take(&mut policy.weighted_priority_health);
+            self.done(policy, &path.field("policy"));
+        }
         let mut endpoints = Vec::new();
         let list = path.field("endpoints");
         for (at, mut locality) in take(&mut assignment.endpoints).into_iter().enumerate() {
             let path = list.index(at);
             let members = path.field("lb_endpoints");
-            for (at, endpoint) in take(&mut locality.lb_endpoints).into_iter().enumerate() {
+            let of_locality = take(&mut locality.lb_endpoints);
+            let like = self.locality(locality, &path);
+            for (at, endpoint) in of_locality.into_iter().enumerate() {
                 let path = members.index(at);
-                if let Some(placed) = self.endpoint(endpoint, &path) {
+                if let Some(placed) = self.endpoint(endpoint, like.clone(), &path) {
                     let path = path.field("endpoint");
                     endpoints.extend(place(self, placed, &path.field("address")));
                 }
             }
-            self.locality(locality, &path);
         }
         self.done(assignment, path);
         endpoints
     }
 
-    fn locality(&mut self, mut locality: LocalityLbEndpoints, path: &Path<'_>) {
-        // Where endpoints are, and a share by place: read only by locality-weighted and zone-aware balancing, which a cluster
-        // has to ask for and which is refused there.
-        locality.locality = None;
-        locality.load_balancing_weight = None;
-        self.done(locality, path);
+    /// What all endpoints of a locality have in common.
+    fn locality(&mut self, mut message: LocalityLbEndpoints, path: &Path<'_>) -> Endpoint {
+        let mut locality = Locality::default();
+        if let Some(at) = message.locality.take() {
+            locality.region = at.region;
+            locality.zone = at.zone;
+            locality.sub_zone = at.sub_zone;
+        }
+        locality.weight = message.load_balancing_weight.take().unwrap_or(0);
+        let priority = take(&mut message.priority);
+        self.done(message, path);
+        // Anything will do for an address: whoever places the endpoint says it.
+        let nowhere = Peer::Unix(Default::default());
+        Endpoint { priority, locality: Arc::new(locality), ..Endpoint::new(nowhere) }
     }
 
-    fn endpoint(&mut self, mut message: LbEndpoint, path: &Path<'_>) -> Option<Placed> {
-        if message.health_status() == HealthStatus::Healthy {
-            message.health_status = 0;
-        }
-        drop_default(&mut message.load_balancing_weight, 1);
-        // Anything will do for an address: whoever places the endpoint says it.
-        let mut like = Endpoint::new(Peer::Unix(Default::default()));
+    fn endpoint(&mut self, mut message: LbEndpoint, mut like: Endpoint, path: &Path<'_>) -> Option<Placed> {
+        like.health = match message.health_status() {
+            HealthStatus::Unknown | HealthStatus::Healthy => Health::Healthy,
+            HealthStatus::Degraded => Health::Degraded,
+            // Envoy treats all three as unhealthy.
+            HealthStatus::Unhealthy | HealthStatus::Draining | HealthStatus::Timeout => Health::Unhealthy,
+        };
+        message.health_status = 0;
         like.weight = message.load_balancing_weight.take().unwrap_or(1);
         let address = match message.host_identifier.take() {
             Some(HostIdentifier::Endpoint(mut endpoint)) => {

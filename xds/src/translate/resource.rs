@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use corelane::{
     compile::Compiler,
-    config::{Cluster, ClusterKind, ConfigValue, Endpoint, Listener, Problems, Terminal},
+    config::{Cluster, ClusterKind, ConfigValue, Endpoint, Listener, LoadBalancing, Problems, Terminal},
     control::Snapshot,
     route::RouteTable,
 };
@@ -160,7 +160,12 @@ impl Context<'_> {
             Kind::Endpoints => {
                 let message =
                     self.read::<ClusterLoadAssignment>(bytes, name, |message| &message.cluster_name)?;
-                let endpoints = translator.endpoints(message, &root);
+                let mut settings = LoadBalancing::default();
+                let endpoints = translator.endpoints(message, &mut settings, &root);
+                // The cluster's settings stand; nothing carries these to it yet.
+                if settings != LoadBalancing::default() {
+                    translator.refuse(&root.field("policy"), "is not implemented for endpoints of EDS");
+                }
                 if endpoints.iter().any(|endpoint| endpoint.addr.ip().is_some_and(|addr| addr.port() == 0)) {
                     translator.refuse(&root.field("endpoints"), "an endpoint has no port");
                 }

@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use corelane::config::{
-    Action, Balancer, Breakers, ClusterKind, Codec, DnsFamily, DnsResolver, FilterOverride, Forward,
-    HttpConnectionManager, PathMatch, Terminal, Upgrade, Upstream,
+    Action, Balancer, Breakers, ClusterKind, Codec, DnsFamily, DnsResolver, FilterOverride, Forward, Health,
+    HttpConnectionManager, LoadBalancing, PathMatch, Terminal, Upgrade, Upstream,
 };
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MapKey, ReflectMessage as _, Value};
 
@@ -125,7 +125,7 @@ fn the_file_of_the_issue_becomes_what_it_says() {
     assert_eq!(tcp.idle_timeout, Some(Duration::from_secs(3600)), "Envoy's default");
     let cluster = &translated.config.clusters[0];
     assert_eq!(cluster.breakers, Breakers { max_connections: 4, max_requests: 8, ..Breakers::default() });
-    assert_eq!(cluster.balancer, Balancer::LeastRequest { choices: 3 });
+    assert_eq!(cluster.balancer, Balancer::LeastRequest { choices: 3, bias: 1.0 });
     assert_eq!(cluster.connect_timeout, Duration::from_millis(250));
     assert_eq!((cluster.max_requests_per_connection, cluster.endpoints[1].weight), (Some(10), 3));
 }
@@ -238,6 +238,68 @@ fn names_are_resolved_as_the_file_says() {
         servers: vec![],
     };
     assert_eq!(extension.resolver, asked);
+}
+
+/// Priorities, localities, health, panic and the policies that stand for `lb_policy`.
+#[test]
+fn endpoints_are_chosen_as_the_file_says() {
+    const POLICY: &str = "'@type': type.googleapis.com/envoy.extensions.load_balancing_policies";
+    let cluster = |from: &str, to: &str| {
+        assert_eq!(FILE.matches(from).count(), 1, "{from}");
+        translate(&FILE.replace(from, to)).map(|translated| translated.config.clusters[0].clone())
+    };
+    let changed = cluster(
+        "      - lb_endpoints:\n        - endpoint: {address: {socket_address: {address: 127",
+        "      - locality: {region: r, zone: z}
+        load_balancing_weight: 4
+        priority: 1
+        lb_endpoints:
+        - health_status: DRAINING
+          endpoint: {address: {socket_address: {address: 127",
+    )
+    .unwrap();
+    let [first, second] = &*changed.endpoints else { panic!("two endpoints") };
+    assert_eq!((first.priority, first.health, second.health), (1, Health::Unhealthy, Health::Healthy));
+    assert_eq!((first.locality.zone.as_str(), first.locality.weight), ("z", 4));
+    let common = cluster(
+        "    circuit_breakers:",
+        "    common_lb_config:
+      healthy_panic_threshold: {value: 12.5}
+      update_merge_window: 2s
+      zone_aware_lb_config: {fail_traffic_on_panic: true, min_cluster_size: 7}
+    circuit_breakers:",
+    );
+    let expected = LoadBalancing { panic_threshold: 12.5, fail_on_panic: true, ..LoadBalancing::default() };
+    assert_eq!(common.unwrap().load_balancing, expected);
+    let policies = |policies: &str| {
+        cluster(
+            "    circuit_breakers:",
+            &format!("    load_balancing_policy: {{policies: [{policies}]}}\n    circuit_breakers:"),
+        )
+    };
+    let of = |name: &str, rest: &str| {
+        format!("{{typed_extension_config: {{name: x, typed_config: {{{POLICY}.{name}{rest}}}}}}}")
+    };
+    let random =
+        policies(&of("random.v3.Random", ", locality_lb_config: {locality_weighted_lb_config: {}}")).unwrap();
+    assert_eq!(random.balancer, Balancer::Random);
+    assert!(random.load_balancing.locality_weighted);
+    let second = format!("{}, {}", of("maglev.v3.Maglev", ""), of("round_robin.v3.RoundRobin", ""));
+    assert_eq!(policies(&second).unwrap().balancer, Balancer::RoundRobin, "the first that is implemented");
+    let least = of(
+        "least_request.v3.LeastRequest",
+        ", choice_count: 5, active_request_bias: {default_value: 0.5, runtime_key: k}",
+    );
+    let at = "static_resources.clusters[0].load_balancing_policy.policies";
+    let expected = format!(
+        "{at}[0].typed_extension_config.typed_config.active_request_bias.runtime_key: is not implemented"
+    );
+    assert_eq!(policies(&least).unwrap_err(), [expected]);
+    let none = policies(&of("maglev.v3.Maglev", "")).unwrap_err();
+    assert_eq!(
+        none,
+        [format!("{at}: none of envoy.extensions.load_balancing_policies.maglev.v3.Maglev is implemented")]
+    );
 }
 
 #[test]
@@ -411,7 +473,13 @@ const WITHOUT_EFFECT: &[&str] = &[
     // Only a longer body, or an unknown cluster, makes a difference: see the table of refusals.
     "routes.max_direct_response_body_size_bytes",
     "routes.validate_clusters",
+    // Changes are applied as they come; and there is no local cluster whose zones could count.
+    "common_lb.update_merge_window",
+    "common_lb.zone_aware_lb_config",
     // The default, said explicitly.
+    "cluster.common_lb_config",
+    "load_assignment.policy",
+    "locality.locality",
     "match.case_sensitive",
     "endpoint.hostname",
     "listener.bind_to_port",
@@ -428,8 +496,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "http.path_with_escaped_slashes_action",
     "http1.allow_absolute_url",
     "http1.use_balsa_parser",
-    "locality.load_balancing_weight",
-    "locality.locality",
     "lb_endpoint.health_status",
 ];
 
@@ -468,6 +534,8 @@ const PLACES: &[(&str, &str)] = &[
     ("thresholds", "static_resources.clusters.circuit_breakers.thresholds"),
     ("least_request", "static_resources.clusters.least_request_lb_config"),
     ("load_assignment", "static_resources.clusters.load_assignment"),
+    ("policy", "static_resources.clusters.load_assignment.policy"),
+    ("common_lb", "static_resources.clusters.common_lb_config"),
     ("locality", "static_resources.clusters.load_assignment.endpoints"),
     ("lb_endpoint", "static_resources.clusters.load_assignment.endpoints.lb_endpoints"),
     ("endpoint", "static_resources.clusters.load_assignment.endpoints.lb_endpoints.endpoint"),
