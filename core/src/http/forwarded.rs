@@ -72,6 +72,9 @@ pub(crate) fn request(
     let internal = alone && client.is_some_and(inside);
     let edge = config.use_remote_address && !internal;
     mark_internal(headers, internal, edge);
+    // Envoy's `forward_client_cert_details: SANITIZE`, the default and all there is: no client here has shown a certificate, so
+    // whoever says that one did would be believed further in.
+    headers.remove(Known::XForwardedClientCert);
     if edge && let Some(client) = client {
         let other = told.map(|_| Text::of(client));
         let text = other.as_ref().or(own.as_ref()).map_or(&[][..], Text::bytes);

@@ -539,12 +539,13 @@ async fn an_untrusted_origin_is_not_believed(lab: Lab) {
     lab.http_with(&[upstream.addr], |manager, _| manager.use_remote_address = true).await;
     let mut client = lab.client().await;
     let answer = client
-        .ask("GET / HTTP/1.1\r\nhost: a\r\nx-forwarded-for: 10.0.0.1\r\nx-forwarded-proto: https\r\nx-envoy-internal: true\r\nX-Envoy-Retry-On: 5xx\r\nx-request-id: forged\r\n\r\n")
+        .ask("GET / HTTP/1.1\r\nhost: a\r\nx-forwarded-for: 10.0.0.1\r\nx-forwarded-proto: https\r\nx-envoy-internal: true\r\nX-Envoy-Retry-On: 5xx\r\nx-request-id: forged\r\nX-Forwarded-Client-Cert: Hash=00\r\n\r\n")
         .await;
     let seen = answer.text();
     assert_eq!(field(seen, "x-forwarded-for"), Some("10.0.0.1,127.0.0.1"));
     assert_eq!(field(seen, "x-forwarded-proto"), Some("http"));
     assert_eq!((field(seen, "x-envoy-internal"), field(seen, "x-envoy-retry-on")), (None, None));
+    assert_eq!(field(seen, "x-forwarded-client-cert"), None);
     assert_ne!(field(seen, "x-request-id"), Some("forged"));
     // Nobody is inside whom the configuration does not name, this machine neither.
     let answer = client.ask("GET / HTTP/1.1\r\nhost: a\r\nx-request-id: mine\r\n\r\n").await;

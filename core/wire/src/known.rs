@@ -42,6 +42,8 @@ pub enum Known {
     XEnvoyInternal,
     /// `x-envoy-upstream-service-time`: milliseconds the upstream took, as Envoy's router sets it.
     XEnvoyUpstreamServiceTime,
+    /// `x-forwarded-client-cert`: what a proxy before us says of the client's certificate.
+    XForwardedClientCert,
     /// `x-forwarded-for`.
     XForwardedFor,
     /// `x-forwarded-proto`.
@@ -72,6 +74,7 @@ impl Known {
             Known::XEnvoyExternalAddress => "x-envoy-external-address",
             Known::XEnvoyInternal => "x-envoy-internal",
             Known::XEnvoyUpstreamServiceTime => "x-envoy-upstream-service-time",
+            Known::XForwardedClientCert => "x-forwarded-client-cert",
             Known::XForwardedFor => "x-forwarded-for",
             Known::XForwardedProto => "x-forwarded-proto",
             Known::XRequestId => "x-request-id",
@@ -122,7 +125,7 @@ pub(crate) const HOP_BY_HOP: u32 = Known::Connection.bit()
     | Known::Upgrade.bit();
 
 /// All known names by id.
-const ALL: [Known; 21] = [
+const ALL: [Known; 22] = [
     Known::Connection,
     Known::ContentLength,
     Known::ContentType,
@@ -141,6 +144,7 @@ const ALL: [Known; 21] = [
     Known::XEnvoyExternalAddress,
     Known::XEnvoyInternal,
     Known::XEnvoyUpstreamServiceTime,
+    Known::XForwardedClientCert,
     Known::XForwardedFor,
     Known::XForwardedProto,
     Known::XRequestId,
