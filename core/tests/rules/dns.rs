@@ -55,9 +55,13 @@ struct Server {
 
 impl Server {
     fn new(lab: &Lab, says: Says) -> Server {
-        let mut socket = lab.io.udp(&Bind::tcp(lab.free())).unwrap();
-        let addr = socket.local().unwrap().ip().unwrap();
-        let mut tcp = lab.io.listen(&Bind::tcp(addr)).unwrap();
+        // A port that is free for datagrams may be taken for streams, so it takes a few tries to find one that is neither.
+        let both = || {
+            let socket = lab.io.udp(&Bind::tcp(lab.free())).unwrap();
+            let addr = socket.local().unwrap().ip().unwrap();
+            lab.io.listen(&Bind::tcp(addr)).ok().map(|tcp| (socket, addr, tcp))
+        };
+        let (mut socket, addr, mut tcp) = (0..20).find_map(|_| both()).unwrap();
         let server = Server {
             addr,
             says: Rc::new(RefCell::new(says)),
