@@ -4,7 +4,7 @@
 use super::{record::Wants, time::TimeFormat};
 use crate::{
     config::{LogFormat, LogShape},
-    filter::substitution::{Command, Field},
+    filter::substitution::{Command, Field, Part, pieces},
 };
 use serde_json::Value as Json;
 
@@ -87,13 +87,6 @@ pub(super) enum Whose {
     DirectClient,
     Local,
     Upstream,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Part {
-    Whole,
-    WithoutPort,
-    Port,
 }
 
 /// Operators without an argument.
@@ -205,27 +198,7 @@ impl Reader<'_> {
     }
 
     fn template(&mut self, text: &str) -> Result<Template, String> {
-        let (mut pieces, mut literal, mut rest) = (Vec::new(), String::new(), text);
-        while let Some((before, after)) = rest.split_once('%') {
-            literal.push_str(before);
-            if let Some(after) = after.strip_prefix('%') {
-                literal.push('%');
-                rest = after;
-                continue;
-            }
-            let command = Command::parse(after)
-                .ok_or_else(|| format!("not an operator: %{after:?}; a percent sign is written %%"))?;
-            if !literal.is_empty() {
-                pieces.push(Piece::Literal(std::mem::take(&mut literal)));
-            }
-            pieces.push(self.piece(&command)?);
-            rest = command.rest;
-        }
-        literal.push_str(rest);
-        if !literal.is_empty() {
-            pieces.push(Piece::Literal(literal));
-        }
-        Ok(Template(pieces))
+        pieces(text, Piece::Literal, |command| self.piece(command)).map(Template)
     }
 
     fn piece(&mut self, command: &Command<'_>) -> Result<Piece, String> {
@@ -236,10 +209,7 @@ impl Reader<'_> {
             }
             None => Ok(None),
         };
-        if let "REQ" | "RESP" = name {
-            let of_request = name == "REQ";
-            let field = Field::parse(argument.unwrap_or_default(), length, of_request)
-                .map_err(|what| format!("%{name}(..)%: {what}"))?;
+        if let Some((field, of_request)) = command.field()? {
             return Ok(Piece::Value(self.field(field, of_request), None));
         }
         let value = match (name, argument) {

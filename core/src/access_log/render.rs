@@ -3,10 +3,10 @@
 
 use super::{
     flags,
-    format::{Line, Number, Part, Piece, Shape, Template, Text, Value, Whose},
+    format::{Line, Number, Piece, Shape, Template, Text, Value, Whose},
     record::{Record, Told},
 };
-use corelane_io::Peer;
+use crate::filter::substitution::Part;
 use corelane_wire::Version;
 use serde_json::{Map, Value as Json};
 use std::{
@@ -126,14 +126,12 @@ impl Renderer<'_> {
             Value::Number(number) => write_some(out, self::number(*number, record)),
             Value::Address(whose, part) => match whose {
                 Whose::Client => match record.ends.client {
-                    Some(ip) => address(&SocketAddr::new(ip, 0).into(), *part, out),
-                    None => address(&record.ends.peer, *part, out),
+                    Some(ip) => part.fill(&SocketAddr::new(ip, 0).into(), out),
+                    None => part.fill(&record.ends.peer, out),
                 },
-                Whose::DirectClient => address(&record.ends.direct, *part, out),
-                Whose::Local => record.ends.local.as_ref().is_some_and(|local| address(local, *part, out)),
-                Whose::Upstream => {
-                    record.ends.upstream.as_ref().is_some_and(|host| address(host, *part, out))
-                }
+                Whose::DirectClient => part.fill(&record.ends.direct, out),
+                Whose::Local => record.ends.local.as_ref().is_some_and(|local| part.fill(local, out)),
+                Whose::Upstream => record.ends.upstream.as_ref().is_some_and(|host| part.fill(host, out)),
             },
         }
     }
@@ -172,19 +170,6 @@ fn words(text: Text, record: &Record, out: &mut Vec<u8>) -> bool {
     };
     out.extend_from_slice(joined.as_bytes());
     !joined.is_empty()
-}
-
-fn address(peer: &Peer, part: Part, out: &mut Vec<u8>) -> bool {
-    let Some(at) = peer.ip() else {
-        return part != Part::Port && write_some(out, Some(peer));
-    };
-    // An IPv4 client of a socket for both is an IPv4 client.
-    let ip = at.ip().to_canonical();
-    match part {
-        Part::Whole => write_some(out, Some(SocketAddr::new(ip, at.port()))),
-        Part::WithoutPort => write_some(out, Some(ip)),
-        Part::Port => write_some(out, Some(at.port())),
-    }
 }
 
 fn write_some(out: &mut Vec<u8>, what: Option<impl std::fmt::Display>) -> bool {

@@ -69,8 +69,8 @@ enum Side {
 }
 
 /// What of an address.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Part {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
     Whole,
     WithoutPort,
     Port,
@@ -124,26 +124,7 @@ impl Format {
     }
 
     fn parse_pieces(text: &str, request: &mut dyn FnMut(Field) -> Piece) -> Result<Format, String> {
-        let (mut pieces, mut literal, mut rest) = (Vec::new(), String::new(), text);
-        while let Some((before, after)) = rest.split_once('%') {
-            literal.push_str(before);
-            if let Some(after) = after.strip_prefix('%') {
-                literal.push('%');
-                rest = after;
-                continue;
-            }
-            let command = Command::parse(after)
-                .ok_or_else(|| format!("not an operator: %{after:?}; a percent sign is written %%"))?;
-            if !literal.is_empty() {
-                pieces.push(Piece::Literal(std::mem::take(&mut literal)));
-            }
-            pieces.push(command.piece(request)?);
-            rest = command.rest;
-        }
-        literal.push_str(rest);
-        if !literal.is_empty() {
-            pieces.push(Piece::Literal(literal));
-        }
+        let pieces = pieces(text, Piece::Literal, |command| command.piece(request))?;
         let good = |piece: &Piece| match piece {
             Piece::Literal(text) => Headers::new().append("x", text.as_bytes()).is_ok(),
             _ => true,
@@ -183,6 +164,38 @@ impl Format {
     }
 }
 
+/// The parts of a text, in their order: what `literal` makes of that which stands as it is, and `operator` of its operators.
+///
+/// # Errors
+/// What is no operator, or what `operator` says.
+pub(crate) fn pieces<P>(
+    text: &str,
+    literal: impl Fn(String) -> P,
+    mut operator: impl FnMut(&Command<'_>) -> Result<P, String>,
+) -> Result<Vec<P>, String> {
+    let (mut pieces, mut plain, mut rest) = (Vec::new(), String::new(), text);
+    while let Some((before, after)) = rest.split_once('%') {
+        plain.push_str(before);
+        if let Some(after) = after.strip_prefix('%') {
+            plain.push('%');
+            rest = after;
+            continue;
+        }
+        let command = Command::parse(after)
+            .ok_or_else(|| format!("not an operator: %{after:?}; a percent sign is written %%"))?;
+        if !plain.is_empty() {
+            pieces.push(literal(std::mem::take(&mut plain)));
+        }
+        pieces.push(operator(&command)?);
+        rest = command.rest;
+    }
+    plain.push_str(rest);
+    if !plain.is_empty() {
+        pieces.push(literal(plain));
+    }
+    Ok(pieces)
+}
+
 /// An operator as it stands in a value.
 pub(crate) struct Command<'a> {
     pub(crate) name: &'a str,
@@ -211,12 +224,25 @@ impl<'a> Command<'a> {
         (!name.is_empty()).then_some(Command { name, argument, length, rest })
     }
 
+    /// The field that `REQ` or `RESP` names, and whether it is the request's; `None` of other operators.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words.
+    pub(crate) fn field(&self) -> Result<Option<(Field, bool)>, String> {
+        let Command { name, argument, length, .. } = *self;
+        let of_request = match name {
+            "REQ" => true,
+            "RESP" => false,
+            _ => return Ok(None),
+        };
+        let field = Field::parse(argument.unwrap_or_default(), length, of_request)
+            .map_err(|what| format!("%{name}(..)%: {what}"))?;
+        Ok(Some((field, of_request)))
+    }
+
     fn piece(&self, request: &mut dyn FnMut(Field) -> Piece) -> Result<Piece, String> {
         let Command { name, argument, length, .. } = *self;
-        if let "REQ" | "RESP" = name {
-            let of_request = name == "REQ";
-            let field = Field::parse(argument.unwrap_or_default(), length, of_request)
-                .map_err(|what| format!("%{name}(..)%: {what}"))?;
+        if let Some((field, of_request)) = self.field()? {
             return Ok(if of_request { request(field) } else { Piece::Response(field) });
         }
         let Some((_, operator)) = OPERATORS.iter().find(|(known, _)| *known == name) else {
@@ -299,13 +325,10 @@ impl Name {
 impl Operator {
     fn fill(self, cx: &Cx, out: &mut Vec<u8>) {
         match self {
-            Operator::Address(Side::Remote, part) => part.fill(&cx.client(), out),
-            Operator::Address(Side::DirectRemote, part) => part.fill(cx.conn().direct_peer(), out),
-            Operator::Address(Side::Local, part) => {
-                if let Some(local) = cx.local() {
-                    part.fill(&local, out);
-                }
-            }
+            // What an address does not have is empty.
+            Operator::Address(Side::Remote, part) => _ = part.fill(&cx.client(), out),
+            Operator::Address(Side::DirectRemote, part) => _ = part.fill(cx.conn().direct_peer(), out),
+            Operator::Address(Side::Local, part) => _ = cx.local().map(|local| part.fill(&local, out)),
             Operator::Protocol => out.extend_from_slice(match cx.version() {
                 Version::Http10 => b"HTTP/1.0",
                 Version::Http11 => b"HTTP/1.1",
@@ -319,12 +342,14 @@ impl Operator {
 }
 
 impl Part {
-    fn fill(self, address: &Peer, out: &mut Vec<u8>) {
+    /// Appends this part of an address; false if it has none.
+    pub(crate) fn fill(self, address: &Peer, out: &mut Vec<u8>) -> bool {
         let Some(ip) = address.ip() else {
-            return match self {
-                Part::Whole | Part::WithoutPort => write_to(out, address),
-                Part::Port => {}
-            };
+            let named = self != Part::Port;
+            if named {
+                write_to(out, address);
+            }
+            return named;
         };
         // An IPv4 client of a socket for both is an IPv4 client.
         let canonical: IpAddr = ip.ip().to_canonical();
@@ -333,6 +358,7 @@ impl Part {
             Part::WithoutPort => write_to(out, canonical),
             Part::Port => write_to(out, ip.port()),
         }
+        true
     }
 }
 
