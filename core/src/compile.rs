@@ -140,11 +140,27 @@ impl Edit<'_> {
     /// # Errors
     /// Everything that is wrong with it; the edit is as before then.
     pub fn set_cluster(&mut self, config: &crate::config::Cluster) -> Result<(), Problems> {
+        self.put_cluster(config, || Arc::new(config.clone()))
+    }
+
+    /// As [`set_cluster`](Edit::set_cluster), for who keeps the configuration: there is one copy of it then.
+    ///
+    /// # Errors
+    /// As [`set_cluster`](Edit::set_cluster).
+    pub fn share_cluster(&mut self, config: &Arc<crate::config::Cluster>) -> Result<(), Problems> {
+        self.put_cluster(config, || config.clone())
+    }
+
+    fn put_cluster(
+        &mut self,
+        config: &crate::config::Cluster,
+        kept: impl FnOnce() -> Arc<crate::config::Cluster>,
+    ) -> Result<(), Problems> {
         let old = self.next.clusters.get(config.name.as_str());
         if old.is_some_and(|old| old.config() == config) {
             return Ok(());
         }
-        let cluster = Cluster::compile(config, old.map(|old| &**old), &self.compiler.stats)?;
+        let cluster = Cluster::compile(kept(), old.map(|old| &**old), &self.compiler.stats)?;
         self.next.clusters.insert(config.name.as_str().into(), Arc::new(cluster));
         Ok(())
     }

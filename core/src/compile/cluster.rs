@@ -10,7 +10,8 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
 /// A compiled cluster: its configuration and the state that all lanes share.
 pub struct Cluster {
-    config: config::Cluster,
+    /// Shared with whoever configured it, and with the generations that differ in what was found.
+    config: Arc<config::Cluster>,
     state: Arc<ClusterState>,
     /// What the cluster found by itself, or was told, for those that do; `None` until then.
     found: Option<Arc<[Endpoint]>>,
@@ -28,11 +29,11 @@ impl Cluster {
     /// Checks and compiles. State is taken over from `old`, a cluster of the same name: breakers as a whole, endpoints
     /// by address.
     pub(crate) fn compile(
-        config: &config::Cluster,
+        config: Arc<config::Cluster>,
         old: Option<&Cluster>,
         stats: &StatsStore,
     ) -> Result<Cluster, Problems> {
-        let problems = check(config);
+        let problems = check(&config);
         if !problems.is_empty() {
             return Err(Problems(problems));
         }
@@ -48,7 +49,6 @@ impl Cluster {
         };
         let name = config.alt_stat_name.as_ref().unwrap_or(&config.name);
         let mut cluster = Cluster {
-            config: config.clone(),
             state,
             found,
             revision,
@@ -56,6 +56,7 @@ impl Cluster {
             stats: stats.of(name),
             discovery: config.kind.dns().map(|_| stats.of(name)),
             membership: stats.membership(name),
+            config,
         };
         cluster.endpoints = cluster.endpoint_states(old.map_or(&[], |old| &old.endpoints));
         Ok(cluster)
@@ -105,7 +106,7 @@ impl Cluster {
 
     /// A cluster that nobody configured: one endpoint, no limits (see `Cx::set_upstream`).
     pub(crate) fn of_destination(addr: &Peer, stats: &StatsStore) -> Cluster {
-        let config = config::Cluster {
+        let config = Arc::new(config::Cluster {
             breakers: config::Breakers {
                 max_connections: u32::MAX,
                 max_pending_requests: u32::MAX,
@@ -113,7 +114,7 @@ impl Cluster {
                 max_retries: u32::MAX,
             },
             ..config::Cluster::new("set_upstream", [addr.clone()])
-        };
+        });
         let state = Arc::new(ClusterState::new(&config.breakers));
         let endpoints = vec![Arc::new(EndpointState::new(addr.clone()))];
         let membership = stats.membership(&config.name);

@@ -117,7 +117,8 @@ impl Publisher {
             let endpoints = dynamic.endpoints.get(&cluster.name).cloned();
             let name: Arc<str> = cluster.name.as_str().into();
             self.fixed.insert((Kind::Cluster, name.clone()));
-            self.set_cluster(name, Arc::new(ClusterResource { config: cluster.clone(), endpoints }), store);
+            let config = Arc::new(cluster.clone());
+            self.set_cluster(name, Arc::new(ClusterResource { config, endpoints }), store);
         }
         for listener in &config.listeners {
             let extensions = dynamic.extensions.get(&listener.name).cloned().unwrap_or_default();
@@ -236,7 +237,7 @@ impl Publisher {
     fn compile_cluster(&mut self, cluster: &ClusterResource, store: &Store<Resource>) {
         let config = &cluster.config;
         self.edit(|edit| {
-            if let Err(problems) = edit.set_cluster(config) {
+            if let Err(problems) = edit.share_cluster(config) {
                 // It was compiled when it came.
                 log::error!("cluster {:?} stays as it was: {problems}", config.name);
             }

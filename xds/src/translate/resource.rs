@@ -49,7 +49,7 @@ pub enum Resource {
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClusterResource {
     /// The cluster; without endpoints where they come by EDS.
-    pub config: Cluster,
+    pub config: Arc<Cluster>,
     /// The name under which EDS has them, and from where.
     pub endpoints: Option<(Source, Arc<str>)>,
 }
@@ -274,7 +274,7 @@ impl Translator<'_> {
             self.refer(Kind::Endpoints, source, &name);
             (source.source, name)
         });
-        Some(ClusterResource { config, endpoints })
+        Some(ClusterResource { config: Arc::new(config), endpoints })
     }
 
     /// Takes EDS out of a cluster.
