@@ -29,7 +29,7 @@ mod source;
 mod udp;
 mod upgrade;
 
-use std::{collections::BTreeSet, mem::take, rc::Rc};
+use std::{collections::BTreeSet, mem::take, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use corelane::config::{Cluster, Config};
@@ -133,7 +133,7 @@ impl Translator<'_> {
             if let Some(endpoints) = cluster.endpoints {
                 dynamic.endpoints.insert(cluster.config.name.clone(), endpoints);
             }
-            config.clusters.push(std::sync::Arc::unwrap_or_clone(cluster.config));
+            config.clusters.push(Arc::unwrap_or_clone(cluster.config));
         }
         let control: Vec<String> = self.control.keys().cloned().collect();
         let names = config.clusters.iter().map(|cluster| cluster.name.as_str());
