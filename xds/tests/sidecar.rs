@@ -5,7 +5,7 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
@@ -256,26 +256,27 @@ fn the_admin_shows_what_there_is() {
     }
 }
 
-#[test]
-fn access_logs_are_written_and_follow_a_rotation() {
-    let log = Files::new("");
-    let (path, moved) = (log.config.clone(), log.log.clone());
-    let format = "\"%REQ(:METHOD)% %REQ(:PATH)%\" %RESPONSE_CODE% %RESPONSE_FLAGS% %BYTES_RECEIVED%\\n";
-    let text = example().replacen(
-        "stat_prefix: ingress\n",
-        &format!(
-            "stat_prefix: ingress
+/// The embedded example with an access log in this file.
+fn logging(path: &Path, format: &str) -> String {
+    let logged = format!(
+        "stat_prefix: ingress
           access_log:
           - name: file
             typed_config:
               \"@type\": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog
               path: {}
-              log_format: {{ text_format_source: {{ inline_string: '{}' }} }}\n",
-            path.display(),
-            format.replace("\\n", "|")
-        ),
-        1,
+              log_format: {{ text_format_source: {{ inline_string: '{format}' }} }}\n",
+        path.display(),
     );
+    example().replacen("stat_prefix: ingress\n", &logged, 1)
+}
+
+#[test]
+fn access_logs_are_written_and_follow_a_rotation() {
+    let log = Files::new("");
+    let (path, moved) = (log.config.clone(), log.log.clone());
+    let text =
+        logging(&path, "\"%REQ(:METHOD)% %REQ(:PATH)%\" %RESPONSE_CODE% %RESPONSE_FLAGS% %BYTES_RECEIVED%|");
     let sidecar = Sidecar::start(&text);
     let mut client = Client::connect(sidecar.at("listener \"ingress\""));
     client.request("POST /a", "hello");
@@ -296,17 +297,7 @@ fn access_logs_are_written_and_follow_a_rotation() {
 #[test]
 fn an_endpoint_that_is_not_reached_is_in_the_log() {
     let log = Files::new("");
-    let logged = format!(
-        "stat_prefix: ingress
-          access_log:
-          - name: file
-            typed_config:
-              \"@type\": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog
-              path: {}
-              log_format: {{ text_format_source: {{ inline_string: '%RESPONSE_CODE% %RESPONSE_FLAGS% %UPSTREAM_HOST%|' }} }}\n",
-        log.config.display(),
-    );
-    let text = example().replacen("stat_prefix: ingress\n", &logged, 1);
+    let text = logging(&log.config, "%RESPONSE_CODE% %RESPONSE_FLAGS% %UPSTREAM_HOST%|");
     // The endpoint stands last in the file; nobody listens on the port that was free just now.
     let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (before, after) = text.rsplit_once("port_value: ").unwrap();

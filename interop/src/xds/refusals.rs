@@ -3,7 +3,17 @@
 use super::scene::{SOON, Scene};
 use anyhow::{Result, ensure};
 use corelane_interop::{process::wait_for, resource};
-use serde_json::json;
+use serde_json::{Value, json};
+
+/// Gives a cluster together with a good one and the routes to both.
+fn beside_a_good_one(scene: &mut Scene, bad: Value) -> Result<()> {
+    scene.plane.set(&[
+        bad,
+        scene.cluster("new"),
+        resource::endpoints("new", &[scene.nginx.other]),
+        resource::routes("web", &[("new.example", "new"), ("other.example", "other"), ("*", "origin")]),
+    ])
+}
 
 pub(super) fn a_bad_cluster_beside_good_ones(scene: &mut Scene) -> Result<()> {
     scene.serve()?;
@@ -11,12 +21,7 @@ pub(super) fn a_bad_cluster_beside_good_ones(scene: &mut Scene) -> Result<()> {
     let mut bad = scene.cluster("other");
     // Envoy's API allows it, no kind of cluster but those that bring their own load balancer can have it.
     bad["lb_policy"] = "CLUSTER_PROVIDED".into();
-    scene.plane.set(&[
-        bad,
-        scene.cluster("new"),
-        resource::endpoints("new", &[scene.nginx.other]),
-        resource::routes("web", &[("new.example", "new"), ("other.example", "other"), ("*", "origin")]),
-    ])?;
+    beside_a_good_one(scene, bad)?;
     scene.plane.refused("Cluster", &["other"])?;
     scene.expect("new.example", "other")?;
     scene.expect("other.example", "other")?;
@@ -40,12 +45,7 @@ pub(super) fn a_cluster_that_breaks_the_api_beside_a_good_one(scene: &mut Scene)
     let mut bad = scene.cluster("other");
     // Cluster.connect_timeout must be more than nothing.
     bad["connect_timeout"] = "0s".into();
-    scene.plane.set(&[
-        bad,
-        scene.cluster("new"),
-        resource::endpoints("new", &[scene.nginx.other]),
-        resource::routes("web", &[("new.example", "new"), ("other.example", "other"), ("*", "origin")]),
-    ])?;
+    beside_a_good_one(scene, bad)?;
     scene.plane.refused("Cluster", &[])?;
     scene.expect("other.example", "other")?;
     let good = if scene.who.is_envoy() { "503" } else { "other" };
