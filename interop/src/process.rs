@@ -42,23 +42,36 @@ impl Drop for Folder {
     }
 }
 
-/// A loopback port that nobody listens on right now. Somebody else may take it before its user does; that fails loudly.
+/// Where the ports of this program's servers lie: below what Linux gives to connections that ask for no port of their own
+/// (32768 and up, `net.ipv4.ip_local_port_range`). A port of that range that is free now may be the near end of somebody's
+/// connection a moment later, and then nobody can listen there.
+const PORTS: std::ops::Range<u16> = 12_000..32_000;
+
+/// A loopback port that nobody listens on, and that this program gives out once only, until it has given out all of them.
 ///
 /// # Errors
-/// If no socket can be bound.
+/// If every port is taken.
 pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    // Programs that run beside each other start in different places.
+    let start = std::process::id().wrapping_mul(997);
+    for _ in PORTS {
+        let nth =
+            start.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed)) % u32::from(PORTS.end - PORTS.start);
+        let port = PORTS.start + u16::try_from(nth).expect("less than the range is long, which is a u16");
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("every port from {} to {} is taken", PORTS.start, PORTS.end)
 }
 
 /// Several of them, all different.
 ///
 /// # Errors
-/// If no socket can be bound.
+/// If every port is taken.
 pub fn free_ports(count: usize) -> Result<Vec<u16>> {
-    // Held until all are there: a port that was given back may be given out again.
-    let held: std::io::Result<Vec<_>> =
-        (0..count).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect();
-    held?.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
+    (0..count).map(|_| free_port()).collect()
 }
 
 /// A process that should run has ended: nothing is worth waiting for any more.

@@ -1,6 +1,10 @@
 //! The binary as an operator meets it: files, signals, pages, exit statuses. What it forwards, and how well, is tested in
 //! `corelane` and in `interop`.
 
+#[path = "common/ports.rs"]
+mod ports;
+
+use ports::free;
 use std::{
     fs,
     io::{Read as _, Write as _},
@@ -13,13 +17,11 @@ use std::{
 
 /// The embedded example, on ports that are free now.
 fn example() -> String {
-    // Held until all are chosen, so that they differ.
-    let held: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    let port = |at: usize| held[at].local_addr().unwrap().port().to_string();
+    let port = || free().port().to_string();
     include_str!("../src/default.yaml")
-        .replace("10000", &port(0))
-        .replace("10001", &port(1))
-        .replace("9901", &port(2))
+        .replace("10000", &port())
+        .replace("10001", &port())
+        .replace("9901", &port())
 }
 
 /// A file and a log of their own, removed at the end.
@@ -299,7 +301,7 @@ fn an_endpoint_that_is_not_reached_is_in_the_log() {
     let log = Files::new("");
     let text = logging(&log.config, "%RESPONSE_CODE% %RESPONSE_FLAGS% %UPSTREAM_HOST%|");
     // The endpoint stands last in the file; nobody listens on the port that was free just now.
-    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let dead = free();
     let (before, after) = text.rsplit_once("port_value: ").unwrap();
     let rest = after.trim_start_matches(|c: char| c.is_ascii_digit());
     let sidecar = Sidecar::start(&format!("{before}port_value: {}{rest}", dead.port()));
@@ -341,7 +343,7 @@ fn the_admin_winds_listeners_down() {
 /// A control plane that cannot be reached is said so, `/ready` waits, and neither is in the way of a drain.
 #[test]
 fn without_its_control_plane_it_is_not_ready_and_drains_all_the_same() {
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = free();
     let text = format!(
         "
 node: {{id: one, cluster: mesh}}

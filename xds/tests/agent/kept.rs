@@ -22,10 +22,11 @@ use serde_json::{Value, json};
 use crate::{
     configure,
     lab::{
-        Client, Lab, bootstrap, cluster, cluster_of, endpoints, free, listener, routes, scratch, source,
-        until, upstream,
+        Client, Lab, bootstrap, cluster, cluster_of, endpoints, listener, routes, scratch, source, until,
+        upstream,
     },
     plane::Plane,
+    ports::free,
 };
 
 /// The body that the admin answers with.

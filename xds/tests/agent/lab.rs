@@ -197,11 +197,6 @@ pub(crate) fn extension(text: &str) -> Bytes {
     encode::<TypedExtensionConfig>(text)
 }
 
-/// A port that is free now.
-pub(crate) fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
 /// A path of a test's own.
 pub(crate) fn scratch(name: &str) -> PathBuf {
     static COUNT: AtomicU32 = AtomicU32::new(0);

@@ -3,15 +3,18 @@
 mod kept;
 mod lab;
 mod plane;
+#[path = "../common/ports.rs"]
+mod ports;
 
 use std::{fs, time::Duration};
 
 use corelane_xds::{agent::Phase, store::Kind};
 use lab::{
-    Client, Lab, bootstrap, cluster, cluster_of, endpoints, extension, free, listener, listener_text,
+    Client, Lab, bootstrap, cluster, cluster_of, endpoints, extension, listener, listener_text,
     plane_cluster, routes, routes_text, scratch, source, until, upstream,
 };
 use plane::Plane;
+use ports::free;
 
 /// Has a plane give one listener at `at` with routes to the cluster `c`, whose endpoint is `upstream`.
 fn configure(plane: &mut Plane, at: std::net::SocketAddr, upstream: std::net::SocketAddr) {
