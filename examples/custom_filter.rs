@@ -59,8 +59,7 @@ impl HttpFilter for Slow {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arg = |at, default: &str| env::args().nth(at).as_deref().unwrap_or(default).parse::<SocketAddr>();
     let (listen, upstream) = (arg(1, "127.0.0.1:8080")?, arg(2, "127.0.0.1:8000")?);
-    let (matches, action) = (RouteMatch::prefix("/"), Action::Forward(Forward::to("upstream")));
-    let routes = vec![Route { name: String::new(), matches, action, per_filter_config: Default::default() }];
+    let routes = vec![Route::new(RouteMatch::prefix("/"), Action::Forward(Forward::to("upstream")))];
     let host = VirtualHost { name: "all".into(), domains: vec!["*".into()], routes, ..Default::default() };
     let table = RouteConfiguration { virtual_hosts: vec![host], ..Default::default() };
     let mut manager = HttpConnectionManager::new("front", table);

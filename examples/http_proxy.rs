@@ -22,12 +22,7 @@ use std::{env, error::Error, net::SocketAddr, sync::Arc, time::Duration};
 /// `/hello` is answered here, everything else by the upstream, which is told who asks.
 fn manager() -> HttpConnectionManager {
     let hello = DirectResponse { status: 200, body: b"hello from the proxy\n".to_vec() };
-    let route = |prefix, action| Route {
-        name: String::new(),
-        matches: RouteMatch::prefix(prefix),
-        action,
-        per_filter_config: Default::default(),
-    };
+    let route = |prefix, action| Route::new(RouteMatch::prefix(prefix), action);
     let routes = vec![
         route("/hello", Action::DirectResponse(hello)),
         route("/", Action::Forward(Forward::to("upstream"))),

@@ -3,6 +3,7 @@
 
 mod cluster;
 mod listener;
+mod route;
 mod table;
 
 pub use cluster::Cluster;

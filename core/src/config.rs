@@ -6,6 +6,8 @@ mod access_log;
 mod cidr;
 mod cluster;
 mod dns;
+mod forward;
+mod headers;
 mod http;
 mod listener;
 mod matcher;
@@ -18,6 +20,8 @@ pub use access_log::{AccessLog, Comparison, ComparisonOp, LogFilter, LogFormat, 
 pub use cidr::Cidr;
 pub use cluster::{Balancer, Breakers, Cluster, ClusterKind, Endpoint, Health, LoadBalancing, Locality};
 pub use dns::{Dns, DnsFamily, DnsResolver, DnsTarget};
+pub use forward::{Forward, HostRewrite, PathRewrite, RegexRewrite, Upstream, WeightedCluster};
+pub use headers::{AppendAction, HeaderMutations, HeaderOption};
 pub use http::{Codec, HttpConnectionManager, HttpFilter, ServerHeader};
 pub(crate) use listener::continued;
 pub use listener::{
@@ -29,8 +33,8 @@ pub use matcher::{
     StringMatcher, StringPattern,
 };
 pub use route::{
-    Action, DirectResponse, FilterOverride, Forward, Route, RouteConfiguration, Upstream, VirtualHost,
-    WeightedCluster,
+    Action, DirectResponse, FilterOverride, Redirect, RedirectPath, RequireTls, Route, RouteConfiguration,
+    VirtualHost,
 };
 pub use udp::UdpProxy;
 pub use upgrade::Upgrade;

@@ -51,8 +51,8 @@ pub enum Kind {
     Protocol,
     /// No route matches.
     NoRoute,
-    /// The route's cluster does not exist.
-    NoCluster,
+    /// The route's cluster does not exist; the status that the route wants then.
+    NoCluster(Status),
     /// The cluster has no endpoint to choose.
     NoEndpoint,
     /// A circuit breaker is open.
@@ -112,7 +112,7 @@ impl Error {
     /// What the client is answered, if it still can be.
     pub const fn status(&self) -> Status {
         match (self.kind, self.side) {
-            (Kind::Denied(status) | Kind::RateLimited(status), _) => status,
+            (Kind::Denied(status) | Kind::RateLimited(status) | Kind::NoCluster(status), _) => status,
             (Kind::Head(error), Side::Downstream) => error.status(),
             (Kind::Timeout(Timeout::Response | Timeout::ResponseIdle), _) => Status::GATEWAY_TIMEOUT,
             (Kind::Timeout(_), _) => Status::REQUEST_TIMEOUT,
@@ -139,7 +139,7 @@ impl Error {
             (Kind::Head(_) | Kind::Body(_) | Kind::Length | Kind::Protocol, Side::Upstream) => "UPE",
             (Kind::Head(_) | Kind::Body(_) | Kind::Length | Kind::Protocol, _) => "DPE",
             (Kind::NoRoute, _) => "NR",
-            (Kind::NoCluster, _) => "NC",
+            (Kind::NoCluster(_), _) => "NC",
             (Kind::NoEndpoint, _) => "UH",
             (Kind::Overflow, _) => "UO",
             (Kind::RateLimited(_), _) => "RL",
@@ -171,7 +171,7 @@ impl Error {
             }
             (Kind::Head(_) | Kind::Body(_) | Kind::Length | Kind::Protocol, _) => "http1.codec_error",
             (Kind::NoRoute, _) => "route_not_found",
-            (Kind::NoCluster, _) => "cluster_not_found",
+            (Kind::NoCluster(_), _) => "cluster_not_found",
             (Kind::NoEndpoint, _) => "no_healthy_upstream",
             (Kind::Overflow, _) => "upstream_reset_before_response_started{overflow}",
             (Kind::RateLimited(_), _) => "local_rate_limited",
@@ -233,7 +233,7 @@ impl fmt::Display for Error {
             Kind::Length => "body does not fit its head",
             Kind::Protocol => "protocol not served",
             Kind::NoRoute => "no route",
-            Kind::NoCluster => "no such cluster",
+            Kind::NoCluster(_) => "no such cluster",
             Kind::NoEndpoint => "no healthy upstream",
             Kind::Overflow => "circuit breaker open",
             Kind::Denied(_) => "denied",
@@ -259,7 +259,7 @@ mod tests {
             (Error::local(Kind::Overflow), 503, "UO"),
             (Error::local(Kind::RateLimited(Status::TOO_MANY_REQUESTS)), 429, "RL"),
             (Error::local(Kind::NoEndpoint), 503, "UH"),
-            (Error::local(Kind::NoCluster), 503, "NC"),
+            (Error::local(Kind::NoCluster(Status::NOT_FOUND)), 404, "NC"),
             (Error::local(Kind::NoRoute), 404, "NR"),
             (Error::local(Kind::Timeout(Timeout::Response)), 504, "UT"),
             (Error::local(Kind::Timeout(Timeout::StreamIdle)), 408, "SI"),

@@ -24,8 +24,10 @@ pub(crate) mod substitution;
 
 pub use cx::{Cx, Destination};
 pub(crate) use cx::{Exchange, Extensions, Pump};
+pub(crate) use header_value::{HeaderValue, mutable};
 pub use registry::{FilterFactory, Registry, Scope};
 pub(crate) use registry::{Made, Parsed};
+pub(crate) use substitution::{Facts, Field};
 
 use crate::{
     error::{Error, Kind},

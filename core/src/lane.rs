@@ -124,6 +124,11 @@ impl Lane {
         self.clusters.slot(name)
     }
 
+    /// The slot of a cluster by a name that came with a request.
+    pub(crate) fn find_cluster(&self, name: &[u8]) -> Option<Rc<ClusterSlot>> {
+        self.clusters.find(str::from_utf8(name).ok()?)
+    }
+
     /// The pool of a cluster, if this lane has opened one.
     pub(crate) fn open_pool(&self, name: &str) -> Option<Rc<Pool>> {
         self.clusters.open_pool(name)

@@ -49,9 +49,6 @@ pub const LINGER: Duration = Duration::from_secs(1);
 /// Threads a proxy may run lanes on: what a waker's word can name (8 bits in corelane-io).
 pub const LANES: usize = 256;
 
-/// Bytes of a direct response's body (Envoy's `max_direct_response_body_size_bytes`).
-pub const DIRECT_RESPONSE_BODY: usize = 4096;
-
 /// Records of an access log that a lane collects before it hands them to the writer, so that handing over, which wakes a
 /// thread, is rare under load.
 pub const ACCESS_LOG_BATCH: usize = 64;

@@ -11,6 +11,7 @@ use crate::{
     upstream::{Dialed, Pool},
 };
 use corelane_io::{Chunk, Instant, Peer, RecvHalf, SendHalf, Stream};
+use corelane_wire::Status;
 use std::{
     future::poll_fn,
     io,
@@ -31,7 +32,7 @@ pub async fn forward(conn: Conn, cell: Rc<ChainCell>, lane: Rc<Lane>) {
     let mut account = Account::new(&chain, &lane, meta, &client);
     let Some(pool) = chain.target.pick(|| lane.io().random()).pool(&lane) else {
         chain.stats.inc(TcpStat::CxNoRoute);
-        return account.failed(Error::local(Kind::NoCluster)); // dropped unfinished: the client sees a reset
+        return account.failed(Error::local(Kind::NoCluster(Status::SERVICE_UNAVAILABLE))); // dropped unfinished: the client sees a reset
     };
     account.cluster(&pool);
     let (dialed, _active) = match connect(&pool, &chain).await {

@@ -15,6 +15,7 @@ mod dns;
 mod dynamic;
 mod endpoint;
 mod extension;
+mod forward;
 mod http;
 mod inspection;
 mod listener;

@@ -1,23 +1,19 @@
 //! Compiled listeners: chains with their filters parsed and their routes indexed.
 
-use super::Compiler;
+use super::{Compiler, route::Routes};
 use crate::{
     access_log::ChainLog,
-    config::{self, Action, ChainMatch, ConfigError, FilterOverride, Problems, Upstream},
+    config::{self, Action, ChainMatch, ConfigError, Problems, Upstream},
     filter::{Parsed, Registry, Scope},
     http::router::RouterConfig,
     inspect::InspectionStats,
-    limits,
     matching::Matcher,
-    route::{DuplicateDomain, Override, RouteSpec, RouteTable, matcher::Matcher as RouteMatcher},
+    route::RouteTable,
     telemetry::{ClusterUdpStat, HttpStat, ListenerStat, Stats, StatsStore, TcpStat, UdpStat},
 };
 use corelane_io::Peer;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    sync::Arc,
-};
+use corelane_wire::Headers;
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
 /// A compiled listener.
 pub struct Listener {
@@ -300,6 +296,7 @@ pub(crate) fn check_clusters(
 fn clusters(upstream: &Upstream) -> impl Iterator<Item = &str> {
     let (one, many): (_, &[_]) = match upstream {
         Upstream::Cluster(name) => (Some(name.as_str()), &[]),
+        Upstream::Header(_) => (None, &[]),
         Upstream::Weighted(clusters) => (None, clusters),
     };
     one.into_iter().chain(many.iter().map(|cluster| cluster.name.as_str()))
@@ -310,11 +307,14 @@ fn check_tcp(config: &config::TcpProxy) -> Vec<ConfigError> {
     if config.max_connect_attempts == 0 {
         problems.push(ConfigError::new("max_connect_attempts", "must be 1 at least"));
     }
+    if matches!(config.upstream, Upstream::Header(_)) {
+        problems.push(ConfigError::new("cluster_header", "opaque bytes have no headers"));
+    }
     problems.extend(check_upstream(&config.upstream));
     problems
 }
 
-fn check_upstream(upstream: &Upstream) -> Option<ConfigError> {
+pub(super) fn check_upstream(upstream: &Upstream) -> Option<ConfigError> {
     match upstream {
         Upstream::Cluster(name) if name.is_empty() => Some(ConfigError::new("cluster", "is empty")),
         Upstream::Weighted(clusters) => {
@@ -322,7 +322,10 @@ fn check_upstream(upstream: &Upstream) -> Option<ConfigError> {
             let wrong = sum == 0 || sum > u64::from(u32::MAX);
             wrong.then(|| ConfigError::new("weighted_clusters", "the weights must sum up to 1 to 4294967295"))
         }
-        Upstream::Cluster(_) => None,
+        Upstream::Header(name) if Headers::new().append(name.as_str(), b"").is_err() => {
+            Some(ConfigError::new("cluster_header", format!("not the name of a header: {name:?}")))
+        }
+        Upstream::Cluster(_) | Upstream::Header(_) => None,
     }
 }
 
@@ -343,7 +346,7 @@ impl HttpChain {
             .into_iter()
             .chain(config.default_host_for_http_10.iter().map(|host| ("default_host_for_http_10", host)))
         {
-            if corelane_wire::Headers::new().append("x", value.as_bytes()).is_err() {
+            if Headers::new().append("x", value.as_bytes()).is_err() {
                 problems.push(ConfigError::new(field, "holds characters that a header may not"));
             }
         }
@@ -416,116 +419,6 @@ impl HttpChain {
             .position(|old| old.name == filter.name && old.config == filter.config)?;
         // The router is the last of the configured ones and not among the compiled ones.
         self.filters.get(at).map(|spec| spec.parsed.clone())
-    }
-}
-
-/// Compiles route tables.
-pub(super) struct Routes<'a> {
-    pub(super) registry: &'a Registry,
-    pub(super) stats: &'a StatsStore,
-    pub(super) problems: &'a mut Vec<ConfigError>,
-}
-
-impl Routes<'_> {
-    pub(super) fn table(&mut self, config: &config::RouteConfiguration) -> RouteTable {
-        let mut table = RouteTable::new(config.ignore_port_in_host_matching);
-        let none: Arc<[Override]> = Arc::new([]);
-        let all = self.overrides("route_config", &config.per_filter_config, &none);
-        let mut names = BTreeSet::new();
-        for (h, host) in config.virtual_hosts.iter().enumerate() {
-            let at = format!("route_config.virtual_hosts[{h}]");
-            if !names.insert(&host.name) {
-                self.problem(format!("{at}.name"), format!("{:?} occurs twice", host.name));
-            }
-            if host.domains.is_empty() {
-                self.problem(format!("{at}.domains"), "there must be one at least");
-            }
-            let of_host = self.overrides(&at, &host.per_filter_config, &all);
-            let routes = host.routes.iter().enumerate().filter_map(|(r, route)| {
-                let at = format!("{at}.routes[{r}]");
-                self.route(&at, route, &of_host)
-            });
-            let routes = routes.collect();
-            for DuplicateDomain(domain) in table.add(&host.domains, routes).err().unwrap_or_default() {
-                self.problem(
-                    format!("{at}.domains"),
-                    format!("{domain:?} occurs twice: a domain belongs to one virtual host"),
-                );
-            }
-        }
-        table
-    }
-
-    fn route(
-        &mut self,
-        at: &str,
-        route: &config::Route,
-        inherited: &Arc<[Override]>,
-    ) -> Option<Arc<RouteSpec>> {
-        let matches = self.matcher(at, route);
-        let mut expected_timeout = None;
-        match &route.action {
-            Action::Forward(forward) => {
-                if let Some(problem) = check_upstream(&forward.upstream) {
-                    self.problems.push(problem.within(&format!("{at}.route")));
-                }
-                expected_timeout = forward.timeout.map(|timeout| timeout.as_millis().to_string());
-            }
-            Action::DirectResponse(direct) => {
-                if !(200..600).contains(&direct.status) {
-                    self.problem(format!("{at}.direct_response.status"), "must be 200 to 599");
-                }
-                if direct.body.len() > limits::DIRECT_RESPONSE_BODY {
-                    self.problem(format!("{at}.direct_response.body"), "is larger than 4096 bytes");
-                }
-            }
-        }
-        let overrides = self.overrides(at, &route.per_filter_config, inherited);
-        let (name, action) = (route.name.clone(), route.action.clone());
-        Some(Arc::new(RouteSpec { name, matches: matches?, action, overrides, expected_timeout }))
-    }
-
-    /// `None` after a problem only.
-    fn matcher(&mut self, at: &str, route: &config::Route) -> Option<RouteMatcher> {
-        match RouteMatcher::new(&route.matches) {
-            Ok(matcher) => Some(matcher),
-            Err(problems) => {
-                let at = format!("{at}.match");
-                self.problems.extend(problems.into_iter().map(|problem| problem.within(&at)));
-                None
-            }
-        }
-    }
-
-    /// What a level says about filters, on top of what the levels around it say.
-    fn overrides(
-        &mut self,
-        at: &str,
-        own: &BTreeMap<String, FilterOverride>,
-        inherited: &Arc<[Override]>,
-    ) -> Arc<[Override]> {
-        if own.is_empty() {
-            return inherited.clone();
-        }
-        let mut merged: Vec<_> =
-            inherited.iter().filter(|old| !own.contains_key(&old.filter)).cloned().collect();
-        for (filter, FilterOverride { config, disabled }) in own {
-            let parsed = config.as_ref().map(|raw| self.registry.parse(raw, Scope::Route, self.stats));
-            match parsed.transpose() {
-                Ok(config) => {
-                    let outer = inherited.iter().find(|outer| outer.filter == *filter);
-                    merged.push(Override::within(filter, config, *disabled, outer));
-                }
-                Err(error) => {
-                    self.problems.push(error.within(&format!("{at}.typed_per_filter_config[{filter:?}]")));
-                }
-            }
-        }
-        merged.into()
-    }
-
-    fn problem(&mut self, at: String, what: impl Into<String>) {
-        self.problems.push(ConfigError::new(at, what));
     }
 }
 

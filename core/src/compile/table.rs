@@ -1,6 +1,6 @@
 //! Route tables that are resources of their own: compiled once, whichever listeners they serve.
 
-use super::{Compiler, listener::Routes};
+use super::{Compiler, route::Routes};
 use crate::{
     config::{ConfigError, Problems, RouteConfiguration},
     route::RouteTable,

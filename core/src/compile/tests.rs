@@ -133,12 +133,7 @@ fn clusters_are_checked() {
 #[test]
 fn direct_responses_are_checked() {
     let direct = Action::DirectResponse(DirectResponse { status: 700, body: vec![b'x'; 5000] });
-    let route = Route {
-        name: String::new(),
-        matches: RouteMatch::prefix("/"),
-        action: direct,
-        per_filter_config: Default::default(),
-    };
+    let route = Route::new(RouteMatch::prefix("/"), direct);
     let host =
         VirtualHost { name: "h".into(), domains: vec![], routes: vec![route], ..VirtualHost::default() };
     let told = problems(&Config {

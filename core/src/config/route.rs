@@ -1,7 +1,7 @@
 //! Route tables: virtual hosts by domain, routes in order, and what a route does.
 
-use super::{ConfigValue, RouteMatch, Upgrade};
-use std::{collections::BTreeMap, time::Duration};
+use super::{ConfigValue, Forward, HeaderMutations, PathRewrite, RouteMatch};
+use std::collections::BTreeMap;
 
 /// A route table (Envoy `RouteConfiguration`).
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +17,17 @@ pub struct RouteConfiguration {
     /// Whether a listener with this table is refused where a route names a cluster that is not there (Envoy
     /// `validate_clusters`). Never looked at in a table that is a resource of its own.
     pub validate_clusters: bool,
+    /// Header fields of every request and response.
+    pub headers: HeaderMutations,
+    /// Has the closest level, a route or a weighted cluster, speak last on header fields; else the table does.
+    pub most_specific_header_mutations_wins: bool,
+    /// Bytes that a direct response's body may have.
+    pub max_direct_response_body_size: u32,
+}
+
+impl RouteConfiguration {
+    /// Envoy's default for [`max_direct_response_body_size`](RouteConfiguration::max_direct_response_body_size).
+    pub const MAX_DIRECT_RESPONSE_BODY_SIZE: u32 = 4096;
 }
 
 impl Default for RouteConfiguration {
@@ -28,6 +39,9 @@ impl Default for RouteConfiguration {
             ignore_port_in_host_matching: false,
             per_filter_config: BTreeMap::new(),
             validate_clusters: true,
+            headers: HeaderMutations::default(),
+            most_specific_header_mutations_wins: false,
+            max_direct_response_body_size: Self::MAX_DIRECT_RESPONSE_BODY_SIZE,
         }
     }
 }
@@ -44,6 +58,22 @@ pub struct VirtualHost {
     pub routes: Vec<Route>,
     /// Filter configuration for every route of the host, by filter name.
     pub per_filter_config: BTreeMap<String, FilterOverride>,
+    /// Header fields of the host's requests and responses.
+    pub headers: HeaderMutations,
+    /// Whether requests that did not come by HTTPS are sent back to come again by it.
+    pub require_tls: RequireTls,
+}
+
+/// Which requests of a virtual host have to come by HTTPS, as `x-forwarded-proto` tells (Envoy `TlsRequirementType`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RequireTls {
+    /// None.
+    #[default]
+    None,
+    /// Those from outside.
+    ExternalOnly,
+    /// All.
+    All,
 }
 
 /// One route (Envoy `Route`).
@@ -57,6 +87,21 @@ pub struct Route {
     pub action: Action,
     /// Filter configuration, by filter name.
     pub per_filter_config: BTreeMap<String, FilterOverride>,
+    /// Header fields of its requests and responses.
+    pub headers: HeaderMutations,
+}
+
+impl Route {
+    /// A nameless route that does no more than this.
+    pub fn new(matches: RouteMatch, action: Action) -> Route {
+        Route {
+            name: String::new(),
+            matches,
+            action,
+            per_filter_config: BTreeMap::new(),
+            headers: HeaderMutations::default(),
+        }
+    }
 }
 
 /// What a route does with a request.
@@ -64,56 +109,49 @@ pub struct Route {
 pub enum Action {
     /// Sends it to a cluster (Envoy `route`).
     Forward(Forward),
+    /// Sends the client elsewhere (Envoy `redirect`).
+    Redirect(Redirect),
     /// Answers it here (Envoy `direct_response`).
     DirectResponse(DirectResponse),
 }
 
-/// Sends requests to a cluster (Envoy `RouteAction`).
-#[derive(Clone, Debug, PartialEq)]
-pub struct Forward {
-    /// Where to.
-    pub upstream: Upstream,
-    /// From the end of the request to the end of the response; 504 when it passes. `None` waits for ever.
-    pub timeout: Option<Duration>,
-    /// How long the exchange may see no byte in either direction, instead of the connection manager's
-    /// `stream_idle_timeout`; `Some(Duration::ZERO)` waits for ever.
-    pub idle_timeout: Option<Duration>,
-    /// Which protocols requests on this route may switch to.
-    pub upgrades: Vec<Upgrade>,
-}
-
-impl Forward {
-    /// Envoy's default for [`timeout`](Forward::timeout): 15 s. A zero in Envoy's field means `None`.
-    pub const TIMEOUT: Duration = Duration::from_secs(15);
-
-    /// To one cluster, with Envoy's defaults.
-    pub fn to(cluster: impl Into<String>) -> Forward {
-        Forward {
-            upstream: Upstream::Cluster(cluster.into()),
-            timeout: Some(Self::TIMEOUT),
-            idle_timeout: None,
-            upgrades: Vec::new(),
-        }
+impl From<Forward> for Action {
+    fn from(forward: Forward) -> Action {
+        Action::Forward(forward)
     }
 }
 
-/// The cluster or clusters of a route or of a TCP proxy.
+/// Sends clients to another URI (Envoy `RedirectAction`): the request's, with what is set here in it.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Upstream {
-    /// This one.
-    Cluster(String),
-    /// One of these by weight, chosen for each request or connection. The weights sum up to 1 at least and to
-    /// `u32::MAX` at most.
-    Weighted(Vec<WeightedCluster>),
+pub struct Redirect {
+    /// The status: 301, 302, 303, 307 or 308.
+    pub status: u16,
+    /// The scheme (Envoy `scheme_redirect`, `https_redirect`).
+    pub scheme: Option<String>,
+    /// The host, perhaps with a port.
+    pub host: Option<String>,
+    /// The port. Where there is none, the request's stays with its host; the default port of a scheme that is left goes.
+    pub port: Option<u16>,
+    /// What becomes of the path.
+    pub path: Option<RedirectPath>,
+    /// Drops the query, except one that [`RedirectPath::Whole`] brings.
+    pub strip_query: bool,
 }
 
-/// A cluster and its share.
+impl Default for Redirect {
+    /// To the same URI, for good.
+    fn default() -> Redirect {
+        Redirect { status: 301, scheme: None, host: None, port: None, path: None, strip_query: false }
+    }
+}
+
+/// The path of a redirect.
 #[derive(Clone, Debug, PartialEq)]
-pub struct WeightedCluster {
-    /// The cluster.
-    pub name: String,
-    /// Its share of the sum of the weights.
-    pub weight: u32,
+pub enum RedirectPath {
+    /// This one, perhaps with a query, which stands instead of the request's (Envoy `path_redirect`).
+    Whole(String),
+    /// The request's, rewritten as for an upstream (Envoy `prefix_rewrite`, `regex_rewrite`).
+    Rewrite(PathRewrite),
 }
 
 /// Answers requests without an upstream (Envoy `DirectResponseAction`).

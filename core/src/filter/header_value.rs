@@ -2,7 +2,7 @@
 //! headers may be written at all; who writes them when is for the filters to say.
 
 use super::substitution::{Facts, Field, Format};
-use crate::config::ConfigError;
+use crate::config::{AppendAction as Action, ConfigError, HeaderOption};
 use corelane_wire::{Headers, Known};
 use serde::Deserialize;
 
@@ -25,20 +25,6 @@ struct RawHeader {
     key: String,
     #[serde(default)]
     value: String,
-}
-
-/// What becomes of a header that is there already, and of one that is not (Envoy `HeaderAppendAction`).
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq)]
-enum Action {
-    #[default]
-    #[serde(rename = "APPEND_IF_EXISTS_OR_ADD")]
-    Append,
-    #[serde(rename = "ADD_IF_ABSENT")]
-    AddIfAbsent,
-    #[serde(rename = "OVERWRITE_IF_EXISTS_OR_ADD")]
-    Overwrite,
-    #[serde(rename = "OVERWRITE_IF_EXISTS")]
-    OverwriteIfExists,
 }
 
 /// A header to be added, checked.
@@ -72,7 +58,12 @@ impl HeaderValue {
     /// # Errors
     /// What is wrong, with the path inside `raw`.
     pub(crate) fn new(raw: &Raw) -> Result<HeaderValue, ConfigError> {
-        HeaderValue::check(raw, Format::parse(&raw.header.value))
+        HeaderValue::check(
+            &raw.header.key,
+            Format::parse(&raw.header.value),
+            raw.action()?,
+            raw.keep_empty_value,
+        )
     }
 
     /// Checks a header that is added to a response. What it needs of the request is added to `keep`.
@@ -80,25 +71,41 @@ impl HeaderValue {
     /// # Errors
     /// As [`HeaderValue::new`].
     pub(crate) fn late(raw: &Raw, keep: &mut Vec<Field>) -> Result<HeaderValue, ConfigError> {
-        HeaderValue::check(raw, Format::parse_late(&raw.header.value, keep))
+        let value = Format::parse_late(&raw.header.value, keep);
+        HeaderValue::check(&raw.header.key, value, raw.action()?, raw.keep_empty_value)
     }
 
-    fn check(raw: &Raw, value: Result<Format, String>) -> Result<HeaderValue, ConfigError> {
-        let name = raw.header.key.to_ascii_lowercase();
+    /// Checks a header that a route adds to requests, or to responses where there is a `keep` for what those need of the
+    /// request.
+    ///
+    /// # Errors
+    /// What is wrong, with the path inside Envoy's message.
+    pub(crate) fn of_route(
+        option: &HeaderOption,
+        keep: Option<&mut Vec<Field>>,
+    ) -> Result<HeaderValue, ConfigError> {
+        let value = match keep {
+            Some(keep) => Format::parse_late(&option.value, keep),
+            None => Format::parse(&option.value),
+        };
+        HeaderValue::check(&option.name, value, option.action, option.keep_empty)
+    }
+
+    fn check(
+        name: &str,
+        value: Result<Format, String>,
+        action: Action,
+        keep_empty: bool,
+    ) -> Result<HeaderValue, ConfigError> {
+        let name = name.to_ascii_lowercase();
         mutable(&name).map_err(|what| ConfigError::new("header.key", what))?;
         if travels_alone(&name) {
             let what = format!("{name:?} is written by the proxy itself, for each connection");
             return Err(ConfigError::new("header.key", what));
         }
-        let action = match (raw.append, raw.append_action) {
-            (None, action) => action,
-            (Some(true), Action::Append) => Action::Append,
-            (Some(false), Action::Append) => Action::Overwrite,
-            _ => return Err(ConfigError::new("append", "may not be set beside append_action")),
-        };
         let value = value.map_err(|what| ConfigError::new("header.value", what))?;
         let joined = JOINED.contains(&name.as_str());
-        Ok(HeaderValue { name, value, action, keep_empty: raw.keep_empty_value, joined })
+        Ok(HeaderValue { name, value, action, keep_empty, joined })
     }
 
     /// The value for this exchange: in `scratch` unless it is always the same.
@@ -111,27 +118,61 @@ impl HeaderValue {
         scratch
     }
 
+    /// Appends the value for this exchange to `out`.
+    pub(crate) fn fill(&self, facts: &Facts<'_>, out: &mut Vec<u8>) {
+        self.value.fill(facts, out);
+    }
+
     /// Adds the header with its `value`.
     pub(crate) fn apply(&self, headers: &mut Headers, value: &[u8]) {
-        if value.is_empty() && !self.keep_empty {
-            return;
+        if self.wants(headers, value) {
+            self.put(headers, value);
         }
+    }
+
+    /// Whether the header is added with this value to a head that has these ones.
+    pub(crate) fn wants(&self, headers: &Headers, value: &[u8]) -> bool {
+        if value.is_empty() && !self.keep_empty {
+            return false;
+        }
+        match self.action {
+            Action::Append | Action::Overwrite => true,
+            Action::AddIfAbsent => !headers.contains(self.name.as_str()),
+            Action::OverwriteIfExists => headers.contains(self.name.as_str()),
+        }
+    }
+
+    /// Whether it takes the place of those that are there.
+    pub(crate) fn replaces(&self) -> bool {
+        matches!(self.action, Action::Overwrite | Action::OverwriteIfExists)
+    }
+
+    /// Adds the header with its `value`, which [is wanted](HeaderValue::wants).
+    pub(crate) fn put(&self, headers: &mut Headers, value: &[u8]) {
         let name = self.name.as_str();
         // Names and constant parts were checked when they were configured and the rest comes from checked heads, so only
         // a message of 16 MiB of fields refuses another one; it stays as it is then.
-        let _ = match self.action {
-            Action::Append if self.joined && headers.contains(name) => {
+        let _ = match self.replaces() {
+            true => headers.set(name, value),
+            false if self.joined && headers.contains(name) => {
                 let mut list: Vec<&[u8]> = headers.all(name).collect();
                 list.push(value);
                 let list = list.join(&b","[..]);
                 headers.set(name, &list)
             }
-            Action::Append => headers.append(name, value),
-            Action::AddIfAbsent if headers.contains(name) => Ok(()),
-            Action::AddIfAbsent => headers.append(name, value),
-            Action::OverwriteIfExists if !headers.contains(name) => Ok(()),
-            Action::OverwriteIfExists | Action::Overwrite => headers.set(name, value),
+            false => headers.append(name, value),
         };
+    }
+}
+
+impl Raw {
+    fn action(&self) -> Result<Action, ConfigError> {
+        match (self.append, self.append_action) {
+            (None, action) => Ok(action),
+            (Some(true), Action::Append) => Ok(Action::Append),
+            (Some(false), Action::Append) => Ok(Action::Overwrite),
+            _ => Err(ConfigError::new("append", "may not be set beside append_action")),
+        }
     }
 }
 

@@ -4,10 +4,10 @@
 use super::downstream::Downstream;
 use crate::{
     access_log::{Draft, Ends, LaneLog, Outcome, Record, Took},
-    config::Action,
     error::{Error, Kind},
     filter::Exchange,
     lane::HttpChain,
+    route::Action,
     upstream::{Lease, Pool},
 };
 use corelane_io::Peer;
@@ -160,7 +160,7 @@ fn outcome(exchange: &Exchange, cut: Option<Error>, answered: bool) -> Outcome {
     if let Some(error) = exchange.failure.get() {
         return failed(error, false);
     }
-    let answers = |action: &Action| matches!(action, Action::DirectResponse(_));
+    let answers = |action: &Action| matches!(action, Action::Direct(..) | Action::Redirect(_));
     let details = match &*exchange.route.borrow() {
         _ if exchange.clock.responded().is_some() => "via_upstream",
         Some(route) if answers(&route.spec.action) => "direct_response",

@@ -1,14 +1,15 @@
 //! Local replies: answers that the proxy gives by itself. Owns their fields; their words and statuses are in `error` and
 //! in configuration.
 
-use super::body::Body;
+use super::{body::Body, router};
 use crate::{
-    config::DirectResponse,
     error::{Error, Kind},
     filter::{Cx, Response},
+    route::{Matcher, Redirect},
     telemetry::HttpStat,
 };
-use corelane_wire::{ResponseHead, StaticField, Status};
+use bytes::Bytes;
+use corelane_wire::{RequestHead, ResponseHead, StaticField, Status};
 
 const TEXT: StaticField = StaticField::new("content-type", "text/plain");
 const OVERLOADED: StaticField = StaticField::new("x-envoy-overloaded", "true");
@@ -19,7 +20,7 @@ pub(crate) fn to_error(error: Error, cx: &Cx) -> Response {
     exchange.failure.set(Some(error));
     let stat = match error.kind {
         Kind::NoRoute => Some(HttpStat::NoRoute),
-        Kind::NoCluster => Some(HttpStat::NoCluster),
+        Kind::NoCluster(_) => Some(HttpStat::NoCluster),
         _ => None,
     };
     if let Some(stat) = stat {
@@ -27,6 +28,7 @@ pub(crate) fn to_error(error: Error, cx: &Cx) -> Response {
     }
     let mut head = exchange.downstream.lane.heads.response();
     fill(&mut head, error);
+    router::edit(&mut head, exchange);
     Response { head, body: Body::full(error.body().as_bytes()) }
 }
 
@@ -42,13 +44,26 @@ pub(crate) fn fill(head: &mut ResponseHead, error: Error) {
 }
 
 /// A route's own answer.
-pub(crate) fn direct(config: &DirectResponse, cx: &Cx) -> Response {
-    cx.exchange().chain.stats.inc(HttpStat::RqDirectResponse);
-    let mut head = cx.exchange().downstream.lane.heads.response();
-    // Checked when the route was compiled.
-    head.set_status(Status::new(config.status).unwrap_or(Status::OK));
-    if !config.body.is_empty() {
+pub(crate) fn direct(status: Status, body: &Bytes, cx: &Cx) -> Response {
+    let exchange = cx.exchange();
+    exchange.chain.stats.inc(HttpStat::RqDirectResponse);
+    let mut head = exchange.downstream.lane.heads.response();
+    head.set_status(status);
+    if !body.is_empty() {
         head.headers_mut().append_static(TEXT);
     }
-    Response { head, body: Body::full(config.body.clone()) }
+    router::edit(&mut head, exchange);
+    Response { head, body: Body::full(body.clone()) }
+}
+
+/// Sends a client elsewhere; `matches` is the matcher of the route that says so.
+pub(crate) fn redirect(redirect: &Redirect, matches: &Matcher, request: &RequestHead, cx: &Cx) -> Response {
+    let exchange = cx.exchange();
+    exchange.chain.stats.inc(HttpStat::RqRedirect);
+    let mut head = exchange.downstream.lane.heads.response();
+    head.set_status(redirect.status);
+    // Parts of a checked head and of a checked configuration; only a URI of 16 MiB would be refused, and says nothing then.
+    let _ = head.headers_mut().append("location", &redirect.location(request, matches));
+    router::edit(&mut head, exchange);
+    Response { head, body: Body::empty() }
 }

@@ -3,11 +3,12 @@
 
 use super::{body::Body, head, log, pump::Encoder, reply, upgrade::Switch};
 use crate::{
-    config::{Action, ConfigError, ConfigValue, Forward},
+    config::{ConfigError, ConfigValue, Upstream},
     error::{Error, Kind},
-    filter::{Exchange, Pump, Request, Response},
-    lane::Route,
+    filter::{Cx, Exchange, Pump, Request, Response},
+    lane::{Lane, Route},
     limits::{INTERIM_RESPONSES, STALE_RETRIES},
+    route::{Action, Forward},
     telemetry::{ClusterStat, HttpStat},
     upstream::{Lease, Limit, Pool},
 };
@@ -72,19 +73,15 @@ pub(crate) fn route(req: Request) -> Decision {
     }
     let route = exchange.route.borrow();
     let pool = match (exchange.destination(), route.as_deref()) {
-        (Some(to), _) => Some(downstream.lane.destination(&to.addr)),
+        (Some(to), _) => downstream.lane.destination(&to.addr),
         (None, None) => return Decision::Answer(Err(Error::local(Kind::NoRoute))),
-        (None, Some(Route { spec, target, .. })) => match (&spec.action, target) {
-            (Action::DirectResponse(direct), _) => return Decision::Answer(Ok(reply::direct(direct, &cx))),
-            (Action::Forward(_), Some(target)) => {
-                target.pick(|| downstream.lane.io().random()).pool(&downstream.lane)
-            }
-            (Action::Forward(_), None) => None,
+        (None, Some(route)) => match destination(route, &head, &cx) {
+            Ok(pool) => pool,
+            Err(answer) => return Decision::Answer(answer),
         },
     };
-    let Some(pool) = pool else { return Decision::Answer(Err(Error::local(Kind::NoCluster))) };
     *exchange.pool.borrow_mut() = Some(pool.clone());
-    match prepare(&mut head, exchange, route.as_deref()).and_then(|()| request_framing(&head, &body)) {
+    match prepare(&mut head, &cx, route.as_deref()).and_then(|()| request_framing(&head, &body)) {
         Ok(framing) => {
             log::routed(exchange, &head, &pool);
             let routed = Routed { head, body, exchange: exchange.clone(), pool, framing };
@@ -96,6 +93,35 @@ pub(crate) fn route(req: Request) -> Decision {
         }
         Err(e) => Decision::Answer(Err(e)),
     }
+}
+
+/// Where a route sends a request.
+///
+/// # Errors
+/// The route answers by itself, or its cluster is not there.
+#[expect(clippy::result_large_err, reason = "made once a request and taken apart at once")]
+fn destination(route: &Route, head: &RequestHead, cx: &Cx) -> Result<Rc<Pool>, Result<Response, Error>> {
+    let lane = &cx.exchange().downstream.lane;
+    match &route.spec.action {
+        Action::Forward(forward) => {
+            let pool = match (&route.cluster, &forward.upstream) {
+                (Some(slot), _) => slot.pool(lane),
+                (None, Upstream::Header(name)) => named(name, head, lane),
+                (None, _) => None,
+            };
+            pool.ok_or_else(|| Err(Error::local(Kind::NoCluster(forward.not_found))))
+        }
+        Action::Redirect(redirect) => Err(Ok(reply::redirect(redirect, &route.spec.matches, head, cx))),
+        Action::Direct(status, body) => Err(Ok(reply::direct(*status, body, cx))),
+        // Resolving gave one of its shares.
+        Action::Weighted(_) => Err(Err(Error::local(Kind::NoCluster(Status::SERVICE_UNAVAILABLE)))),
+    }
+}
+
+/// The cluster that a field of the request names.
+#[cold]
+fn named(field: &str, head: &RequestHead, lane: &Lane) -> Option<Rc<Pool>> {
+    lane.find_cluster(head.headers().get(field)?)?.pool(lane)
 }
 
 impl Routed {
@@ -161,18 +187,21 @@ impl Routed {
 }
 
 /// What the upstream is told beside what the client said, and how long it may take.
-fn prepare(head: &mut RequestHead, exchange: &Exchange, route: Option<&Route>) -> Result<(), Error> {
+fn prepare(head: &mut RequestHead, cx: &Cx, route: Option<&Route>) -> Result<(), Error> {
     let Some(Route { spec, .. }) = route else { return Ok(()) };
-    if let Action::Forward(Forward { timeout, idle_timeout, .. }) = &spec.action {
+    let exchange = cx.exchange();
+    let tell = !exchange.chain.spec.router.suppress_envoy_headers;
+    if let Action::Forward(Forward { timeout, idle_timeout, expected_timeout, .. }) = &spec.action {
         exchange.clock.set_route(*idle_timeout, *timeout);
+        if tell && let Some(timeout) = expected_timeout {
+            let set = head.headers_mut().set(Known::XEnvoyExpectedRqTimeoutMs, timeout.as_bytes());
+            set.map_err(|_| Error::local(Kind::Filter))?;
+        }
     }
-    if let Some(timeout) = &spec.expected_timeout
-        && !exchange.chain.spec.router.suppress_envoy_headers
-    {
-        let set = head.headers_mut().set(Known::XEnvoyExpectedRqTimeoutMs, timeout.as_bytes());
-        set.map_err(|_| Error::local(Kind::Filter))?;
+    match &spec.edits {
+        Some(edits) => edits.request(head, &spec.matches, cx, tell),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// How the body goes to the upstream: as the head says, or, where a filter made a body that it says nothing about, by its
@@ -226,7 +255,7 @@ pub(super) fn unanswered(error: Error, lease: &Lease) -> Error {
 pub(super) fn answered(
     lease: Lease,
     mut head: ResponseHead,
-    exchange: &Exchange,
+    exchange: &Rc<Exchange>,
     method: Method,
 ) -> Result<Response, Error> {
     let framing = h1::response_framing(&head, method).map_err(|e| Error::upstream(Kind::Head(e)))?;
@@ -246,7 +275,18 @@ pub(super) fn answered(
             .append_decimal(Known::XEnvoyUpstreamServiceTime, took)
             .map_err(|_| Error::upstream(Kind::Protocol))?;
     }
+    edit(&mut head, exchange);
     Ok(Response { head, body: Body::upstream(lease) })
+}
+
+/// What the route does to the head of a response, the upstream's or our own.
+#[inline]
+pub(super) fn edit(head: &mut ResponseHead, exchange: &Rc<Exchange>) {
+    if let Some(route) = &*exchange.route.borrow()
+        && let Some(edits) = &route.spec.edits
+    {
+        edits.response(head, &Cx::new(exchange.clone()));
+    }
 }
 
 /// Relays an interim response.

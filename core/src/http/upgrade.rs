@@ -10,10 +10,11 @@ use super::{
     router::{self, Routed},
 };
 use crate::{
-    config::{Action, Upgrade},
+    config::Upgrade,
     error::{Error, Kind},
     filter::{Exchange, Pump, Response},
     lane::Route,
+    route::Action,
     telemetry::{Cells, ClusterStat, HttpStat},
     upstream::Lease,
 };

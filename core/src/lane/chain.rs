@@ -5,9 +5,9 @@ use super::{ClusterSlot, Lane, tables::TableSlot};
 use crate::{
     access_log::LaneLog,
     compile::{self, Terminal},
-    config::{Action, Forward, Upstream},
+    config::Upstream,
     filter::{Entry, Made},
-    route::{Override, RouteInput, RouteSpec, RouteTable},
+    route::{Action, Override, RouteInput, RouteSpec, RouteTable},
     telemetry::{Cells, ClusterUdpStat, HttpStat, TcpStat, UdpStat},
 };
 use corelane_wire::RequestHead;
@@ -227,8 +227,8 @@ impl HttpChain {
         let routes = self.routes.borrow();
         let random = if routes.table.draws() { lane.io().random() } else { 0 };
         let at = routes.table.resolve(&RouteInput { head, conn, random })?;
-        let route = || Rc::new(self.route(routes.table.routes()[at].clone(), lane));
-        Some(routes.made[at].get_or_init(route).clone())
+        let route = || Rc::new(self.route(&routes.table.routes()[at], lane));
+        Some(routes.made[at].get_or_init(route).share(random).clone())
     }
 
     /// Takes a newer table. Whoever holds routes of the old one holds those, not the table.
@@ -236,7 +236,7 @@ impl HttpChain {
         drop(self.routes.replace(Routes::new(table.clone())));
     }
 
-    fn route(&self, spec: Arc<RouteSpec>, lane: &Lane) -> Route {
+    fn route(&self, spec: &Arc<RouteSpec>, lane: &Lane) -> Route {
         let about = |name: &str| spec.overrides.iter().find(|o| o.filter == name);
         let disabled = |o: &Override| o.disabled;
         let changes = self
@@ -256,11 +256,20 @@ impl HttpChain {
             true => Box::default(),
             false => self.spec.filters.iter().map(|filter| levels(&filter.name)).collect(),
         };
-        let target = match &spec.action {
-            Action::Forward(Forward { upstream, .. }) => Some(Target::new(upstream, lane)),
-            Action::DirectResponse(_) => None,
+        let cluster = match &spec.action {
+            Action::Forward(forward) => match &forward.upstream {
+                Upstream::Cluster(name) => Some(lane.cluster(name)),
+                _ => None,
+            },
+            _ => None,
         };
-        Route { spec, target, filters, configs }
+        let shares = match &spec.action {
+            Action::Weighted(shares) => {
+                shares.iter().map(|(sum, spec)| (*sum, Rc::new(self.route(spec, lane)))).collect()
+            }
+            _ => Box::default(),
+        };
+        Route { spec: spec.clone(), cluster, filters, configs, shares }
     }
 
     pub(crate) fn enabled(&self) -> &Rc<[Entry]> {
@@ -271,11 +280,13 @@ impl HttpChain {
 /// A route on one lane.
 pub(crate) struct Route {
     pub(crate) spec: Arc<RouteSpec>,
-    /// `None` for a direct response.
-    pub(crate) target: Option<Target>,
+    /// The one cluster that it forwards to; `None` where it does not, or a header field names the cluster.
+    pub(crate) cluster: Option<Rc<ClusterSlot>>,
     pub(crate) filters: Rc<[Entry]>,
     /// By the position of the filter; empty if the route says nothing about any.
     configs: Box<[Levels]>,
+    /// Where it has several clusters: the sum of the weights so far, and a route for each.
+    shares: Box<[(u64, Rc<Route>)]>,
 }
 
 /// What the levels of a route table say about one filter, the closest first.
@@ -286,23 +297,30 @@ impl Route {
         &self.spec.name
     }
 
+    /// The route itself or, where it has several clusters, that of the one that `random` picks.
+    #[inline]
+    fn share(self: &Rc<Route>, random: u64) -> &Rc<Route> {
+        if self.shares.is_empty() { self } else { picked(&self.shares, random) }
+    }
+
     /// What the route, its host and its table say about the filter at this position, the closest first.
     pub(crate) fn filter_configs(&self, position: u16) -> &[Arc<dyn Any + Send + Sync>] {
         self.configs.get(usize::from(position)).map_or(&[], |Levels(levels)| levels)
     }
 }
 
-/// Where a route or a TCP proxy sends to.
-pub(crate) enum Target {
-    Cluster(Rc<ClusterSlot>),
-    Weighted(Box<[Share]>),
+/// One of several by its weight, of which each has the sum of its own and those before it.
+fn picked<T>(shares: &[(u64, T)], random: u64) -> &T {
+    // Compiled only with a sum of at least 1, so there is a last one.
+    let total = shares.last().map_or(0, |(sum, _)| *sum);
+    let ticket = ((u128::from(random) * u128::from(total)) >> 64) as u64;
+    &shares[shares.partition_point(|(sum, _)| *sum <= ticket)].1
 }
 
-/// A cluster among several.
-pub(crate) struct Share {
-    /// Its weight and those before it.
-    sum: u64,
-    cluster: Rc<ClusterSlot>,
+/// Where a TCP or UDP proxy sends to.
+pub(crate) enum Target {
+    Cluster(Rc<ClusterSlot>),
+    Weighted(Box<[(u64, Rc<ClusterSlot>)]>),
 }
 
 impl Target {
@@ -313,25 +331,21 @@ impl Target {
                 let mut sum = 0;
                 let entries = clusters.iter().map(|cluster| {
                     sum += u64::from(cluster.weight);
-                    Share { sum, cluster: lane.cluster(&cluster.name) }
+                    (sum, lane.cluster(&cluster.name))
                 });
                 Target::Weighted(entries.collect())
             }
+            // Refused when the chain was compiled; a cluster that is never there.
+            Upstream::Header(_) => Target::Cluster(lane.cluster("")),
         }
     }
 
-    /// The cluster for one request; `random` decides among several.
+    /// The cluster for one connection or session; `random` decides among several.
     #[inline]
     pub(crate) fn pick(&self, random: impl FnOnce() -> u64) -> &Rc<ClusterSlot> {
         match self {
             Target::Cluster(slot) => slot,
-            Target::Weighted(entries) => {
-                // Compiled only with a sum of at least 1, so there is a last entry.
-                let total = entries.last().map_or(0, |share| share.sum);
-                let ticket = ((u128::from(random()) * u128::from(total)) >> 64) as u64;
-                let at = entries.partition_point(|share| share.sum <= ticket);
-                &entries[at].cluster
-            }
+            Target::Weighted(entries) => picked(entries, random()),
         }
     }
 }

@@ -82,6 +82,11 @@ impl Clusters {
         slot
     }
 
+    /// The slot of a cluster that there is or that a route mentions; makes none, so that nobody can fill a lane with names.
+    pub(crate) fn find(&self, name: &str) -> Option<Rc<ClusterSlot>> {
+        self.slots.borrow().get(name).cloned()
+    }
+
     /// Fills or empties a slot.
     pub(crate) fn set(&self, name: Arc<str>, spec: Option<Arc<compile::Cluster>>) {
         let slot = match spec {

@@ -100,7 +100,7 @@ fn without_port(authority: &[u8]) -> &[u8] {
 
 /// FNV-1a. The keys of these maps come from configuration, so a client cannot make them collide; it can only ask.
 #[derive(Clone, Copy)]
-struct Fnv(u64);
+pub(super) struct Fnv(u64);
 
 impl Default for Fnv {
     fn default() -> Self {

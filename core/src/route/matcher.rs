@@ -70,6 +70,25 @@ impl Matcher {
         };
         fits && self.more.as_ref().is_none_or(|more| more.matches(input))
     }
+
+    /// The path that it wants, if it wants one whole and as it is written.
+    pub(super) fn exact_path(&self) -> Option<&str> {
+        match &self.path {
+            Path::Whole(path) => Some(path),
+            _ => None,
+        }
+    }
+
+    /// For a route of which it is known that the path matches.
+    #[inline]
+    pub(super) fn matches_beside_path(&self, input: &RouteInput<'_>) -> bool {
+        input.head.method() != Method::Connect && self.more.as_ref().is_none_or(|more| more.matches(input))
+    }
+
+    /// How much of a path the route's own part covers: what a rewritten prefix stands for.
+    pub(crate) fn covered(&self, path: &[u8]) -> usize {
+        self.path.covered(path)
+    }
 }
 
 impl Path {
@@ -98,6 +117,15 @@ impl Path {
             Path::Regex(pattern) => pattern.matches(path),
             Path::Connect => false,
             Path::AnyCase(inner) => inner.matches_any_case(path),
+        }
+    }
+
+    fn covered(&self, path: &[u8]) -> usize {
+        match self {
+            Path::Prefix(prefix) | Path::SeparatedPrefix(prefix) => prefix.len(),
+            Path::Whole(_) | Path::Regex(_) => path.len(),
+            Path::Connect => 0,
+            Path::AnyCase(inner) => inner.covered(path),
         }
     }
 
@@ -256,7 +284,7 @@ impl HeaderMatcher {
 }
 
 /// The scheme that a request came with, as far as is known: its target's, or what the proxies in front say.
-fn scheme_of(head: &RequestHead) -> &[u8] {
+pub(super) fn scheme_of(head: &RequestHead) -> &[u8] {
     match (head.scheme(), head.headers().get(Known::XForwardedProto)) {
         (_, Some(b"https")) => b"https",
         (_, Some(b"http")) | (None, _) => b"http",

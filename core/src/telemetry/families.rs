@@ -177,6 +177,7 @@ family! {
         NoRoute = "no_route" Counter,
         NoCluster = "no_cluster" Counter,
         RqDirectResponse = "rq_direct_response" Counter,
+        RqRedirect = "rq_redirect" Counter,
         RouterRqTotal = "rq_total" Counter,
     }
 }

@@ -271,6 +271,14 @@ pub(crate) struct Upstream {
     pub(crate) accepted: Rc<Cell<u32>>,
 }
 
+/// The connection manager of a configuration with one listener.
+pub(crate) fn manager(config: &mut Config) -> &mut HttpConnectionManager {
+    match &mut config.listeners[0].chains[0].terminal {
+        Terminal::Http(manager) => manager,
+        Terminal::Tcp(_) => panic!("an HTTP listener"),
+    }
+}
+
 /// A route table that sends everything to one cluster.
 pub(crate) fn to_cluster(name: &str) -> RouteConfiguration {
     table(vec![route("/", name)])
@@ -283,12 +291,7 @@ pub(crate) fn table(routes: Vec<Route>) -> RouteConfiguration {
 }
 
 pub(crate) fn route(prefix: &str, cluster: &str) -> Route {
-    Route {
-        name: String::new(),
-        matches: RouteMatch::prefix(prefix),
-        action: Action::Forward(Forward::to(cluster)),
-        per_filter_config: Default::default(),
-    }
+    Route::new(RouteMatch::prefix(prefix), Action::Forward(Forward::to(cluster)))
 }
 
 /// A response with a body.

@@ -16,6 +16,7 @@ mod lab;
 mod listeners;
 mod local_ratelimit;
 mod publish;
+mod rewrites;
 mod routes;
 mod smuggling;
 mod tcp;

@@ -1,6 +1,6 @@
 //! Publishing: what changes for whom, and what does not.
 
-use crate::lab::{Lab, Setup, get, response, route, rules, table, to_cluster};
+use crate::lab::{Lab, Setup, get, manager, response, route, rules, table, to_cluster};
 use corelane::{
     config::{Cluster, ClusterKind, Config, Endpoint, HttpConnectionManager, HttpFilter, Listener, Terminal},
     control::State,
@@ -28,13 +28,6 @@ rules! {
     weighted_clusters_share,
     a_route_table_of_its_own_changes_without_its_listener(Setup { lanes: 2, ..Setup::default() }),
     told_endpoints_keep_the_connections_of_those_that_stay,
-}
-
-fn manager(config: &mut Config) -> &mut HttpConnectionManager {
-    match &mut config.listeners[0].chains[0].terminal {
-        Terminal::Http(manager) => manager,
-        Terminal::Tcp(_) => panic!("an HTTP listener"),
-    }
 }
 
 async fn a_live_connection_sees_a_new_route(lab: Lab) {
@@ -353,8 +346,7 @@ async fn weighted_clusters_share(lab: Lab) {
     let (one, two) = (lab.echo(), lab.echo());
     let mut config = lab.http(&[one.addr.clone()]).await;
     config.clusters.push(Cluster::new("two", [two.addr.clone()]));
-    let weighted =
-        [("up", 1), ("two", 3)].map(|(name, weight)| WeightedCluster { name: name.into(), weight });
+    let weighted = [("up", 1), ("two", 3)].map(|(name, weight)| WeightedCluster::new(name, weight));
     let forward = Forward { upstream: Upstream::Weighted(weighted.into()), ..Forward::to("up") };
     manager(&mut config).routes.virtual_hosts[0].routes[0].action = Action::Forward(forward);
     lab.publish(&config).await;

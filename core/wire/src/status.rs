@@ -15,6 +15,8 @@ impl Status {
     pub const OK: Status = Status(200);
     /// 204 No Content.
     pub const NO_CONTENT: Status = Status(204);
+    /// 301 Moved Permanently.
+    pub const MOVED_PERMANENTLY: Status = Status(301);
     /// 304 Not Modified.
     pub const NOT_MODIFIED: Status = Status(304);
     /// 400 Bad Request.

@@ -218,8 +218,7 @@ impl Translator<'_> {
         let list = path.field("clusters");
         let mut clusters = Vec::new();
         for (at, mut cluster) in take(&mut message.clusters).into_iter().enumerate() {
-            clusters
-                .push(WeightedCluster { name: take(&mut cluster.name), weight: take(&mut cluster.weight) });
+            clusters.push(WeightedCluster::new(take(&mut cluster.name), take(&mut cluster.weight)));
             self.done(cluster, &list.index(at));
         }
         self.done(message, path);

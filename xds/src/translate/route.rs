@@ -6,29 +6,28 @@ use std::{
 };
 
 use corelane::config::{
-    Action, DirectResponse, FilterOverride, Forward, PathMatch, Route, RouteConfiguration, RouteMatch,
-    Upstream, VirtualHost, WeightedCluster,
+    Action, DirectResponse, FilterOverride, PathMatch, RequireTls, Route, RouteConfiguration, RouteMatch,
+    VirtualHost,
 };
 use corelane_proto::{
     envoy::config::{
         core::v3::{DataSource, data_source::Specifier},
         route::v3::{
-            DirectResponseAction, FilterConfig, Route as RouteMessage, RouteAction,
-            RouteConfiguration as Message, RouteMatch as MatchMessage, VirtualHost as HostMessage,
-            WeightedCluster as Weighted, route::Action as ActionMessage, route_action::ClusterSpecifier,
-            route_match::PathSpecifier, weighted_cluster::ClusterWeight,
+            DirectResponseAction, FilterConfig, Route as RouteMessage, RouteConfiguration as Message,
+            RouteMatch as MatchMessage, VirtualHost as HostMessage, route::Action as ActionMessage,
+            route_match::PathSpecifier, virtual_host::TlsRequirementType,
         },
     },
     google::protobuf::Any,
 };
 
-use crate::{problem::Path, translate::rest::Translator};
-
-/// Envoy's default of `max_direct_response_body_size_bytes`.
-const DIRECT_RESPONSE_BODY: u32 = 4096;
+use crate::{
+    problem::Path,
+    translate::{forward::take_mutations, rest::Translator},
+};
 
 /// What a table says once for all its routes.
-struct Table {
+pub(super) struct Table {
     /// Routes may name known clusters only.
     validate_clusters: bool,
     /// Bytes of a direct response.
@@ -46,12 +45,18 @@ impl Translator<'_> {
     ) -> RouteConfiguration {
         let table = Table {
             validate_clusters: message.validate_clusters.take().unwrap_or(inline),
-            body_max: message.max_direct_response_body_size_bytes.take().unwrap_or(DIRECT_RESPONSE_BODY),
+            body_max: message
+                .max_direct_response_body_size_bytes
+                .take()
+                .unwrap_or(RouteConfiguration::MAX_DIRECT_RESPONSE_BODY_SIZE),
         };
         let mut routes = RouteConfiguration {
             name: take(&mut message.name),
             ignore_port_in_host_matching: take(&mut message.ignore_port_in_host_matching),
             per_filter_config: self.overrides(take(&mut message.typed_per_filter_config), path),
+            headers: take_mutations!(self, message, path),
+            most_specific_header_mutations_wins: take(&mut message.most_specific_header_mutations_wins),
+            max_direct_response_body_size: table.body_max,
             virtual_hosts: Vec::new(),
             // Here, by the paths of the API; and once, not again when a cluster goes.
             validate_clusters: false,
@@ -90,6 +95,8 @@ impl Translator<'_> {
             name: take(&mut message.name),
             domains: take(&mut message.domains),
             per_filter_config: self.overrides(take(&mut message.typed_per_filter_config), path),
+            headers: take_mutations!(self, message, path),
+            require_tls: self.require_tls(take(&mut message.require_tls), path),
             routes: Vec::new(),
         };
         let list = path.field("routes");
@@ -100,11 +107,26 @@ impl Translator<'_> {
         host
     }
 
+    fn require_tls(&mut self, number: i32, path: &Path<'_>) -> RequireTls {
+        match TlsRequirementType::try_from(number) {
+            Ok(TlsRequirementType::None) => RequireTls::None,
+            Ok(TlsRequirementType::ExternalOnly) => RequireTls::ExternalOnly,
+            Ok(TlsRequirementType::All) => RequireTls::All,
+            Err(_) => {
+                self.refuse(&path.field("require_tls"), "is not implemented");
+                RequireTls::All
+            }
+        }
+    }
+
     fn route(&mut self, table: &Table, mut message: RouteMessage, path: &Path<'_>) -> Option<Route> {
         let matches = message.r#match.take().and_then(|matches| self.matches(matches, &path.field("match")));
         let action = match message.action.take() {
             Some(ActionMessage::Route(action)) => {
                 self.forward(table, action, &path.field("route")).map(Action::Forward)
+            }
+            Some(ActionMessage::Redirect(redirect)) => {
+                self.redirect(redirect, &path.field("redirect")).map(Action::Redirect)
             }
             Some(ActionMessage::DirectResponse(response)) => {
                 let path = path.field("direct_response");
@@ -116,9 +138,10 @@ impl Translator<'_> {
             }
         };
         let per_filter_config = self.overrides(take(&mut message.typed_per_filter_config), path);
+        let headers = take_mutations!(self, message, path);
         let name = take(&mut message.name);
         self.done(message, path);
-        Some(Route { name, matches: matches?, action: action?, per_filter_config })
+        Some(Route { name, matches: matches?, action: action?, per_filter_config, headers })
     }
 
     fn matches(&mut self, mut message: MatchMessage, path: &Path<'_>) -> Option<RouteMatch> {
@@ -149,63 +172,7 @@ impl Translator<'_> {
         Some(RouteMatch { path: found?, case_sensitive, headers, query_parameters, fraction })
     }
 
-    fn forward(&mut self, table: &Table, mut message: RouteAction, path: &Path<'_>) -> Option<Forward> {
-        let upstream = match message.cluster_specifier.take() {
-            Some(ClusterSpecifier::Cluster(name)) => {
-                self.known(table, &name, &path.field("cluster"));
-                Some(Upstream::Cluster(name))
-            }
-            Some(ClusterSpecifier::WeightedClusters(clusters)) => {
-                Some(self.weighted(table, clusters, &path.field("weighted_clusters")))
-            }
-            other => {
-                message.cluster_specifier = other;
-                None
-            }
-        };
-        let timeout = self.timeout(&mut message.timeout, Some(Forward::TIMEOUT), &path.field("timeout"));
-        let idle_timeout = self.duration(&mut message.idle_timeout, &path.field("idle_timeout"));
-        let list = path.field("upgrade_configs");
-        let upgrades = self.route_upgrades(take(&mut message.upgrade_configs), &list);
-        self.done(message, path);
-        Some(Forward { upstream: upstream?, timeout, idle_timeout, upgrades })
-    }
-
-    fn weighted(&mut self, table: &Table, mut message: Weighted, path: &Path<'_>) -> Upstream {
-        let list = path.field("clusters");
-        let mut clusters = Vec::new();
-        let mut sum = 0u64;
-        for (at, cluster) in take(&mut message.clusters).into_iter().enumerate() {
-            let cluster = self.weighted_cluster(table, cluster, &list.index(at));
-            sum += u64::from(cluster.weight);
-            clusters.push(cluster);
-        }
-        if !(1..=u64::from(u32::MAX)).contains(&sum) {
-            self.refuse(&list, format!("the weights sum up to {sum}, which must be 1 to {}", u32::MAX));
-        }
-        // Envoy takes the sum of the weights, whatever this deprecated field says; one that says the same is no surprise.
-        if message.total_weight.map(u64::from) == Some(sum) {
-            message.total_weight = None;
-        }
-        self.done(message, path);
-        Upstream::Weighted(clusters)
-    }
-
-    fn weighted_cluster(
-        &mut self,
-        table: &Table,
-        mut message: ClusterWeight,
-        path: &Path<'_>,
-    ) -> WeightedCluster {
-        let name = take(&mut message.name);
-        self.known(table, &name, &path.field("name"));
-        // A cluster without a weight gets no request.
-        let weight = message.weight.take().unwrap_or(0);
-        self.done(message, path);
-        WeightedCluster { name, weight }
-    }
-
-    fn known(&mut self, table: &Table, cluster: &str, path: &Path<'_>) {
+    pub(super) fn known(&mut self, table: &Table, cluster: &str, path: &Path<'_>) {
         self.refer_to_cluster(cluster, path);
         if table.validate_clusters && !cluster.is_empty() && !self.known_clusters.contains(cluster) {
             self.refuse(path, format!("no cluster is named {cluster:?}"));
@@ -244,10 +211,9 @@ impl Translator<'_> {
     }
 
     /// Configuration of filters by route, virtual host or table: of the filter's own type, or Envoy's wrapper around it.
-    fn overrides(
+    pub(super) fn overrides(
         &mut self,
         entries: HashMap<String, Any>,
-
         path: &Path<'_>,
     ) -> BTreeMap<String, FilterOverride> {
         let list = path.field("typed_per_filter_config");

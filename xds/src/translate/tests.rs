@@ -112,7 +112,7 @@ fn the_file_of_the_issue_becomes_what_it_says() {
     let upstream = Upstream::Cluster("backend".into());
     assert_eq!(
         routes[0].action,
-        Action::Forward(Forward { upstream, timeout: None, idle_timeout, upgrades: vec![] })
+        Action::Forward(Forward { timeout: None, idle_timeout, ..Forward::new(upstream) })
     );
     assert_eq!(routes[1].matches.path, PathMatch::Path("/exact".into()));
     assert!(!routes[1].matches.case_sensitive);
@@ -471,7 +471,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "cluster.use_tcp_for_dns_lookups",
     "cluster.wait_for_warm_on_init",
     // Only a longer body, or an unknown cluster, makes a difference: see the table of refusals.
-    "routes.max_direct_response_body_size_bytes",
     "routes.validate_clusters",
     // Changes are applied as they come; and there is no local cluster whose zones could count.
     "common_lb.update_merge_window",
