@@ -30,6 +30,7 @@ use corelane::{
 use tokio::sync::mpsc;
 
 use crate::{
+    message::newer::Policy,
     session::Session,
     source::Sources,
     store::{Source, Store, Update},
@@ -59,6 +60,8 @@ pub struct Setup {
     pub dynamic: Dynamic,
     /// How far the first configuration has come, for `/ready`.
     pub progress: Arc<Progress>,
+    /// What becomes of fields of a newer API.
+    pub newer: Policy,
     /// What to begin with, before any control plane is asked: what was good when the proxy last ran.
     pub seed: Option<Box<dyn Seed>>,
     /// Who is told of every settled update.

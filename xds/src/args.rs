@@ -8,6 +8,7 @@ use lexopt::{Arg, Parser, ValueExt as _};
 use crate::{
     lkg::Options,
     logging::{Pattern, Settings, level},
+    message::newer::Policy,
 };
 
 /// What the command line asks for.
@@ -43,6 +44,8 @@ pub struct Args {
     pub file_flush_interval: Duration,
     /// `--admin-address-path`: a file that is told where the admin listens.
     pub admin_address_path: Option<PathBuf>,
+    /// `--reject-unknown-dynamic-fields`, `--ignore-unknown-dynamic-fields`: what becomes of fields of a newer API.
+    pub newer: Policy,
     /// `--last-known-good-dir` and `--last-known-good-max-age-s`: nothing is kept where the first is not given.
     pub last_known_good: Keeping,
     /// `-l` and the other options of the log.
@@ -108,6 +111,7 @@ impl Default for Args {
             // Envoy's default is ten seconds, which is long for somebody who reads along.
             file_flush_interval: Duration::from_secs(1),
             admin_address_path: None,
+            newer: Policy::Warn,
             last_known_good: Keeping::default(),
             log: Settings::default(),
         }
@@ -135,6 +139,10 @@ Options:
                               keep what control planes gave, and serve it after a start without them; no secrets
       --last-known-good-max-age-s SECONDS
                               how old that may be, since a control plane last confirmed it (default: 86400)
+      --reject-unknown-dynamic-fields, --ignore-unknown-dynamic-fields
+                              what a control plane sends and this version does not know: refuse all of it, or say nothing
+                              about what has no effect (default: that is told and counted). Matchers, filters and whatever
+                              else decides who passes are always refused with such fields
   -l, --log-level LEVEL       trace, debug, info, warning, error, critical or off (default: info)
       --component-log-level LIST
                               levels of single loggers: NAME:LEVEL,NAME:LEVEL
@@ -150,8 +158,8 @@ Options of Envoy's that are taken so that its command lines work, and what holds
       --drain-strategy WHAT   a drain tells every client at its next response: immediate
       --local-address-ip-version V
                               both versions are served
-      --allow-unknown-static-fields, --reject-unknown-dynamic-fields, --ignore-unknown-dynamic-fields
-                              unknown fields are refused, with their path
+      --allow-unknown-static-fields
+                              unknown fields of the bootstrap are refused, with their path
       --skip-deprecated-logs  deprecated fields are not logged
       --file-flush-min-size-kb N
                               access logs are written by time, not by size
@@ -192,6 +200,7 @@ impl Command {
                     let name = name.to_owned();
                     args.take(&name, &mut parser)?;
                 }
+                Arg::Long(name) if SWITCHES.contains(&name) => args.switch(name),
                 Arg::Long(name) if SWITCHES_WITHOUT_EFFECT.contains(&name) => {}
                 Arg::Long(name) if VALUES_WITHOUT_EFFECT.contains(&name) => {
                     let name = name.to_owned();
@@ -225,16 +234,20 @@ const OPTIONS: [&str; 17] = [
     "log-path",
 ];
 
+/// Options without a value that matter.
+const SWITCHES: [&str; 2] = [REJECT_UNKNOWN, IGNORE_UNKNOWN];
+
+const REJECT_UNKNOWN: &str = "reject-unknown-dynamic-fields";
+const IGNORE_UNKNOWN: &str = "ignore-unknown-dynamic-fields";
+
 /// Envoy's options without a value that change nothing here; `--help` says what holds.
-const SWITCHES_WITHOUT_EFFECT: [&str; 9] = [
+const SWITCHES_WITHOUT_EFFECT: [&str; 7] = [
     "cpuset-threads",
     "disable-hot-restart",
     "use-dynamic-base-id",
     "skip-hot-restart-on-no-parent",
     "skip-hot-restart-parent-stats",
     "allow-unknown-static-fields",
-    "reject-unknown-dynamic-fields",
-    "ignore-unknown-dynamic-fields",
     "skip-deprecated-logs",
 ];
 
@@ -251,6 +264,16 @@ const VALUES_WITHOUT_EFFECT: [&str; 8] = [
 ];
 
 impl Args {
+    /// Takes one of [`SWITCHES`].
+    fn switch(&mut self, name: &str) {
+        match name {
+            REJECT_UNKNOWN => self.newer = Policy::Refuse,
+            // Refusing has the last word, as in Envoy.
+            _ if self.newer == Policy::Refuse => {}
+            _ => self.newer = Policy::Ignore,
+        }
+    }
+
     /// Takes the value of one of [`OPTIONS`].
     fn take(&mut self, name: &str, parser: &mut Parser) -> Result<(), lexopt::Error> {
         let value = parser.value()?;
@@ -322,7 +345,7 @@ mod tests {
     fn every_option_is_taken() {
         let line = "-c a.yaml --config-yaml {} --service-node n --service-cluster c --service-zone z --concurrency 2 \
                     --backend epoll --mode validate --drain-time-s 5 --file-flush-interval-msec 7 \
-                    --admin-address-path a --last-known-good-dir k --last-known-good-max-age-s 9 --log-path log --log-format %v --component-log-level run:trace -l off";
+                    --admin-address-path a --ignore-unknown-dynamic-fields --reject-unknown-dynamic-fields --last-known-good-dir k --last-known-good-max-age-s 9 --log-path log --log-format %v --component-log-level run:trace -l off";
         let mut levels = Levels::new(LevelFilter::Off);
         levels.set("run", LevelFilter::Trace);
         let log = Settings { levels, pattern: Pattern::parse("%v").unwrap(), path: Some("log".into()) };
@@ -331,6 +354,7 @@ mod tests {
             node: Identity { id: text("n"), cluster: text("c"), zone: text("z") },
             file_flush_interval: Duration::from_millis(7),
             admin_address_path: Some("a".into()),
+            newer: Policy::Refuse,
             config_path: Some("a.yaml".into()),
             config_yaml: Some("{}".into()),
             concurrency: NonZeroUsize::new(2),
@@ -374,7 +398,8 @@ mod tests {
     #[test]
     fn help_names_every_option() {
         let known =
-            [&OPTIONS[..], &SWITCHES_WITHOUT_EFFECT, &VALUES_WITHOUT_EFFECT, &["version", "help"]].concat();
+            [&OPTIONS[..], &SWITCHES_WITHOUT_EFFECT, &VALUES_WITHOUT_EFFECT, &SWITCHES, &["version", "help"]]
+                .concat();
         for option in known {
             assert!(HELP.contains(&format!("--{option}")), "--{option}");
         }

@@ -3,6 +3,7 @@
 
 pub mod decode;
 pub mod json;
+pub mod newer;
 pub mod node;
 pub mod schema;
 pub mod screen;

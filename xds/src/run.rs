@@ -162,7 +162,8 @@ fn start(profile: &Profile, args: Args, first: &Translated) -> Result<Running, V
         let seed = good.as_ref().and_then(|good| good.recall(SystemTime::now()));
         let (watch, keeper) = good.as_ref().map(LastKnownGood::watch).unzip();
         let observers = watch.into_iter().collect();
-        let setup = Setup { handle, config, dynamic, progress, seed, observers };
+        let newer = server.args().newer;
+        let setup = Setup { handle, config, dynamic, progress, newer, seed, observers };
         let agent = Agent::start(setup).map_err(|error| trouble("the agent does not start", &error))?;
         dump.follow(agent.door().clone());
         server.ask(agent.door());

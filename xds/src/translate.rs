@@ -26,6 +26,7 @@ mod origins;
 mod resource;
 mod rest;
 mod route;
+mod secret;
 mod source;
 mod udp;
 mod upgrade;
@@ -46,6 +47,7 @@ pub use crate::translate::{
     extension::Values,
     origins::Origins,
     resource::{ClusterResource, Context, ExtensionSlot, ListenerResource, Resource},
+    secret::Secret,
 };
 use crate::{
     bootstrap,
@@ -96,6 +98,7 @@ pub fn lenient(schema: &Schema, mut bootstrap: Bootstrap) -> (Translated, Vec<Pr
     let mut resources = take(&mut bootstrap.static_resources).unwrap_or_default();
     let listeners = take(&mut resources.listeners);
     let clusters = take(&mut resources.clusters);
+    translator.secrets(&take(&mut resources.secrets), &path.field("secrets"));
     translator.done(resources, &path);
     // Clusters that control planes are reached by, then control planes, then whatever comes from them.
     let clusters = translator.split_control(clusters, &path.field("clusters"));

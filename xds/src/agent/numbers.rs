@@ -31,7 +31,8 @@ struct Tally {
     timeouts: u64,
 }
 
-/// All numbers of resources that have a name of their own: endpoints by cluster, route tables by connection manager, filters.
+/// All numbers of resources that have a name of their own: endpoints by cluster, route tables by connection manager, filters,
+/// secrets.
 pub fn numbers(door: &Door) -> Vec<Number> {
     // Counting is quick and done by the agent; the names are written by whoever asked.
     let found = door.inspect(gather).unwrap_or_default();
@@ -60,13 +61,13 @@ fn gather(state: &State) -> Vec<(String, Tally)> {
             timeouts: view.timeouts.into(),
         };
         match view.kind {
-            Kind::Endpoints | Kind::Extension => {
+            Kind::Endpoints | Kind::Extension | Kind::Secret => {
                 tallies.insert((view.kind, view.source, view.name), tally);
             }
             Kind::Routes => {
                 tables.insert(source::key(view.source, view.name), tally);
             }
-            Kind::Cluster | Kind::Listener | Kind::Secret => {}
+            Kind::Cluster | Kind::Listener => {}
         }
         match view.active.map(|form| form.value) {
             Some(Resource::Cluster(cluster)) => {
@@ -89,11 +90,15 @@ fn gather(state: &State) -> Vec<(String, Tally)> {
     for TableUser { prefix, table } in &users {
         found.extend(tables.get(table).map(|tally| (format!("http.{prefix}.rds.{table}"), *tally)));
     }
-    let filters = tallies.iter().filter(|((kind, ..), _)| *kind == Kind::Extension);
-    found.extend(
-        filters
-            .map(|((_, _, name), tally)| (format!("extension_config_discovery.http_filter.{name}"), *tally)),
-    );
+    let named = tallies.iter().filter_map(|((kind, _, name), tally)| {
+        let prefix = match kind {
+            Kind::Extension => "extension_config_discovery.http_filter",
+            Kind::Secret => "sds",
+            _ => return None,
+        };
+        Some((format!("{prefix}.{name}"), *tally))
+    });
+    found.extend(named);
     found
 }
 

@@ -205,6 +205,8 @@ impl Publisher {
                     self.edit(|edit| edit.set_routes(&source::key(source, &name), table))
                 }
                 Resource::Listener(listener) => self.set_listener(name, listener),
+                // Nothing that is published uses one: there is no TLS.
+                Resource::Secret(_) => {}
             },
             Change::Remove { kind, source, name } => match kind {
                 Kind::Cluster => self.remove_cluster(&name),

@@ -80,10 +80,18 @@ family! {
     }
 }
 
+family! {
+    /// `server.`
+    ServerStat {
+        DynamicUnknownFields = "dynamic_unknown_fields" Counter,
+    }
+}
+
 /// Everything that the agent counts.
 pub(super) struct Counts {
     store: HandleStats,
     plane: Mirror<PlaneStat>,
+    server: Mirror<ServerStat>,
     clusters: Mirror<ClustersStat>,
     listeners: Mirror<ListenersStat>,
     updates: BTreeMap<(Source, Kind), Mirror<UpdateStat>>,
@@ -125,6 +133,7 @@ impl Counts {
         let store = HandleStats(handle.clone());
         Self {
             plane: store.of("control_plane"),
+            server: store.of("server"),
             clusters: store.of("cluster_manager"),
             listeners: store.of("listener_manager"),
             store,
@@ -172,6 +181,11 @@ impl Counts {
             let mirror = self.connections.entry(name.clone()).or_insert_with(|| store.of(name));
             connection(mirror, tally.read());
         }
+    }
+
+    /// Fields of a newer API that were skipped.
+    pub(super) fn skipped(&mut self, fields: u64) {
+        self.server.set(ServerStat::DynamicUnknownFields, fields);
     }
 
     /// Per subscription to a type.

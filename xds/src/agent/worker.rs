@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     bootstrap::Syntax,
-    message::{schema::OnDemand, screen::Screen},
+    message::{newer::Newer, schema::OnDemand, screen::Screen},
     problem::Problem,
     session::{Options, Receipt, Session, read_file},
     source::Origin,
@@ -50,6 +50,7 @@ pub(super) struct Worker {
     /// Loaded where an update needs them, and dropped a little later: 18 MB.
     schema: OnDemand,
     screen: Screen,
+    newer: Newer,
     values: Values,
     /// When to drop the descriptors.
     unload_at: Option<Duration>,
@@ -68,7 +69,7 @@ pub(super) struct Worker {
 
 impl Worker {
     pub(super) fn new(setup: Setup, streams: mpsc::Sender<Input>) -> Self {
-        let Setup { handle, config, dynamic, progress, seed, observers } = setup;
+        let Setup { handle, config, dynamic, progress, newer, seed, observers } = setup;
         let mut random = Random::new();
         let planes = Planes::new(&dynamic.control);
         let counts = Counts::new(&handle);
@@ -89,6 +90,7 @@ impl Worker {
             observers,
             schema: OnDemand::default(),
             screen: Screen::default(),
+            newer: Newer::new(newer),
             values: Values::default(),
             unload_at: None,
             random,
@@ -323,6 +325,7 @@ impl Worker {
         let mut context = Context {
             schema: &self.schema,
             screen: &self.screen,
+            newer: &self.newer,
             values: &self.values,
             compiler: self.publisher.compiler(),
             base: self.publisher.snapshot(),
@@ -374,6 +377,7 @@ impl Worker {
     fn count(&mut self) {
         let now = self.began.elapsed();
         self.counts.read(&self.state, &self.planes, &self.files, self.publisher.published(), now);
+        self.counts.skipped(self.newer.count());
     }
 }
 

@@ -13,7 +13,10 @@ use prost_reflect::{
 };
 
 use crate::{
-    message::schema::Schema,
+    message::{
+        newer::{Newer, Unknown},
+        schema::Schema,
+    },
     problem::{Path, Problem},
 };
 
@@ -23,6 +26,9 @@ pub struct Validator<'s> {
     options: Options,
     types: HashMap<String, Rc<TypeRules>>,
     problems: Vec<Problem>,
+    /// Which unknown fields may be skipped; none where it is `None`.
+    newer: Option<&'s Newer>,
+    skipped: Vec<Unknown>,
 }
 
 /// The extensions that carry rules.
@@ -61,7 +67,25 @@ impl<'s> Validator<'s> {
             })
         };
         let options = options().expect("Envoy's API imports validate.proto and its own annotations");
-        Self { schema, options, types: HashMap::new(), problems: Vec::new() }
+        Self {
+            schema,
+            options,
+            types: HashMap::new(),
+            problems: Vec::new(),
+            newer: None,
+            skipped: Vec::new(),
+        }
+    }
+
+    /// The same, skipping the unknown fields that `newer` allows to.
+    #[must_use]
+    pub fn skipping(self, newer: &'s Newer) -> Self {
+        Self { newer: Some(newer), ..self }
+    }
+
+    /// Takes the unknown fields that were skipped so far.
+    pub fn skipped(&mut self) -> Vec<Unknown> {
+        std::mem::take(&mut self.skipped)
     }
 
     /// Checks a message and everything in it, contents of Any included where their type is known (one that is not is the
@@ -93,13 +117,13 @@ impl<'s> Validator<'s> {
         }
         for unknown in message.unknown_fields() {
             let (number, of) = (unknown.number(), message.descriptor());
-            self.refuse(
-                path,
-                format!(
-                    "field {number} of {} is not known here: it is newer than this program",
-                    of.full_name()
-                ),
-            );
+            let of = of.full_name();
+            if self.newer.is_some_and(|newer| newer.may_skip(of)) {
+                self.skipped.push(Unknown { of: of.to_owned(), number, path: path.to_string() });
+            } else {
+                let what = format!("field {number} of {of} is not known here: it is newer than this program");
+                self.refuse(path, what);
+            }
         }
         let types = self.rules_of(message.descriptor());
         for members in &types.oneofs {

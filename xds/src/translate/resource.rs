@@ -20,14 +20,15 @@ use corelane_proto::envoy::config::{
     endpoint::v3::ClusterLoadAssignment, listener::v3::Listener as ListenerMessage,
     route::v3::RouteConfiguration,
 };
+use corelane_proto::envoy::extensions::transport_sockets::tls::v3::Secret as SecretMessage;
 use prost::{Message, Name};
 
 use crate::{
-    message::{schema::OnDemand, screen::Screen, validate::Validator},
+    message::{newer::Newer, schema::OnDemand, screen::Screen, validate::Validator},
     problem::{Path, Problem},
     source::{ControlCluster, Sources, Subscribed},
     store::{Kind, Source, Translated},
-    translate::{extension::Values, rest::Translator},
+    translate::{extension::Values, rest::Translator, secret::Secret},
 };
 
 /// What is kept of a resource: the proxy's own terms, still apart from the resources it names.
@@ -43,6 +44,8 @@ pub enum Resource {
     Listener(Arc<ListenerResource>),
     /// By ECDS: the configuration of one HTTP filter.
     Extension(Arc<ConfigValue>),
+    /// By SDS: what it is; what it says stays with the store, in the bytes that came.
+    Secret(Secret),
 }
 
 /// A cluster, and where its endpoints are if they are a resource of their own.
@@ -85,6 +88,8 @@ pub struct Context<'a> {
     pub schema: &'a OnDemand,
     /// Looks at each resource first.
     pub screen: &'a Screen,
+    /// Which fields of a newer API may be skipped.
+    pub newer: &'a Newer,
     /// Configurations of extensions that were read before.
     pub values: &'a Values,
     /// Finds what the core refuses.
@@ -197,8 +202,8 @@ impl Context<'_> {
                 config.map(|config| Resource::Extension(Arc::new(config)))
             }
             Kind::Secret => {
-                translator.refuse(&root, "secrets are not implemented: there is no TLS yet");
-                None
+                let message = self.read::<SecretMessage>(bytes, name, |message| &message.name)?;
+                translator.secret(&message, &root).map(Resource::Secret)
             }
         })
     }
@@ -246,7 +251,9 @@ impl Context<'_> {
         if !self.screen.passes::<M>(bytes, self.schema) {
             // As it was received, so that a field which the generated type lacks is seen and not dropped.
             let received = self.schema.decode::<M>(bytes).map_err(|what| vec![Problem::new("", what)])?;
-            Validator::new(self.schema).check_dynamic(&received, Path::root(""))?;
+            let mut validator = Validator::new(self.schema).skipping(self.newer);
+            validator.check_dynamic(&received, Path::root(""))?;
+            self.newer.skipped(&format!("{} {name:?}", M::NAME), validator.skipped());
         }
         Ok(message)
     }

@@ -29,9 +29,31 @@ use crate::{
     ports::free,
 };
 
+/// The admin of a lab, with its address.
+pub(crate) struct Told {
+    _admin: Admin,
+    at: SocketAddr,
+}
+
+/// The pages that tell what the agent of `lab` holds, beside its bootstrap.
+pub(crate) fn admin(lab: &Lab, bootstrap: &str) -> Told {
+    let dump = Arc::new(Dump::new(source(bootstrap).load().unwrap().bootstrap, SystemTime::now()));
+    dump.follow(lab.agent.as_ref().unwrap().door().clone());
+    let pages = Csds::new(dump.clone()).pages(dump.page(Pages::new()));
+    let admin = Admin::start(&Peer::Tcp("127.0.0.1:0".parse().unwrap()), pages).unwrap();
+    let at = admin.local().ip().unwrap();
+    Told { _admin: admin, at }
+}
+
+/// The entries of a list of the dump.
+pub(crate) fn list(of: &Told, list: &str) -> Vec<Value> {
+    let shown = fetch(of, &format!("GET /config_dump?include_eds&resource={list}"));
+    shown["configs"].as_array().cloned().unwrap_or_default()
+}
+
 /// The body that the admin answers with.
-fn fetch(at: SocketAddr, request: &str) -> Value {
-    let mut stream = TcpStream::connect(at).unwrap();
+pub(crate) fn fetch(from: &Told, request: &str) -> Value {
+    let mut stream = TcpStream::connect(from.at).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let head = format!("{request} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     stream.write_all(head.as_bytes()).unwrap();
@@ -47,19 +69,12 @@ fn a_live_agent_is_dumped_with_every_state() {
     let (mut plane, at) = (Plane::start(), free());
     let text = bootstrap(plane.addr, "DELTA_GRPC", "");
     let lab = Lab::start(&text);
-    let dump = Arc::new(Dump::new(source(&text).load().unwrap().bootstrap, SystemTime::now()));
-    dump.follow(lab.agent.as_ref().unwrap().door().clone());
-    let pages = Csds::new(dump.clone()).pages(dump.page(Pages::new()));
-    let admin = Admin::start(&Peer::Tcp("127.0.0.1:0".parse().unwrap()), pages).unwrap();
-    let admin = admin.local().ip().map(|at| (admin, at)).unwrap();
+    let admin = admin(&lab, &text);
     configure(&mut plane, at, upstream("one"));
     let broken = cluster_of("{name: b, connect_timeout: 0s}");
     plane.send(Kind::Cluster, "2", &[("w", cluster("w")), ("b", broken)]);
     assert!(plane.answer().error.is_some());
-    let list = |list: &str| {
-        let shown = fetch(admin.1, &format!("GET /config_dump?include_eds&resource={list}"));
-        shown["configs"].as_array().cloned().unwrap_or_default()
-    };
+    let list = |of: &str| list(&admin, of);
     let active = list("dynamic_active_clusters");
     assert_eq!(
         (active.len(), &active[0]["cluster"]["name"], &active[0]["version_info"]),
@@ -77,9 +92,9 @@ fn a_live_agent_is_dumped_with_every_state() {
     assert_eq!(list("dynamic_endpoint_configs")[0]["endpoint_config"]["cluster_name"], "c");
     assert_eq!(list("dynamic_listeners")[0]["active_state"]["listener"]["name"], "l");
     assert_eq!(list("dynamic_route_configs")[0]["route_config"]["name"], "r");
-    let versions = fetch(admin.1, "GET /config_dump?mask=version_info");
+    let versions = fetch(&admin, "GET /config_dump?mask=version_info");
     assert_eq!(versions["configs"][1]["version_info"], "1", "of listeners");
-    let status = fetch(admin.1, "POST /v3/discovery:client_status");
+    let status = fetch(&admin, "POST /v3/discovery:client_status");
     let entries = status["config"][0]["generic_xds_configs"].as_array().unwrap();
     let of = |name: &str| entries.iter().filter(|entry| entry["name"] == name).collect::<Vec<_>>();
     assert_eq!(

@@ -19,13 +19,15 @@ use corelane_proto::envoy::config::{
     cluster::v3::Cluster, core::v3::TypedExtensionConfig, endpoint::v3::ClusterLoadAssignment,
     listener::v3::Listener, route::v3::RouteConfiguration,
 };
+use corelane_proto::envoy::extensions::transport_sockets::tls::v3::Secret;
 use corelane_xds::{
     agent::{Agent, Observer, Phase, Progress, Seed, Setup},
     lkg::LastKnownGood,
     load::Source,
-    message::{decode, schema::Schema, yaml},
+    message::{decode, newer::Policy, schema::Schema, yaml},
     missing,
     problem::Path,
+    translate::{Dynamic, Translated},
 };
 use prost::{Message, Name};
 
@@ -52,8 +54,18 @@ impl Lab {
         lab
     }
 
+    /// Starts both with what a bootstrap would want beside what it says.
+    pub(crate) fn wanting(bootstrap: &str, want: impl FnOnce(&mut Dynamic)) -> Lab {
+        let mut first = load(bootstrap);
+        want(&mut first.dynamic);
+        Self::of(first, None, None)
+    }
+
     fn with(bootstrap: &str, seed: Option<Box<dyn Seed>>, watch: Option<Box<dyn Observer>>) -> Lab {
-        let first = source(bootstrap).load().unwrap_or_else(|problems| panic!("{problems:#?}"));
+        Self::of(load(bootstrap), seed, watch)
+    }
+
+    fn of(first: Translated, seed: Option<Box<dyn Seed>>, watch: Option<Box<dyn Observer>>) -> Lab {
         let proxy = Proxy::builder().lanes(2).pin(false).backend(Backend::Epoll).filters(missing::register);
         let proxy = proxy.start().unwrap();
         let progress = Arc::new(Progress::new(Phase::PreInitializing));
@@ -62,6 +74,7 @@ impl Lab {
             config: first.config,
             dynamic: first.dynamic,
             progress: progress.clone(),
+            newer: Policy::default(),
             seed,
             observers: watch.into_iter().collect(),
         };
@@ -91,6 +104,10 @@ impl Drop for Lab {
             agent.stop();
         }
     }
+}
+
+fn load(bootstrap: &str) -> Translated {
+    source(bootstrap).load().unwrap_or_else(|problems| panic!("{problems:#?}"))
 }
 
 /// A bootstrap's text as a source.
@@ -191,6 +208,25 @@ pub(crate) fn listener_text(name: &str, at: SocketAddr, filters: &str) -> String
     stat_prefix: {name}, rds: {{route_config_name: r, config_source: {{ads: {{}}, resource_api_version: V3}}}},
     http_filters: [{filters} {{name: router, typed_config: {{'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}}}]}}}}]}}]}}"
     )
+}
+
+pub(crate) fn secret(text: &str) -> Bytes {
+    encode::<Secret>(text)
+}
+
+/// The same message with a field that no version of the API has.
+pub(crate) fn with_unknown_field(message: &Bytes) -> Bytes {
+    // Number 9999, a varint: 1.
+    [&message[..], b"\xf8\xf0\x04\x01"].concat().into()
+}
+
+/// The configuration of a filter `limit` of which the filter's own message has such a field.
+pub(crate) fn limit_with_unknown_field(type_url: &str) -> Bytes {
+    let whole = extension(&format!("{{name: limit, typed_config: {{'@type': {type_url}, stat_prefix: s}}}}"));
+    let mut message = TypedExtensionConfig::decode(whole).unwrap();
+    let config = message.typed_config.as_mut().unwrap();
+    config.value = with_unknown_field(&config.value);
+    message.encode_to_vec().into()
 }
 
 pub(crate) fn extension(text: &str) -> Bytes {

@@ -5,16 +5,19 @@ mod lab;
 mod plane;
 #[path = "../common/ports.rs"]
 mod ports;
+mod secrets;
 
 use std::{fs, time::Duration};
 
 use corelane_xds::{agent::Phase, store::Kind};
 use lab::{
-    Client, Lab, bootstrap, cluster, cluster_of, endpoints, extension, listener, listener_text,
-    plane_cluster, routes, routes_text, scratch, source, until, upstream,
+    Client, Lab, bootstrap, cluster, cluster_of, endpoints, extension, limit_with_unknown_field, listener,
+    listener_text, plane_cluster, routes, routes_text, scratch, source, until, upstream, with_unknown_field,
 };
 use plane::Plane;
 use ports::free;
+
+const LIMIT: &str = "type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit";
 
 /// Has a plane give one listener at `at` with routes to the cluster `c`, whose endpoint is `upstream`.
 fn configure(plane: &mut Plane, at: std::net::SocketAddr, upstream: std::net::SocketAddr) {
@@ -98,6 +101,37 @@ fn what_is_refused_is_named_and_the_rest_applies() {
         assert_eq!(plane.answer().error, None);
         assert_eq!(client.ask(), (200, "one".into()));
     }
+}
+
+/// A control plane may be newer than its proxies; what decides who passes is refused all the same.
+#[test]
+fn fields_of_a_newer_api_are_told_and_skipped_but_where_they_may_decide_who_passes() {
+    let (mut plane, at) = (Plane::start(), free());
+    let lab = Lab::start(&bootstrap(plane.addr, "DELTA_GRPC", ""));
+    configure(&mut plane, at, upstream("one"));
+    for (kind, name, body) in [
+        (Kind::Cluster, "c", cluster("c")),
+        (Kind::Endpoints, "c", endpoints("c", &[upstream("two")])),
+        (Kind::Routes, "r", routes("r", "c")),
+        (Kind::Listener, "l", listener("l", at, "")),
+    ] {
+        plane.send(kind, "2", &[(name, with_unknown_field(&body))]);
+        assert_eq!(plane.answer().error, None, "{kind}");
+    }
+    lab.until_stat("server.dynamic_unknown_fields", 4);
+    assert_eq!(Client::new(at).ask(), (200, "two".into()), "all of them apply");
+    let filter = format!(
+        "{{name: limit, config_discovery: {{config_source: {{ads: {{}}, resource_api_version: V3}}, type_urls: [{LIMIT}],
+  default_config: {{'@type': {LIMIT}, stat_prefix: s}}, apply_default_config_without_warming: true}}}},"
+    );
+    plane.send(Kind::Listener, "3", &[("l", listener("l", at, &filter))]);
+    assert_eq!(plane.answer().error, None);
+    plane.asked(Kind::Extension);
+    let limit = limit_with_unknown_field(LIMIT);
+    plane.send(Kind::Extension, "1", &[("limit", limit)]);
+    let error = plane.answer().error.expect("a NACK");
+    assert!(error.contains("field 9999") && error.contains("LocalRateLimit"), "{error}");
+    lab.until_stat("server.dynamic_unknown_fields", 4);
 }
 
 #[test]
@@ -214,7 +248,6 @@ fn a_removed_listener_goes_and_an_unbound_one_is_refused_until_it_can_be_bound()
 
 #[test]
 fn filters_come_by_ecds_and_a_missing_one_answers_500() {
-    const LIMIT: &str = "type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit";
     let limit = |tokens: u32| {
         extension(&format!(
             "{{name: limit, typed_config: {{'@type': {LIMIT}, stat_prefix: s,
