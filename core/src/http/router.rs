@@ -102,6 +102,12 @@ pub(crate) fn route(req: Request) -> Decision {
 #[expect(clippy::result_large_err, reason = "made once a request and taken apart at once")]
 fn destination(route: &Route, head: &RequestHead, cx: &Cx) -> Result<Rc<Pool>, Result<Response, Error>> {
     let lane = &cx.exchange().downstream.lane;
+    // What is answered here is edited as well, by what its request says.
+    let answered_here = || {
+        if let Some(edits) = &route.spec.edits {
+            edits.keep(head, cx);
+        }
+    };
     match &route.spec.action {
         Action::Forward(forward) => {
             let pool = match (&route.cluster, &forward.upstream) {
@@ -109,10 +115,19 @@ fn destination(route: &Route, head: &RequestHead, cx: &Cx) -> Result<Rc<Pool>, R
                 (None, Upstream::Header(name)) => named(name, head, lane),
                 (None, _) => None,
             };
-            pool.ok_or_else(|| Err(Error::local(Kind::NoCluster(forward.not_found))))
+            pool.ok_or_else(|| {
+                answered_here();
+                Err(Error::local(Kind::NoCluster(forward.not_found)))
+            })
         }
-        Action::Redirect(redirect) => Err(Ok(reply::redirect(redirect, &route.spec.matches, head, cx))),
-        Action::Direct(status, body) => Err(Ok(reply::direct(*status, body, cx))),
+        Action::Redirect(redirect) => {
+            answered_here();
+            Err(Ok(reply::redirect(redirect, &route.spec.matches, head, cx)))
+        }
+        Action::Direct(status, body) => {
+            answered_here();
+            Err(Ok(reply::direct(*status, body, cx)))
+        }
         // Resolving gave one of its shares.
         Action::Weighted(_) => Err(Err(Error::local(Kind::NoCluster(Status::SERVICE_UNAVAILABLE)))),
     }

@@ -105,8 +105,8 @@ impl Edits {
         Ok(())
     }
 
-    /// Keeps what the response's edits need of the request that has been edited.
-    fn keep(&self, head: &RequestHead, cx: &Cx) {
+    /// Keeps what the response's edits need of the request, as it is now.
+    pub(crate) fn keep(&self, head: &RequestHead, cx: &Cx) {
         if self.response.iter().any(|level| !level.keep.is_empty()) {
             let of = |level: &Arc<FieldEdits>| {
                 level.keep.iter().map(|field| field.of_request(head).to_vec()).collect()

@@ -143,8 +143,10 @@ async fn host_and_path_are_rewritten_and_told(lab: Lab) {
 
 async fn clients_are_sent_elsewhere(lab: Lab) {
     let upstream = mirror(&lab);
+    let mut headers = level("sent", AppendAction::Append);
+    headers.response_add.push(option("x-asked", "%REQ(x-old)%", AppendAction::Append));
     let redirect = |prefix: &str, redirect| Route {
-        headers: level("sent", AppendAction::Append),
+        headers: headers.clone(),
         ..Route::new(RouteMatch::prefix(prefix), Action::Redirect(redirect))
     };
     let none = Redirect::default;
@@ -168,6 +170,7 @@ async fn clients_are_sent_elsewhere(lab: Lab) {
     let answer = ask(&lab, "/all?q", "h.test").await;
     assert_eq!((answer.status(), answer.field("location")), (301, Some("http://other.test:81/there")));
     assert_eq!(lab.stat("http.test.rq_redirect"), 2);
+    assert_eq!(answer.field("x-asked"), Some("1"), "a redirect is edited by its request's fields as well");
 }
 
 async fn a_host_may_require_tls(lab: Lab) {

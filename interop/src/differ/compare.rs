@@ -90,6 +90,15 @@ const INTENDED: &[Intended] = &[
         },
     },
     Intended {
+        why: "a keep-alive beside other options keeps a connection of HTTP/1.0 (RFC 9112 9.3), where Envoy closes",
+        explains: |request, _, _, line| {
+            let asked = String::from_utf8_lossy(&request.bytes).to_ascii_lowercase();
+            asked.contains(" http/1.0\r\n")
+                && asked.contains("connection: x-hop, keep-alive")
+                && line == "client connection: corelane [\"keep-alive\"], envoy [\"close\"]"
+        },
+    },
+    Intended {
         why: "HEAD is told the length that GET would have (RFC 9110 8.6), where Envoy says chunked of an empty answer of its own",
         explains: |request, ours, _, line| {
             let fields = [
