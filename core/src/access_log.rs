@@ -12,6 +12,8 @@ mod render;
 mod time;
 mod writer;
 
+pub use flags::Flag;
+pub(crate) use flags::Flags;
 pub(crate) use lane::LaneLog;
 pub(crate) use record::{Draft, Ends, Outcome, Record, Took, Wants};
 pub use writer::Logs;
@@ -180,9 +182,8 @@ fn admits(filter: &LogFilter, record: &Record, random: &impl Fn() -> u64) -> boo
             drawn < u128::from(*numerator)
         }
         LogFilter::NotHealthCheck => !record.health_check,
-        LogFilter::Flags(flags) if flags.is_empty() => !outcome.flag.is_empty() || outcome.tries_exceeded,
         LogFilter::Flags(flags) => {
-            flags.iter().any(|flag| flag == outcome.flag || outcome.tries_exceeded && flag == "URX")
+            outcome.flags().any(|set| flags.is_empty() || flags.iter().any(|f| f == set))
         }
         LogFilter::All(filters) => filters.iter().all(|filter| admits(filter, record, random)),
         LogFilter::Any(filters) => filters.iter().any(|filter| admits(filter, record, random)),

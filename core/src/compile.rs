@@ -16,7 +16,7 @@ use crate::{
     access_log::Logs,
     config::{Config, ConfigError, Problems},
     control::Snapshot,
-    filter::Registry,
+    filter::{Counting, Registry, Scope},
     route::RouteTable,
     telemetry::StatsStore,
 };
@@ -67,7 +67,8 @@ impl Compiler {
     /// # Errors
     /// Everything that is wrong with it; paths begin at the configuration.
     pub fn check_filter(&self, config: &crate::config::ConfigValue) -> Result<(), Problems> {
-        match self.registry.parse(config, crate::filter::Scope::Listener, &self.stats) {
+        let counting = Counting { store: &self.stats, stat_prefix: None };
+        match self.registry.parse(config, Scope::Listener, counting) {
             Ok(_) => Ok(()),
             Err(error) => Err(Problems(vec![error])),
         }

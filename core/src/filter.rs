@@ -15,7 +15,10 @@
 //!   local reply it becomes, and an [`HttpFilter`] as an `Err`.
 //! - Filters never own a pump. `next.run` resolves at the final response head, while the request body may still flow.
 
+pub mod cors;
 mod cx;
+pub mod fault;
+mod fields;
 pub mod header_mutation;
 mod header_value;
 pub mod local_ratelimit;
@@ -25,7 +28,7 @@ pub(crate) mod substitution;
 pub use cx::{Cx, Destination};
 pub(crate) use cx::{Exchange, Extensions, Pump};
 pub(crate) use header_value::{HeaderValue, mutable};
-pub use registry::{FilterFactory, Registry, Scope};
+pub use registry::{Counting, FilterFactory, Registry, Scope};
 pub(crate) use registry::{Made, Parsed};
 pub(crate) use substitution::{Facts, Field};
 

@@ -189,7 +189,7 @@ impl Account {
         if let Some(notes) = &mut self.notes {
             // Envoy sets URX beside UF, for the last attempt of those that were allowed.
             let tries_exceeded = matches!(error.kind, Kind::Connect | Kind::ConnectTimeout);
-            notes.outcome = Outcome { flag: error.flag(), tries_exceeded, details: "" };
+            notes.outcome = Outcome { flag: error.flag(), tries_exceeded, ..Outcome::default() };
         }
     }
 }

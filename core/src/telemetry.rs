@@ -10,9 +10,9 @@ mod histogram;
 mod membership;
 
 pub use families::{
-    ClusterHistogram, ClusterStat, ClusterUdpStat, DiscoveryStat, FileStat, HttpHistogram, HttpInspectorStat,
-    HttpStat, ListenerHistogram, ListenerStat, LocalRateLimitStat, NoHistogram, ProxyProtocolStat, TcpStat,
-    TlsInspectorStat, UdpStat,
+    ClusterHistogram, ClusterStat, ClusterUdpStat, CorsStat, DiscoveryStat, FaultStat, FileStat,
+    HttpHistogram, HttpInspectorStat, HttpStat, ListenerHistogram, ListenerStat, LocalRateLimitStat,
+    NoHistogram, ProxyProtocolStat, TcpStat, TlsInspectorStat, UdpStat,
 };
 pub use histogram::{BOUNDS, Bin, Histogram, QUANTILES};
 pub(crate) use membership::Membership;

@@ -1,6 +1,7 @@
 //! What a lane writes down about an exchange or a connection, and the memory it is written into. Owns plain values only:
 //! nothing here formats, and adding a record to a batch allocates nothing once the batch has grown.
 
+use super::flags::Flags;
 use crate::filter::substitution::Field;
 use corelane_io::Peer;
 use corelane_wire::{RequestHead, ResponseHead, Version};
@@ -36,12 +37,22 @@ pub(crate) struct Record {
 /// How it went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Outcome {
+    /// What filters say about it.
+    pub(crate) noted: Flags,
     /// Envoy's response flag; empty where nothing went wrong.
     pub(crate) flag: &'static str,
     /// Whether the last of several attempts failed as well: the flag URX beside the other.
     pub(crate) tries_exceeded: bool,
     /// Envoy's response code details; empty for none.
     pub(crate) details: &'static str,
+}
+
+impl Outcome {
+    /// The short names of all its flags.
+    pub(crate) fn flags(&self) -> impl Iterator<Item = &'static str> {
+        let failed = [self.flag, if self.tries_exceeded { "URX" } else { "" }];
+        self.noted.names().chain(failed).filter(|flag| !flag.is_empty())
+    }
 }
 
 /// Times since the start.

@@ -155,8 +155,7 @@ fn number(number: Number, record: &Record) -> Option<u64> {
 
 fn words(text: Text, record: &Record, out: &mut Vec<u8>) -> bool {
     let outcome = &record.outcome;
-    let flags = [outcome.flag, if outcome.tries_exceeded { "URX" } else { "" }];
-    let flags = flags.into_iter().filter(|flag| !flag.is_empty());
+    let flags = outcome.flags();
     let joined = match text {
         Text::Protocol => match record.version {
             Some(Version::Http10) => "HTTP/1.0".to_owned(),

@@ -26,7 +26,7 @@ fn record() -> Record {
         sent: 5,
         status: 200,
         version: Some(Version::Http11),
-        outcome: Outcome { flag: "", tries_exceeded: false, details: "via_upstream" },
+        outcome: Outcome { details: "via_upstream", ..Outcome::default() },
         ends: Ends {
             direct: peer(1),
             peer: peer(35806),
@@ -112,7 +112,7 @@ fn every_operator_has_a_value() {
 #[test]
 fn flags_have_long_names_and_may_be_two() {
     let mut failed = record();
-    failed.outcome = Outcome { flag: "UF", tries_exceeded: true, details: "" };
+    failed.outcome = Outcome { flag: "UF", tries_exceeded: true, ..Outcome::default() };
     let shape = LogShape::Text("%RESPONSE_FLAGS% %RESPONSE_FLAGS_LONG%".into());
     let line = line_of(&LogFormat { shape, omit_empty_values: false }, failed);
     assert_eq!(line, "UF,URX UpstreamConnectionFailure,UpstreamRetryLimitExceeded");

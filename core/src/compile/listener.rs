@@ -4,7 +4,7 @@ use super::{Compiler, route::Routes};
 use crate::{
     access_log::ChainLog,
     config::{self, Action, ChainMatch, ConfigError, Problems, Upstream},
-    filter::{Parsed, Registry, Scope},
+    filter::{Counting, Parsed, Registry, Scope},
     http::router::RouterConfig,
     inspect::InspectionStats,
     matching::Matcher,
@@ -374,6 +374,7 @@ fn compile_filters(
     problems: &mut Vec<ConfigError>,
 ) -> (Vec<FilterSpec>, Option<RouterConfig>) {
     let (mut filters, mut router, mut names) = (Vec::new(), None, BTreeSet::new());
+    let counting = Counting { store: stats, stat_prefix: Some(&config.stat_prefix) };
     for (i, filter) in config.filters.iter().enumerate() {
         let at = format!("http_filters[{i}]");
         if !names.insert(&filter.name) {
@@ -392,8 +393,10 @@ fn compile_filters(
         if is_last {
             problems.push(ConfigError::new(&*at, "the last filter must be the router"));
         }
-        let kept = old.and_then(|old| old.kept(filter));
-        match kept.map_or_else(|| registry.parse(&filter.config, Scope::Listener, stats), Ok) {
+        // Filters may count by the connection manager's prefix.
+        let kept = old.filter(|old| old.config.stat_prefix == config.stat_prefix);
+        let kept = kept.and_then(|old| old.kept(filter));
+        match kept.map_or_else(|| registry.parse(&filter.config, Scope::Listener, counting), Ok) {
             Ok(parsed) => {
                 filters.push(FilterSpec { name: filter.name.clone(), parsed, disabled: filter.disabled });
             }

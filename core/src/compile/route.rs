@@ -6,7 +6,7 @@ use crate::{
         self, ConfigError, FilterOverride, HeaderMutations, HeaderOption, HostRewrite, PathRewrite,
         RegexRewrite, Upstream, WeightedCluster,
     },
-    filter::{self, HeaderValue, Registry, Scope},
+    filter::{self, Counting, HeaderValue, Registry, Scope},
     route::{
         Action, DuplicateDomain, Forward, Override, RouteSpec, RouteTable,
         edit::{Edits, FieldEdits, HostEdit, PathEdit},
@@ -347,7 +347,8 @@ impl Routes<'_> {
         let mut merged: Vec<_> =
             inherited.iter().filter(|old| !own.contains_key(&old.filter)).cloned().collect();
         for (filter, FilterOverride { config, disabled }) in own {
-            let parsed = config.as_ref().map(|raw| self.registry.parse(raw, Scope::Route, self.stats));
+            let counting = Counting { store: self.stats, stat_prefix: None };
+            let parsed = config.as_ref().map(|raw| self.registry.parse(raw, Scope::Route, counting));
             match parsed.transpose() {
                 Ok(config) => {
                     let outer = inherited.iter().find(|outer| outer.filter == *filter);

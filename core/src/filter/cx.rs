@@ -2,7 +2,7 @@
 
 use super::FilterFactory;
 use crate::{
-    access_log::Draft,
+    access_log::{Draft, Flag, Flags},
     conn::ConnMeta,
     error::Error,
     http::{Body, clock::Clock, downstream::Downstream, pump::Encoder, upgrade::Switch},
@@ -61,6 +61,8 @@ pub(crate) struct Exchange {
 #[derive(Default)]
 struct Rare {
     health_check: Cell<bool>,
+    flags: Cell<Flags>,
+    details: Cell<Option<&'static str>>,
     destination: RefCell<Option<Destination>>,
     extensions: Extensions,
     watchers: RefCell<Vec<Watcher>>,
@@ -110,6 +112,11 @@ impl Exchange {
     /// Whether a filter recognised the request as a health check.
     pub(crate) fn is_health_check(&self) -> bool {
         self.rare.get().is_some_and(|rare| rare.health_check.get())
+    }
+
+    /// What filters say about it in the access log: flags, and why the response is what it is.
+    pub(crate) fn noted(&self) -> (Flags, Option<&'static str>) {
+        self.rare.get().map_or((Flags::default(), None), |rare| (rare.flags.get(), rare.details.get()))
     }
 
     /// Where a filter wants the request to go.
@@ -182,6 +189,11 @@ impl Cx {
         &self.exchange
     }
 
+    /// The place of the filter that holds this handle, in the configured chain.
+    pub(crate) fn position(&self) -> u16 {
+        self.position
+    }
+
     /// What the request's route says about this filter, if anything: the closest of route, virtual host and route table.
     pub fn route_config<F: FilterFactory>(&self) -> Option<Arc<F::Config>> {
         let route = self.exchange.route.borrow();
@@ -206,6 +218,17 @@ impl Cx {
     /// Tells the access log that the request is a health check, which it may leave out.
     pub fn mark_health_check(&self) {
         self.exchange.rare().health_check.set(true);
+    }
+
+    /// Sets a response flag beside those of what goes wrong.
+    pub fn set_flag(&self, flag: Flag) {
+        let flags = &self.exchange.rare().flags;
+        flags.set(flags.get().with(flag));
+    }
+
+    /// Says why the filter's own answer is what it is: `%RESPONSE_CODE_DETAILS%`, where the request does not fail otherwise.
+    pub fn set_details(&self, details: &'static str) {
+        self.exchange.rare().details.set(Some(details));
     }
 
     /// Sends the request to `to`, whatever its route says; the timeouts of the route, if there is one, still hold.
@@ -260,6 +283,11 @@ impl Cx {
     /// The client's connection.
     pub fn conn(&self) -> &ConnMeta {
         &self.exchange.downstream.meta
+    }
+
+    /// The name of the cluster that the route leads to, as far as it is known before an upstream is chosen.
+    pub fn cluster_name(&self) -> Option<String> {
+        self.exchange.route.borrow().as_ref()?.cluster_name().map(str::to_owned)
     }
 
     /// The name of the route, where it has one.

@@ -6,13 +6,15 @@ mod config;
 
 pub use config::Config;
 
-use super::{Cx, FilterFactory, Flow, HeadFilter, Scope, header_value::HeaderValue, substitution::Facts};
+use super::{
+    Counting, Cx, FilterFactory, Flow, HeadFilter, Scope, header_value::HeaderValue, substitution::Facts,
+};
 use crate::{
     config::{ConfigError, ConfigValue},
     error::{Error, Kind},
     http::reply,
     lane::Lane,
-    telemetry::{Cells, LocalRateLimitStat, StatsStore},
+    telemetry::{Cells, LocalRateLimitStat},
 };
 use bucket::Bucket;
 use corelane_wire::{Headers, RequestHead};
@@ -55,8 +57,8 @@ impl FilterFactory for LocalRateLimitFactory {
         Config::parse(raw, scope)
     }
 
-    fn statistics(config: &mut Config, store: &StatsStore) {
-        config.set_stats(store);
+    fn statistics(config: &mut Config, counting: Counting<'_>) {
+        config.set_stats(counting.store);
     }
 
     fn build(config: Arc<Config>, lane: &Lane, old: Option<Rc<LocalRateLimit>>) -> Rc<LocalRateLimit> {

@@ -2,8 +2,8 @@
 //! of those a proxy knows. Holds no filter.
 
 use super::{
-    Filter, HeadFilter, HttpFilter, header_mutation::HeaderMutationFactory,
-    local_ratelimit::LocalRateLimitFactory,
+    Filter, HeadFilter, HttpFilter, cors::CorsFactory, fault::FaultFactory,
+    header_mutation::HeaderMutationFactory, local_ratelimit::LocalRateLimitFactory,
 };
 use crate::{
     config::{ConfigError, ConfigValue},
@@ -33,11 +33,21 @@ pub trait FilterFactory: 'static {
     /// Makes the statistics that the filters of this configuration count in, and keeps them in it. Runs off-lane, once,
     /// after `parse`: making a statistic takes a lock, which a lane may not.
     #[allow(unused_variables, reason = "most filters count nothing")]
-    fn statistics(config: &mut Self::Config, store: &StatsStore) {}
+    fn statistics(config: &mut Self::Config, counting: Counting<'_>) {}
 
     /// Builds the filter on a lane. It cannot fail: a configuration is applied by all lanes or was refused before any saw
     /// it. `old` is the filter of the same name that it replaces.
     fn build(config: Arc<Self::Config>, lane: &Lane, old: Option<Rc<Self::Filter>>) -> Rc<Self::Filter>;
+}
+
+/// Where the filters of a configuration count.
+#[derive(Clone, Copy, Debug)]
+pub struct Counting<'a> {
+    /// Makes statistics.
+    pub store: &'a StatsStore,
+    /// The `stat_prefix` of the connection manager, for filters that count as `http.PREFIX.`. `None` for what routes say:
+    /// one route table serves any number of connection managers.
+    pub stat_prefix: Option<&'a str>,
 }
 
 /// Where a configuration stands.
@@ -63,7 +73,7 @@ trait AnyFactory: Send + Sync {
         &self,
         raw: &ConfigValue,
         scope: Scope,
-        store: &StatsStore,
+        counting: Counting<'_>,
     ) -> Result<Arc<dyn Any + Send + Sync>, ConfigError>;
     fn build(&self, config: &Arc<dyn Any + Send + Sync>, lane: &Lane, old: Option<Rc<dyn Any>>) -> Made;
 }
@@ -83,10 +93,10 @@ impl<F: FilterFactory> AnyFactory for Typed<F> {
         &self,
         raw: &ConfigValue,
         scope: Scope,
-        store: &StatsStore,
+        counting: Counting<'_>,
     ) -> Result<Arc<dyn Any + Send + Sync>, ConfigError> {
         let mut config = F::parse(raw, scope)?;
-        F::statistics(&mut config, store);
+        F::statistics(&mut config, counting);
         Ok(Arc::new(config))
     }
 
@@ -136,7 +146,11 @@ pub struct Registry {
 impl Registry {
     /// With the built-in filters.
     pub fn new() -> Registry {
-        Registry::default().head::<HeaderMutationFactory>().head::<LocalRateLimitFactory>()
+        Registry::default()
+            .head::<CorsFactory>()
+            .http::<FaultFactory>()
+            .head::<HeaderMutationFactory>()
+            .head::<LocalRateLimitFactory>()
     }
 
     /// Adds a factory of head filters. A type that another factory serves already is served by this one from now on.
@@ -167,12 +181,12 @@ impl Registry {
         &self,
         raw: &ConfigValue,
         scope: Scope,
-        store: &StatsStore,
+        counting: Counting<'_>,
     ) -> Result<Parsed, ConfigError> {
         let Some(factory) = self.types.get(raw.type_name()) else {
             return Err(ConfigError::new("", format!("no filter is configured by {:?}", raw.type_name())));
         };
-        Ok(Parsed { factory: factory.clone(), config: factory.parse(raw, scope, store)? })
+        Ok(Parsed { factory: factory.clone(), config: factory.parse(raw, scope, counting)? })
     }
 }
 

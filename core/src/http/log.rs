@@ -154,20 +154,22 @@ fn local(downstream: &Downstream) -> Option<Peer> {
 }
 
 fn outcome(exchange: &Exchange, cut: Option<Error>, answered: bool) -> Outcome {
+    let (noted, told) = exchange.noted();
     if let Some(error) = cut {
-        return failed(error, answered);
+        return Outcome { noted, ..failed(error, answered) };
     }
     if let Some(error) = exchange.failure.get() {
-        return failed(error, false);
+        return Outcome { noted, ..failed(error, false) };
     }
     let answers = |action: &Action| matches!(action, Action::Direct(..) | Action::Redirect(_));
     let details = match &*exchange.route.borrow() {
+        _ if told.is_some() => told.unwrap_or_default(),
         _ if exchange.clock.responded().is_some() => "via_upstream",
         Some(route) if answers(&route.spec.action) => "direct_response",
         // A filter's own answer.
         _ => "local_reply",
     };
-    Outcome { details, ..Outcome::default() }
+    Outcome { noted, details, ..Outcome::default() }
 }
 
 fn failed(error: Error, answered: bool) -> Outcome {
@@ -175,5 +177,5 @@ fn failed(error: Error, answered: bool) -> Outcome {
         "-" => "",
         flag => flag,
     };
-    Outcome { flag, tries_exceeded: false, details: error.details(answered) }
+    Outcome { flag, details: error.details(answered), ..Outcome::default() }
 }

@@ -9,6 +9,7 @@ use crate::{
     telemetry::HttpStat,
 };
 use bytes::Bytes;
+use corelane_io::Chunk;
 use corelane_wire::{RequestHead, ResponseHead, StaticField, Status};
 
 const TEXT: StaticField = StaticField::new("content-type", "text/plain");
@@ -41,6 +42,19 @@ pub(crate) fn fill(head: &mut ResponseHead, error: Error) {
     if error.kind == Kind::Overflow {
         head.headers_mut().append_static(OVERLOADED);
     }
+}
+
+/// A filter's own answer in words. What it says in the access log is for the filter to tell.
+pub(crate) fn text(status: Status, body: &str, cx: &Cx) -> Response {
+    let mut head = cx.lane().heads.response();
+    head.set_status(status);
+    if body.is_empty() {
+        return Response { head, body: Body::empty() };
+    }
+    head.headers_mut().append_static(TEXT);
+    let mut bytes = cx.lane().io().vec();
+    bytes.extend_from_slice(body.as_bytes());
+    Response { head, body: Body::full(Chunk::Vec(bytes)) }
 }
 
 /// A route's own answer.

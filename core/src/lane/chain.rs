@@ -297,6 +297,11 @@ impl Route {
         &self.spec.name
     }
 
+    /// The name of the one cluster that it forwards to.
+    pub(crate) fn cluster_name(&self) -> Option<&str> {
+        self.cluster.as_deref().map(ClusterSlot::name)
+    }
+
     /// The route itself or, where it has several clusters, that of the one that `random` picks.
     #[inline]
     fn share(self: &Rc<Route>, random: u64) -> &Rc<Route> {

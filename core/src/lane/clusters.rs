@@ -33,6 +33,10 @@ impl ClusterSlot {
         Some(pool)
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     fn set(&self, spec: Option<Arc<compile::Cluster>>) {
         let pool = self.pool.borrow().clone();
         if let Some(pool) = pool {

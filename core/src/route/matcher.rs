@@ -157,7 +157,7 @@ impl More {
 
 /// A match on a text.
 #[derive(Debug)]
-struct Text {
+pub(crate) struct Text {
     pattern: TextPattern,
     ignore_case: bool,
 }
@@ -174,7 +174,7 @@ enum TextPattern {
 impl Text {
     /// # Errors
     /// A regular expression is wrong.
-    fn new(config: &config::StringMatcher) -> Result<Text, ConfigError> {
+    pub(crate) fn new(config: &config::StringMatcher) -> Result<Text, ConfigError> {
         let bytes = |text: &String| text.as_bytes().to_vec();
         let pattern = match &config.pattern {
             StringPattern::Exact(text) => TextPattern::Exact(bytes(text)),
@@ -188,7 +188,7 @@ impl Text {
         Ok(Text { pattern, ignore_case: config.ignore_case })
     }
 
-    fn matches(&self, text: &[u8]) -> bool {
+    pub(crate) fn matches(&self, text: &[u8]) -> bool {
         let same = |a: &[u8], b: &[u8]| match self.ignore_case {
             true => a.eq_ignore_ascii_case(b),
             false => a == b,
@@ -209,7 +209,7 @@ impl Text {
 
 /// A match on one header field.
 #[derive(Debug)]
-struct HeaderMatcher {
+pub(crate) struct HeaderMatcher {
     subject: Subject,
     value: Value,
     invert: bool,
@@ -236,7 +236,7 @@ enum Value {
 impl HeaderMatcher {
     /// # Errors
     /// What is wrong, with the path inside `config`.
-    fn new(config: &config::HeaderMatcher) -> Result<HeaderMatcher, ConfigError> {
+    pub(crate) fn new(config: &config::HeaderMatcher) -> Result<HeaderMatcher, ConfigError> {
         let name = config.name.to_ascii_lowercase();
         let subject = match name.as_str() {
             ":method" => Subject::Method,
@@ -256,7 +256,7 @@ impl HeaderMatcher {
         Ok(HeaderMatcher { subject, value, invert: config.invert, missing_is_empty: config.missing_is_empty })
     }
 
-    fn matches_request(&self, head: &RequestHead) -> bool {
+    pub(crate) fn matches_request(&self, head: &RequestHead) -> bool {
         let value = match &self.subject {
             Subject::Method => Some(head.method_name().into()),
             Subject::Path => Some(head.path().into()),

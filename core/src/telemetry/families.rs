@@ -301,6 +301,29 @@ family! {
 }
 
 family! {
+    /// Of the fault filters of the connection managers with one prefix: `http.PREFIX.fault.`.
+    FaultStat in "http" histograms NoHistogram {
+        DelaysInjected = "fault.delays_injected" Counter,
+        AbortsInjected = "fault.aborts_injected" Counter,
+        ResponseRlInjected = "fault.response_rl_injected" Counter,
+        /// Faults that were not injected because too many were under way.
+        FaultsOverflow = "fault.faults_overflow" Counter,
+        /// Exchanges with a fault that are not over.
+        ActiveFaults = "fault.active_faults" Gauge,
+    }
+}
+
+family! {
+    /// Of the CORS filters of the connection managers with one prefix: `http.PREFIX.cors.`.
+    CorsStat in "http" histograms NoHistogram {
+        /// Requests from an origin that is allowed.
+        OriginValid = "cors.origin_valid" Counter,
+        /// Requests from another one.
+        OriginInvalid = "cors.origin_invalid" Counter,
+    }
+}
+
+family! {
     /// Of access logs: `filesystem.`.
     FileStat in "" histograms NoHistogram {
         /// Lines that were handed to the writer.

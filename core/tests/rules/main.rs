@@ -6,8 +6,10 @@
 mod balancing;
 mod breakers;
 mod chaos;
+mod cors;
 mod dns;
 mod failures;
+mod fault;
 mod filters;
 mod flow;
 mod header_mutation;

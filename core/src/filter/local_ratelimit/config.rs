@@ -5,12 +5,12 @@ use crate::{
     config::{ConfigError, ConfigValue, duration},
     filter::{
         Scope,
+        fields::{Fraction, RawFraction},
         header_value::{self, HeaderValue, each},
     },
     limits::RATE_LIMIT_FILL,
     telemetry::{LocalRateLimitStat, Stats, StatsStore},
 };
-use corelane_io::Io;
 use corelane_wire::Status;
 use serde::{
     Deserialize, Deserializer,
@@ -32,13 +32,6 @@ pub struct Config {
     pub(super) status: Status,
     pub(super) response_headers: Vec<HeaderValue>,
     pub(super) request_headers: Vec<HeaderValue>,
-}
-
-/// A share of all requests (Envoy `type.v3.FractionalPercent`).
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Fraction {
-    numerator: u32,
-    denominator: u32,
 }
 
 #[derive(Deserialize)]
@@ -73,36 +66,6 @@ struct RawBucket {
     tokens_per_fill: Option<u32>,
     #[serde(deserialize_with = "duration")]
     fill_interval: Duration,
-}
-
-/// Envoy's `RuntimeFractionalPercent`. There is no runtime that could know the key, so the default always holds, as in an
-/// Envoy without runtime layers.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawFraction {
-    default_value: RawPercent,
-    #[serde(default, rename = "runtime_key")]
-    _runtime_key: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawPercent {
-    #[serde(default)]
-    numerator: u32,
-    #[serde(default)]
-    denominator: Denominator,
-}
-
-#[derive(Clone, Copy, Default, Deserialize)]
-enum Denominator {
-    #[default]
-    #[serde(rename = "HUNDRED")]
-    Hundred = 100,
-    #[serde(rename = "TEN_THOUSAND")]
-    TenThousand = 10_000,
-    #[serde(rename = "MILLION")]
-    Million = 1_000_000,
 }
 
 impl Config {
@@ -156,30 +119,6 @@ impl RawBucket {
             return Err(ConfigError::new("fill_interval", what));
         }
         Ok(Limit { max_tokens, tokens_per_fill: tokens_per_fill.unwrap_or(1), fill_interval })
-    }
-}
-
-impl Fraction {
-    /// Nothing where it is not set: Envoy's default for both fields.
-    fn new(raw: Option<RawFraction>) -> Fraction {
-        match raw {
-            None => Fraction { numerator: 0, denominator: Denominator::Hundred as u32 },
-            Some(RawFraction { default_value: RawPercent { numerator, denominator }, .. }) => {
-                Fraction { numerator, denominator: denominator as u32 }
-            }
-        }
-    }
-
-    /// Whether one request is in the share.
-    pub(super) fn admits(self, io: &Io) -> bool {
-        match self {
-            Fraction { numerator: 0, .. } => false,
-            Fraction { numerator, denominator } if numerator >= denominator => true,
-            Fraction { numerator, denominator } => {
-                let ticket = (u128::from(io.random()) * u128::from(denominator)) >> 64;
-                ticket < u128::from(numerator)
-            }
-        }
     }
 }
 
@@ -271,7 +210,6 @@ const CODES: [(&str, u16); 56] = [
 #[cfg(test)]
 mod tests {
     use super::*;
-    use corelane_io::{Config as Driver, sim::World};
     use serde_json::{Value, json};
 
     fn parse(scope: Scope, value: Value) -> Result<Config, ConfigError> {
@@ -368,18 +306,5 @@ mod tests {
         }
         let error = parse(Scope::Route, json!({"stat_prefix": "x"})).unwrap_err();
         assert_eq!(error.path, "token_bucket");
-    }
-
-    #[test]
-    fn a_fraction_admits_its_share() {
-        let io = World::new(7).lane(&Driver::default());
-        let share = |numerator, denominator| {
-            let fraction = Fraction { numerator, denominator };
-            (0..10_000).filter(|_| fraction.admits(&io)).count()
-        };
-        assert_eq!((share(0, 100), share(100, 100), share(101, 100)), (0, 10_000, 10_000));
-        // Four standard deviations around 2,500 and around 100.
-        assert!((2_327..=2_673).contains(&share(25, 100)));
-        assert!((60..=140).contains(&share(10_000, 1_000_000)));
     }
 }
