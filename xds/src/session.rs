@@ -15,6 +15,7 @@
 //! [`Update`]: crate::store::Update
 
 mod backoff;
+#[cfg(feature = "proxy")]
 mod file;
 #[doc(hidden)]
 pub mod fuzz;
@@ -35,6 +36,7 @@ use backoff::Limiter;
 use subscription::Subscription;
 
 pub use backoff::{Backoff, Rate};
+#[cfg(feature = "proxy")]
 pub use file::read_file;
 pub use message::{DECODE_LIMIT, DecodeError, Request, Response};
 pub use stats::{SessionStats, TypeStats};

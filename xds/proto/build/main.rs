@@ -2,7 +2,7 @@
 //! what is generated from them. Never writes outside `OUT_DIR`, and nothing third-party enters the repository.
 //!
 //! Steps: find the files (`sources`), parse them and settle every type name (`names`), link them (protox), cut the set down
-//! to what `roots.txt` reaches (`prune`), generate.
+//! to what `protocol.txt` and `roots.txt` reach (`prune`), generate.
 
 mod names;
 mod prune;
@@ -16,7 +16,7 @@ use protox::Compiler;
 use crate::sources::Sources;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    for input in ["build", "protos", "roots.txt", "Cargo.toml"] {
+    for input in ["build", "protos", "protocol.txt", "roots.txt", "Cargo.toml"] {
         println!("cargo::rerun-if-changed={input}");
     }
     println!("cargo::rerun-if-env-changed={}", sources::OVERRIDE);
@@ -31,7 +31,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Encoded by protox and not by prost_types, which would drop the extensions that carry the validation rules.
     fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
 
-    let roots = fs::read_to_string(here.join("roots.txt"))?;
+    let mut roots = fs::read_to_string(here.join("protocol.txt"))?;
+    if env::var_os("CARGO_FEATURE_CONFIGURATION").is_some() {
+        roots.push_str(&fs::read_to_string(here.join("roots.txt"))?);
+    }
     generate(prune::reachable(compiler.file_descriptor_set(), &roots)?)?;
     Ok(())
 }

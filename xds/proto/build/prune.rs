@@ -1,4 +1,4 @@
-//! Cuts a descriptor set down to the messages that `roots.txt` names and what these contain. Owns reachability; never looks
+//! Cuts a descriptor set down to the messages that the lists of roots name and what these contain. Owns reachability; never looks
 //! at options or at field values.
 
 use std::collections::{HashMap, HashSet};

@@ -4,18 +4,22 @@
 //! (see `build/main.rs`); nothing third-party is in the repository. Owns the encoding only: what a message means is decided in
 //! `corelane-xds`, and nothing else in the workspace names a type of this crate.
 //!
-//! * **Types**: the messages named in `roots.txt` and what they contain, as [prost](https://docs.rs/prost) structs in modules
+//! * **Types**: the messages named in `protocol.txt` and `roots.txt` and what they contain, as [prost](https://docs.rs/prost) structs in modules
 //!   that follow their packages, e.g. [`envoy::config::listener::v3::Listener`]. Wrappers such as `UInt32Value` are `Option`s
 //!   of plain values. [`google::protobuf::Any`] is ours rather than prost's, so that its value is a [`bytes::Bytes`] slice of
 //!   the message it came in. Every message has its name and type URL by [`prost::Name`].
 //! * **[`DESCRIPTORS`]**: all of Envoy's API, also where no type was generated. It keeps the options of every field, hence the
 //!   validation rules that Envoy enforces (`validate.rules`) and which fields are secret (`udpa.annotations.sensitive`).
 //!
+//! Without the feature `configuration` there are the types of the discovery protocol only, for the fuzzers.
+//!
 //! To use another message in code, add its name to `roots.txt`. A message that the package lacks is written down in
 //! `protos/`, in our own words, with the names and numbers it has on the wire.
 #![forbid(unsafe_code)]
 
-pub use generated::{corelane, envoy, google, udpa, xds};
+#[cfg(feature = "configuration")]
+pub use generated::{corelane, udpa};
+pub use generated::{envoy, google, xds};
 
 /// An encoded `google.protobuf.FileDescriptorSet` of every `.proto` file of Envoy's API and of those it imports, in an order in
 /// which each file follows its imports.
