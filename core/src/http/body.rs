@@ -42,7 +42,7 @@ pub enum Frame {
     /// Bytes; never none.
     Data(Chunk),
     /// Trailer fields; the last frame.
-    Trailers(Headers),
+    Trailers(Box<Headers>),
 }
 
 /// How a filter makes or transforms a body.
@@ -146,7 +146,7 @@ pub(crate) fn poll_frame(
     let fail = |kind| Error { kind, side, reused: false };
     loop {
         if decoder.is_done() {
-            return Poll::Ready(Ok(decoder.take_trailers().map(Frame::Trailers)));
+            return Poll::Ready(Ok(decoder.take_trailers().map(Box::new).map(Frame::Trailers)));
         }
         let mut buf = match ready!(recv.poll_recv(cx)) {
             Ok(Some(buf)) => buf,

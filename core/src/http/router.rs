@@ -99,7 +99,6 @@ pub(crate) fn route(req: Request) -> Decision {
 ///
 /// # Errors
 /// The route answers by itself, or its cluster is not there.
-#[expect(clippy::result_large_err, reason = "made once a request and taken apart at once")]
 fn destination(route: &Route, head: &RequestHead, cx: &Cx) -> Result<Rc<Pool>, Result<Response, Error>> {
     let lane = &cx.exchange().downstream.lane;
     // What is answered here is edited as well, by what its request says.

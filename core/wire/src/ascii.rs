@@ -104,9 +104,12 @@ pub(crate) const fn is_method(bytes: &[u8]) -> bool {
 /// `host [":" port]` with a host that is not empty (RFC 9110 section 7.2). An IP literal is in brackets; a bare colon
 /// or bracket elsewhere is refused, so that everybody finds the same port.
 pub(crate) fn is_authority(bytes: &[u8]) -> bool {
-    // A name without a port, as nearly all are.
-    if scan::is_plain_host(bytes) {
-        return !bytes.is_empty();
+    // A name with or without a port, as nearly all are.
+    let name = scan::plain_host_end(bytes);
+    match &bytes[name..] {
+        [] => return name != 0,
+        [b':', port @ ..] if is_port(port) => return name != 0,
+        _ => {}
     }
     if !all(bytes, HOST) {
         return false;

@@ -2,10 +2,10 @@
 //! names and values get in; never interprets a field.
 
 use crate::ascii;
-use crate::known::{HOP_BY_HOP, Id, Known, LINE, Name, SINGLE};
+use crate::known::{HOP_BY_HOP, Id, Known, LINE, Name, ROOM, SINGLE, X_ENVOY_MARK as X_ENVOY};
 use crate::scan;
 use alloc::vec::Vec;
-use core::fmt;
+use core::{fmt, ops::Range};
 
 /// The most bytes one set of fields may hold, replaced values included. Far above any head limit; it keeps offsets in
 /// 32 bits and stops a filter that sets a field in a loop.
@@ -26,7 +26,15 @@ pub struct Headers {
     /// Which known names some slot has: exact at all times, so that asking for an absent one costs one test. Beside them
     /// [`RAGGED`] and [`X_ENVOY`].
     present: u32,
+    /// Which known names may have more than one slot: exact where it says no.
+    repeated: u32,
+    /// By known id, the first slot that has it, where `present` says that one has: looking it up is no search. [`FAR`] where
+    /// that slot is further than a byte tells.
+    first: [u8; 32],
 }
+
+/// In [`Headers::first`]: the slots have to be searched.
+const FAR: u8 = u8::MAX;
 
 /// Where one field lies in the arena. `name + name_len <= arena.len()`, `value + value_len <= arena.len()`.
 #[derive(Clone, Copy)]
@@ -40,8 +48,6 @@ struct Slot {
     marks: u8,
 }
 
-/// Beside the ids in `present`: some name begins with `x-envoy-`.
-const X_ENVOY: u32 = 1 << 31;
 /// Beside the ids in `present`: the arena holds something else than the lines of all fields in their order. Where it does
 /// not, it is what is written.
 const RAGGED: u32 = 1 << 29;
@@ -130,14 +136,14 @@ impl StaticField {
 impl Headers {
     /// No fields, nothing allocated.
     pub const fn new() -> Headers {
-        Headers { arena: Vec::new(), slots: Vec::new(), present: 0 }
+        Headers { arena: Vec::new(), slots: Vec::new(), present: 0, repeated: 0, first: [0; 32] }
     }
 
     /// Forgets all fields and keeps the memory, up to a bound, for the next message.
     pub fn clear(&mut self) {
         self.arena.clear();
         self.slots.clear();
-        self.present = 0;
+        (self.present, self.repeated) = (0, 0);
         self.arena.shrink_to(ARENA_KEPT);
         self.slots.shrink_to(SLOTS_KEPT);
     }
@@ -162,14 +168,19 @@ impl Headers {
     /// The first value of `name`. Where a repeated field would matter (authorization, say) use [`all`](Headers::all).
     #[inline]
     pub fn get<'n>(&self, name: impl Into<Name<'n>>) -> Option<&[u8]> {
-        self.find(&name.into()).map(|at| self.slots[at].value(&self.arena))
+        let name = name.into();
+        let at = if name.id == Id::NONE { self.find_spelt(&name) } else { self.find_known(name.id) };
+        at.map(|at| self.slots[at].value(&self.arena))
     }
 
     /// Every value of `name`, in order.
     pub fn all<'a>(&'a self, name: impl Into<Name<'a>>) -> impl Iterator<Item = &'a [u8]> + 'a {
         let name = name.into();
         let arena = &self.arena;
-        self.slots.iter().filter(move |slot| slot.is(arena, &name)).map(|slot| slot.value(arena))
+        self.slots[self.may_be(&name)]
+            .iter()
+            .filter(move |slot| slot.is(arena, &name))
+            .map(|slot| slot.value(arena))
     }
 
     /// Every field as name and value, in order, names as they were spelt.
@@ -205,7 +216,7 @@ impl Headers {
         let (name, mut digits) = (name.into(), [0; 20]);
         let digits = ascii::decimal(&mut digits, number);
         self.check_name(&name)?;
-        self.check_space(&name, digits)?;
+        self.check_space(name.spelt.len(), digits)?;
         self.push_line(&name, digits);
         Ok(())
     }
@@ -224,12 +235,21 @@ impl Headers {
     }
 
     /// Removes every occurrence of `name` and tells whether there was one.
+    #[inline]
     pub fn remove<'n>(&mut self, name: impl Into<Name<'n>>) -> bool {
         let name = name.into();
+        if name.id != Id::NONE && self.present & name.id.bit() == 0 {
+            return false;
+        }
+        self.remove_all(name)
+    }
+
+    fn remove_all(&mut self, name: Name<'_>) -> bool {
         let Some(first) = self.find(&name) else { return false };
         self.remove_from(first, &name);
         if name.id != Id::NONE {
             self.present &= !name.id.bit();
+            self.repeated &= !name.id.bit();
         }
         true
     }
@@ -257,16 +277,11 @@ impl Headers {
 
     /// The value of a known name that is there exactly once.
     pub(crate) fn sole(&self, known: Known) -> Option<&[u8]> {
-        let mut found = None;
-        for slot in &self.slots {
-            if slot.known == known.id() {
-                if found.is_some() {
-                    return None;
-                }
-                found = Some(slot);
-            }
+        let at = self.find_known(known.id())?;
+        if self.repeated & known.bit() != 0 && self.all(known).nth(1).is_some() {
+            return None;
         }
-        found.map(|slot| slot.value(&self.arena))
+        Some(self.slots[at].value(&self.arena))
     }
 
     /// Takes one field that a parser found and checked: where name and value begin, and how long they are, in the bytes
@@ -298,7 +313,7 @@ impl Headers {
     /// Marks the fields that the `connection` fields list, unless `protected`: they were received for this hop only.
     /// `false` if more than `max` are listed beside the options that name no field to drop.
     pub(crate) fn nominate(&mut self, protected: fn(&Name<'_>) -> bool, max: usize) -> bool {
-        let Headers { arena, slots, present } = self;
+        let Headers { arena, slots, present, .. } = self;
         let mut listed = 0;
         for at in 0..slots.len() {
             let connection = slots[at];
@@ -362,26 +377,51 @@ impl Headers {
 
     // ---- helpers ----
 
-    #[inline]
     fn find(&self, name: &Name<'_>) -> Option<usize> {
-        if name.id != Id::NONE {
-            return self.find_known(name.id);
-        }
+        if name.id == Id::NONE { self.find_spelt(name) } else { self.find_known(name.id) }
+    }
+
+    fn find_spelt(&self, name: &Name<'_>) -> Option<usize> {
         self.slots.iter().position(|slot| slot.is(&self.arena, name))
     }
 
-    #[inline]
+    #[inline(always)]
     fn find_known(&self, id: Id) -> Option<usize> {
         if self.present & id.bit() == 0 {
             return None;
         }
-        self.slots.iter().position(|slot| slot.known == id)
+        match self.first[id.index()] {
+            FAR => self.slots.iter().position(|slot| slot.known == id),
+            at => Some(usize::from(at)),
+        }
     }
 
-    /// A name with this id is about to be adopted.
+    /// The slots among which all with this name are.
+    #[inline]
+    fn may_be(&self, name: &Name<'_>) -> Range<usize> {
+        if name.id == Id::NONE || self.repeated & name.id.bit() != 0 {
+            return 0..self.slots.len();
+        }
+        self.find_known(name.id).map_or(0..0, |at| at..at + 1)
+    }
+
+    /// The next slot will have this id.
     #[inline(always)]
     pub(crate) fn note(&mut self, id: Id) {
-        self.present |= id.bit();
+        let bit = id.bit();
+        if self.present & bit == 0 {
+            self.present |= bit;
+            self.first[id.index()] = self.slots.len().min(usize::from(FAR)) as u8;
+        } else {
+            self.repeated |= bit;
+        }
+    }
+
+    /// Slots have moved.
+    fn index_again(&mut self) {
+        for (at, slot) in self.slots.iter().enumerate().rev() {
+            self.first[slot.known.index()] = at.min(usize::from(FAR)) as u8;
+        }
     }
 
     /// A name that begins with `x-envoy-` is about to be adopted.
@@ -391,32 +431,41 @@ impl Headers {
     }
 
     /// As [`append`](Headers::append), for a name that is known and spelt as it is known.
+    #[inline(never)]
     fn append_known(&mut self, id: Id, value: &[u8]) -> Result<(), BadHeader> {
-        let name = Name { id, spelt: &[] };
-        let value = self.check(&name, value)?;
-        self.push_line(&name, value);
+        let value = self.check_value(0, value)?;
+        self.push_known(id, value);
         Ok(())
     }
 
     /// As [`set`](Headers::set), for a name that is there or may be.
     fn replace(&mut self, name: &Name<'_>, value: &[u8]) -> Result<(), BadHeader> {
         let value = self.check(name, value)?;
-        let found = self.find(name);
+        let (found, repeated) = (self.find(name), self.repeated);
         self.push_line(name, value);
         if let Some(first) = found {
+            // The new one takes the place of the first, so that the places of others stay.
             self.slots.swap_remove(first);
             self.present |= RAGGED;
-            self.remove_from(first + 1, name);
+            self.repeated = repeated;
+            if name.id == Id::NONE || repeated & name.id.bit() != 0 {
+                self.remove_from(first + 1, name);
+            }
         }
         Ok(())
     }
 
     /// Whether name and value are valid and there is place for them. Gives the value without blanks around it.
-    #[inline]
     fn check<'v>(&self, name: &Name<'_>, value: &'v [u8]) -> Result<&'v [u8], BadHeader> {
         self.check_name(name)?;
+        self.check_value(name.spelt.len(), value)
+    }
+
+    /// As [`check`](Headers::check), for a name that is known or was checked.
+    #[inline(always)]
+    fn check_value<'v>(&self, name_len: usize, value: &'v [u8]) -> Result<&'v [u8], BadHeader> {
         let value = if scan::is_usual_value(value) { value } else { trimmed(value)? };
-        self.check_space(name, value)?;
+        self.check_space(name_len, value)?;
         Ok(value)
     }
 
@@ -426,9 +475,9 @@ impl Headers {
         if valid { Ok(()) } else { Err(BadHeader::Name) }
     }
 
-    #[inline]
-    fn check_space(&self, name: &Name<'_>, value: &[u8]) -> Result<(), BadHeader> {
-        let fits = ARENA_MAX - self.arena.len() >= name.spelt.len() + value.len() + LINE;
+    #[inline(always)]
+    fn check_space(&self, name_len: usize, value: &[u8]) -> Result<(), BadHeader> {
+        let fits = ARENA_MAX - self.arena.len() >= name_len + value.len() + LINE;
         if fits { Ok(()) } else { Err(BadHeader::TooLarge) }
     }
 
@@ -448,15 +497,19 @@ impl Headers {
     }
 
     /// As [`push_line`](Headers::push_line), for a name that is spelt as it is known.
-    #[inline(never)]
+    #[inline(always)]
     fn push_known(&mut self, id: Id, value: &[u8]) {
-        if id.is_x_envoy() {
-            self.note_x_envoy();
+        let line = id.line();
+        let (at, len) = (self.arena.len(), usize::from(line.len));
+        self.present |= line.mark;
+        // With room for the value behind the name, which is a few stores and no call, then cut.
+        self.arena.extend_from_slice(&line.text);
+        let room =
+            self.arena.last_chunk_mut::<ROOM>().and_then(|text| text.get_mut(len..)?.first_chunk_mut());
+        if room.is_some_and(|room| scan::copy_short(room, value)) {
+            self.arena.truncate(at + len + value.len() + 2);
+            return self.push_slot(id, at, len - 2, value.len());
         }
-        // Copied with what is behind it, which is two stores and no call, then cut.
-        let (line, len) = id.line();
-        let at = self.arena.len();
-        self.arena.extend_from_slice(line);
         self.arena.truncate(at + len);
         self.push_value(id, at, len - 2, value);
     }
@@ -466,12 +519,18 @@ impl Headers {
     fn push_value(&mut self, id: Id, at: usize, name_len: usize, value: &[u8]) {
         self.arena.extend_from_slice(value);
         self.arena.extend_from_slice(b"\r\n");
+        self.push_slot(id, at, name_len, value.len());
+    }
+
+    /// Notes the line at `at`, which is complete.
+    #[inline(always)]
+    fn push_slot(&mut self, id: Id, at: usize, name_len: usize, value_len: usize) {
         self.note(id);
         self.slots.push(Slot {
             name: at as u32,
             name_len: name_len as u16,
             value: (at + name_len + 2) as u32,
-            value_len: value.len() as u32,
+            value_len: value_len as u32,
             known: id,
             marks: JOINED,
         });
@@ -479,7 +538,7 @@ impl Headers {
 
     /// Removes `name` from the slots from `start` on.
     fn remove_from(&mut self, start: usize, name: &Name<'_>) {
-        let Headers { arena, slots, present } = self;
+        let Headers { arena, slots, present, .. } = self;
         let Some(first) = slots[start..].iter().position(|slot| slot.is(arena, name)) else { return };
         *present |= RAGGED;
         let first = start + first;
@@ -492,6 +551,7 @@ impl Headers {
             }
         }
         slots.truncate(kept);
+        self.index_again();
     }
 }
 
@@ -695,6 +755,31 @@ mod tests {
     }
 
     #[test]
+    fn fields_are_found_however_many_stand_before_them() {
+        for before in [0, 1, 253, 254, 255, 256, 300] {
+            let mut headers = Headers::new();
+            for n in 0..before {
+                headers.append(format!("x-{n}").as_str(), b"other").unwrap();
+            }
+            headers.append(Known::Server, b"first").unwrap();
+            headers.append(Known::Date, b"today").unwrap();
+            assert_eq!(headers.sole(Known::Server), Some(b"first".as_slice()));
+            headers.append(Known::Server, b"second").unwrap();
+            assert_eq!(headers.get(Known::Server), Some(b"first".as_slice()));
+            assert_eq!((headers.sole(Known::Server), headers.all(Known::Server).count()), (None, 2));
+            assert!(headers.remove("x-0") == (before > 0), "and those behind it move");
+            headers.set(Known::Server, b"third").unwrap();
+            assert_eq!(headers.sole(Known::Server), Some(b"third".as_slice()));
+            assert_eq!(headers.sole(Known::Date), Some(b"today".as_slice()));
+            assert!(headers.remove(Known::Server) && !headers.remove(Known::Server));
+            assert_eq!(
+                (headers.sole(Known::Server), headers.get(Known::Date)),
+                (None, Some(b"today".as_slice()))
+            );
+        }
+    }
+
+    #[test]
     fn debug_output_escapes() {
         let mut headers = Headers::new();
         headers.append("a", b"\"").unwrap();
@@ -705,6 +790,6 @@ mod tests {
     #[test]
     fn sizes() {
         // One per field, and one per head in every pool.
-        assert_eq!((size_of::<Slot>(), size_of::<Headers>()), (16, 56));
+        assert_eq!((size_of::<Slot>(), size_of::<Headers>()), (16, 88));
     }
 }

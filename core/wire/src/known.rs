@@ -172,6 +172,12 @@ impl Id {
         1 << (self.0 & 31)
     }
 
+    /// Its place in a table of 32.
+    #[inline(always)]
+    pub(crate) const fn index(self) -> usize {
+        (self.0 & 31) as usize
+    }
+
     pub(crate) const fn known(self) -> Option<Known> {
         let at = self.0 as usize;
         if at < ALL.len() { Some(ALL[at]) } else { None }
@@ -183,11 +189,10 @@ impl Id {
         self.bit() & X_ENVOY != 0
     }
 
-    /// What a field with this name begins with, padded, and how long that is.
+    /// What a field with this name begins with.
     #[inline(always)]
-    pub(crate) fn line(self) -> (&'static [u8; LINE], usize) {
-        let (line, len) = &LINES[usize::from(self.0 & 31)];
-        (line, usize::from(*len))
+    pub(crate) fn line(self) -> &'static Line {
+        &LINES[self.index()]
     }
 
     /// The id of the name of `len` bytes, 1 to 15, that `block` begins with, followed by a colon. `first` is its first byte in
@@ -199,8 +204,7 @@ impl Id {
             return id;
         }
         // The colon is compared too, and with it the length.
-        let (start, mask) =
-            (&TABLE.starts[usize::from(id.0 & 31)], u32::from(TABLE.masks[usize::from(id.0 & 31)]));
+        let (start, mask) = (&TABLE.starts[id.index()], u32::from(TABLE.masks[id.index()]));
         if block.lower().equal(start) & mask == mask { id } else { Id::NONE }
     }
 }
@@ -271,22 +275,38 @@ static TABLE: Table = {
 
 /// The longest known name as it is written, with its colon and space.
 pub(crate) const LINE: usize = 32;
+/// The same, and room behind it for a short value.
+pub(crate) const ROOM: usize = LINE + scan::SHORT;
 
-/// By id: how a field begins that is written under its known name, and how much of that there is.
-static LINES: [([u8; LINE], u8); 32] = {
-    let mut lines = [([0; LINE], 0); 32];
+/// How a field begins that is written under its known name.
+pub(crate) struct Line {
+    /// Name, colon, space, zeros.
+    pub(crate) text: [u8; ROOM],
+    /// What there is before the zeros.
+    pub(crate) len: u8,
+    /// [`X_ENVOY_MARK`] or nothing.
+    pub(crate) mark: u32,
+}
+
+/// Beside the ids in a set of them: some name begins with `x-envoy-`.
+pub(crate) const X_ENVOY_MARK: u32 = 1 << 31;
+
+/// By id.
+static LINES: [Line; 32] = {
+    let mut lines = [const { Line { text: [0; ROOM], len: 0, mark: 0 } }; 32];
     let mut at = 0;
     while at < ALL.len() {
         let name = ALL[at].name().as_bytes();
         let line = &mut lines[at];
         let mut i = 0;
         while i < name.len() {
-            line.0[i] = name[i];
+            line.text[i] = name[i];
             i += 1;
         }
-        line.0[i] = b':';
-        line.0[i + 1] = b' ';
-        line.1 = i as u8 + 2;
+        line.text[i] = b':';
+        line.text[i + 1] = b' ';
+        line.len = i as u8 + 2;
+        line.mark = if ALL[at].id().is_x_envoy() { X_ENVOY_MARK } else { 0 };
         at += 1;
     }
     lines

@@ -41,13 +41,10 @@ pub(crate) fn is_value(bytes: &[u8]) -> bool {
     end == bytes.len()
 }
 
-/// Whether all of `bytes` are letters, digits, hyphens and dots, as in nearly every host.
+/// The index of the first byte that is no letter, digit, hyphen or dot, of which nearly every host consists; or the length.
 #[inline]
-pub(crate) fn is_plain_host(bytes: &[u8]) -> bool {
-    match short(bytes) {
-        Some(block) => block.host_stops() == 0,
-        None => first(bytes, 0, Block::host_stops) == bytes.len(),
-    }
+pub(crate) fn plain_host_end(bytes: &[u8]) -> usize {
+    first(bytes, 0, Block::host_stops)
 }
 
 /// All of 4 to 15 bytes in one block, some of them twice: enough to tell whether one of them is something.
@@ -62,6 +59,45 @@ fn short(bytes: &[u8]) -> Option<Block> {
     let [start, end] = [*bytes.first_chunk::<4>()?, *bytes.last_chunk()?].map(u32::from_le_bytes);
     let both = (u64::from(start) | u64::from(end) << 32).to_le_bytes();
     Some(Block::of(&both, &both))
+}
+
+/// The longest that [`copy_short`] copies, and room for a line end.
+pub(crate) const SHORT: usize = 3 * LEN;
+
+/// Copies a short text and CRLF to the start of `into`, without a call: in blocks, of which the last overlaps those before it.
+/// `false` if it is longer than that.
+#[inline(always)]
+pub(crate) fn copy_short(into: &mut [u8; SHORT], bytes: &[u8]) -> bool {
+    let n = bytes.len();
+    if n >= SHORT - 1 {
+        return false;
+    }
+    match n {
+        0 => {}
+        1..4 => {
+            into[0] = bytes[0];
+            into[n / 2] = bytes[n / 2];
+            into[n - 1] = bytes[n - 1];
+        }
+        4..8 => ends::<4>(into, bytes),
+        8..16 => ends::<8>(into, bytes),
+        _ => {
+            if n > 2 * LEN {
+                into[LEN..2 * LEN].copy_from_slice(&bytes[LEN..2 * LEN]);
+            }
+            ends::<LEN>(into, bytes);
+        }
+    }
+    [into[n], into[n + 1]] = *b"\r\n";
+    true
+}
+
+/// Copies the first and the last bytes.
+#[inline(always)]
+fn ends<const N: usize>(into: &mut [u8; SHORT], bytes: &[u8]) {
+    let n = bytes.len();
+    into[..N].copy_from_slice(&bytes[..N]);
+    into[n - N..n].copy_from_slice(&bytes[n - N..]);
 }
 
 /// The index of the first byte from `at` on that is no letter, digit or hyphen, of which nearly all names consist; or the
@@ -166,6 +202,20 @@ mod tests {
         check(value_end, |b| b < b' ' || b == 0x7f);
         check(plain_name_end, |b| !b.is_ascii_alphanumeric() && b != b'-');
         check(|bytes, at| at + target_end(&bytes[at..]), |b| !b.is_ascii_graphic() || b == b'#');
+    }
+
+    #[test]
+    fn short_texts_are_copied_whole() {
+        let bytes: std::vec::Vec<u8> = (1..=60).collect();
+        for len in 0..=bytes.len() {
+            let mut into = [0; SHORT];
+            let copied = copy_short(&mut into, &bytes[..len]);
+            assert_eq!(copied, len + 2 <= SHORT, "{len}");
+            if copied {
+                assert_eq!((&into[..len], &into[len..len + 2]), (&bytes[..len], b"\r\n".as_slice()));
+                assert!(into[len + 2..].iter().all(|byte| *byte == 0), "nothing behind it");
+            }
+        }
     }
 
     #[test]
