@@ -15,12 +15,14 @@
 //!   local reply it becomes, and an [`HttpFilter`] as an `Err`.
 //! - Filters never own a pump. `next.run` resolves at the final response head, while the request body may still flow.
 
+pub mod buffer;
 pub mod cors;
 mod cx;
 pub mod fault;
 mod fields;
 pub mod header_mutation;
 mod header_value;
+pub mod health_check;
 pub mod local_ratelimit;
 mod registry;
 pub(crate) mod substitution;

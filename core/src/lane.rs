@@ -55,13 +55,21 @@ pub struct Lane {
     changes: RefCell<VecDeque<(Arc<Change>, Ack)>>,
     /// Connections that this lane has taken.
     connections: Cell<u64>,
+    /// What the proxy says that it is one of.
+    service_cluster: Arc<str>,
     pub(crate) wind: Wind,
     pub(crate) life: Life,
 }
 
 impl Lane {
     /// The lane `index` among `peers`, which are the mailboxes of all lanes.
-    pub(crate) fn new(io: &Io, index: usize, peers: Arc<[Mailbox]>, stats: Arc<StatsStore>) -> Rc<Lane> {
+    pub(crate) fn new(
+        io: &Io,
+        index: usize,
+        peers: Arc<[Mailbox]>,
+        stats: Arc<StatsStore>,
+        service_cluster: Arc<str>,
+    ) -> Rc<Lane> {
         let lane = Rc::new(Lane {
             io: io.clone(),
             index,
@@ -75,6 +83,7 @@ impl Lane {
             prepared: RefCell::default(),
             changes: RefCell::default(),
             connections: Cell::new(0),
+            service_cluster,
             wind: Wind::default(),
             life: Life::default(),
         });
@@ -85,7 +94,7 @@ impl Lane {
     /// A lane of its own, for programs that compose `http::serve` and `tcp::forward` by hand: no publishes, no other
     /// lanes. Give it its clusters with [`Lane::set_cluster`] and make chains with [`Lane::chain`].
     pub fn alone(io: &Io, stats: &Arc<StatsStore>) -> Rc<Lane> {
-        Lane::new(io, 0, Arc::new([io.mailbox()]), stats.clone())
+        Lane::new(io, 0, Arc::new([io.mailbox()]), stats.clone(), "".into())
     }
 
     /// Adds or replaces a cluster of this lane.
@@ -113,6 +122,11 @@ impl Lane {
     /// Its number, from 0.
     pub fn index(&self) -> usize {
         self.index
+    }
+
+    /// The name of the service whose proxies this is one of (Envoy `--service-cluster`); may be empty.
+    pub fn service_cluster(&self) -> &str {
+        &self.service_cluster
     }
 
     pub(crate) fn peers(&self) -> &Arc<[Mailbox]> {

@@ -40,6 +40,7 @@ pub struct Builder {
     names: Option<System>,
     log_delay: Duration,
     log_variable: fn(&str) -> Option<String>,
+    service_cluster: Arc<str>,
 }
 
 impl Proxy {
@@ -53,6 +54,7 @@ impl Proxy {
             names: None,
             log_delay: ACCESS_LOG_DELAY,
             log_variable: |_| None,
+            service_cluster: "".into(),
         }
     }
 
@@ -148,6 +150,13 @@ impl Builder {
         self
     }
 
+    /// The name of the service whose proxies this is one of (Envoy `--service-cluster`), as health checkers are told it.
+    #[must_use]
+    pub fn service_cluster(mut self, name: &str) -> Builder {
+        self.service_cluster = name.into();
+        self
+    }
+
     /// Starts the lanes. They serve nothing until a configuration is published.
     ///
     /// # Errors
@@ -161,8 +170,8 @@ impl Builder {
             let (ready, started) = mpsc::channel();
             let (start, go) = mpsc::channel();
             let core = if self.pin && !cores.is_empty() { Some(cores[index % cores.len()]) } else { None };
-            let (driver, stats) = (self.driver.clone(), stats.clone());
-            let run = move || run_lane(index, core, &driver, stats, &ready, &go);
+            let (driver, stats, service) = (self.driver.clone(), stats.clone(), self.service_cluster.clone());
+            let run = move || run_lane(index, core, &driver, stats, service, &ready, &go);
             threads.push(thread::Builder::new().name(format!("lane-{index}")).spawn(run)?);
             // A thread that ends without a word has panicked in its driver; its message is on stderr.
             let (mailbox, report) =
@@ -199,7 +208,7 @@ impl Builder {
         let stats = Arc::new(StatsStore::new(lanes.len()));
         let mailboxes: Arc<[Mailbox]> = lanes.iter().map(Io::mailbox).collect();
         for (index, io) in lanes.iter().enumerate() {
-            let lane = Lane::new(io, index, mailboxes.clone(), stats.clone());
+            let lane = Lane::new(io, index, mailboxes.clone(), stats.clone(), self.service_cluster.clone());
             io.spawn(async move {
                 lane.life.stopped().await;
                 lane.shut();
@@ -249,6 +258,7 @@ fn run_lane(
     core: Option<usize>,
     driver: &Config,
     stats: Arc<StatsStore>,
+    service_cluster: Arc<str>,
     ready: &mpsc::Sender<io::Result<(Mailbox, Report)>>,
     go: &mpsc::Receiver<Arc<[Mailbox]>>,
 ) {
@@ -267,7 +277,7 @@ fn run_lane(
     // Whoever builds the proxy may have failed meanwhile: then nobody sends, and the lane ends.
     let _ = ready.send(Ok((io.mailbox(), io.report().clone())));
     let Ok(lanes) = go.recv() else { return };
-    let lane: Rc<Lane> = Lane::new(io, index, lanes, stats);
+    let lane: Rc<Lane> = Lane::new(io, index, lanes, stats, service_cluster);
     reactor.run(lane.life.stopped());
     lane.shut();
 }

@@ -11,8 +11,8 @@ mod membership;
 
 pub use families::{
     ClusterHistogram, ClusterStat, ClusterUdpStat, CorsStat, DiscoveryStat, FaultStat, FileStat,
-    HttpHistogram, HttpInspectorStat, HttpStat, ListenerHistogram, ListenerStat, LocalRateLimitStat,
-    NoHistogram, ProxyProtocolStat, TcpStat, TlsInspectorStat, UdpStat,
+    HealthCheckStat, HttpHistogram, HttpInspectorStat, HttpStat, ListenerHistogram, ListenerStat,
+    LocalRateLimitStat, NoHistogram, ProxyProtocolStat, TcpStat, TlsInspectorStat, UdpStat,
 };
 pub use histogram::{BOUNDS, Bin, Histogram, QUANTILES};
 pub(crate) use membership::Membership;

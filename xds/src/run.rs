@@ -126,6 +126,10 @@ fn start(profile: &Profile, args: Args, first: &Translated) -> Result<Running, V
         .filters(filters)
         .log_delay(args.file_flush_interval)
         .log_variables(|name| std::env::var(name).ok());
+    let named = first.node.as_ref().and_then(|node| node["cluster"].as_str());
+    if let Some(name) = args.node.cluster.as_deref().or(named) {
+        builder = builder.service_cluster(name);
+    }
     if let Some(lanes) = args.concurrency {
         builder = builder.lanes(lanes.get());
     }

@@ -203,6 +203,11 @@ const BLOCKING_HOMES: &[Exception] = &[
 ];
 const ATOMIC_HOMES: &[Exception] = &[
     Exception {
+        path: "core/src/filter/health_check/cache.rs",
+        item: "",
+        why: "the answer to the last health check, so that one upstream check serves all lanes; touched by checks only",
+    },
+    Exception {
         path: "core/src/filter/fault/active.rs",
         item: "",
         why: "how many faults are under way, so that their limit is one over all lanes; touched where one is injected",

@@ -2,8 +2,9 @@
 //! of those a proxy knows. Holds no filter.
 
 use super::{
-    Filter, HeadFilter, HttpFilter, cors::CorsFactory, fault::FaultFactory,
-    header_mutation::HeaderMutationFactory, local_ratelimit::LocalRateLimitFactory,
+    Filter, HeadFilter, HttpFilter, buffer::BufferFactory, cors::CorsFactory, fault::FaultFactory,
+    header_mutation::HeaderMutationFactory, health_check::HealthCheckFactory,
+    local_ratelimit::LocalRateLimitFactory,
 };
 use crate::{
     config::{ConfigError, ConfigValue},
@@ -147,9 +148,11 @@ impl Registry {
     /// With the built-in filters.
     pub fn new() -> Registry {
         Registry::default()
+            .http::<BufferFactory>()
             .head::<CorsFactory>()
             .http::<FaultFactory>()
             .head::<HeaderMutationFactory>()
+            .head::<HealthCheckFactory>()
             .head::<LocalRateLimitFactory>()
     }
 

@@ -2,7 +2,7 @@
 //! name once, when it is first used; its requests follow one pointer.
 
 use super::Lane;
-use crate::{compile, limits, upstream::Pool};
+use crate::{compile, config::Health, limits, upstream::Pool};
 use corelane_io::Peer;
 use std::{
     cell::{Cell, RefCell},
@@ -35,6 +35,16 @@ impl ClusterSlot {
 
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// How many endpoints the cluster has that may be used, and how many in all; `None` if there is no such cluster.
+    pub(crate) fn usable(&self) -> Option<(usize, usize)> {
+        let spec = self.spec.borrow();
+        let spec = spec.as_ref()?;
+        let mut endpoints = spec.endpoints().iter().zip(spec.members());
+        let usable =
+            endpoints.by_ref().filter(|(state, member)| state.health(member.health) != Health::Unhealthy);
+        Some((usable.count(), spec.members().len()))
     }
 
     fn set(&self, spec: Option<Arc<compile::Cluster>>) {

@@ -28,6 +28,11 @@ impl Wind {
 }
 
 impl Lane {
+    /// Whether health checks are to fail.
+    pub(crate) fn is_unhealthy(&self) -> bool {
+        self.wind.unhealthy.get()
+    }
+
     /// Has clients told to close their connections while health checks fail.
     pub(crate) fn set_unhealthy(&self, unhealthy: bool) {
         self.wind.unhealthy.set(unhealthy);

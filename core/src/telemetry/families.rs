@@ -324,6 +324,24 @@ family! {
 }
 
 family! {
+    /// Of the health check filters of the connection managers with one prefix: `http.PREFIX.health_check.`.
+    HealthCheckStat in "http" histograms NoHistogram {
+        RequestTotal = "health_check.request_total" Counter,
+        /// Checks that the filter answered with a status of 2xx.
+        Ok = "health_check.ok" Counter,
+        /// Checks that the filter answered with another one.
+        Failed = "health_check.failed" Counter,
+        /// Checks that were answered as the one before.
+        CachedResponse = "health_check.cached_response" Counter,
+        FailedClusterNotFound = "health_check.failed_cluster_not_found" Counter,
+        FailedClusterEmpty = "health_check.failed_cluster_empty" Counter,
+        FailedClusterUnhealthy = "health_check.failed_cluster_unhealthy" Counter,
+        /// Cached answers of an upstream that said it is degraded.
+        Degraded = "health_check.degraded" Counter,
+    }
+}
+
+family! {
     /// Of access logs: `filesystem.`.
     FileStat in "" histograms NoHistogram {
         /// Lines that were handed to the writer.

@@ -5,6 +5,7 @@
 
 mod balancing;
 mod breakers;
+mod buffer;
 mod chaos;
 mod cors;
 mod dns;
@@ -13,6 +14,7 @@ mod fault;
 mod filters;
 mod flow;
 mod header_mutation;
+mod health_check;
 mod http;
 mod lab;
 mod listeners;
