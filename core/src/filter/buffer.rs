@@ -126,7 +126,7 @@ fn too_large(cx: &Cx) -> Response {
 /// A whole body.
 struct Whole {
     data: Vec<u8>,
-    trailers: Option<Headers>,
+    trailers: Option<Box<Headers>>,
 }
 
 /// Everything that a body has, copied, so that nothing of the lane's memory waits; `None` if that is more than `limit`.
@@ -163,7 +163,7 @@ impl Whole {
 }
 
 /// Data, then trailers.
-struct Then(Option<Vec<u8>>, Option<Headers>);
+struct Then(Option<Vec<u8>>, Option<Box<Headers>>);
 
 impl BodyStream for Then {
     fn poll_next(&mut self, _: &mut Context<'_>) -> Poll<Result<Option<Frame>, Error>> {
