@@ -11,6 +11,7 @@ mod headers;
 mod http;
 mod listener;
 mod matcher;
+mod retry;
 mod route;
 mod udp;
 mod upgrade;
@@ -18,7 +19,9 @@ mod value;
 
 pub use access_log::{AccessLog, Comparison, ComparisonOp, LogFilter, LogFormat, LogShape, LogSink};
 pub use cidr::Cidr;
-pub use cluster::{Balancer, Breakers, Cluster, ClusterKind, Endpoint, Health, LoadBalancing, Locality};
+pub use cluster::{
+    Balancer, Breakers, Cluster, ClusterKind, Endpoint, Health, LoadBalancing, Locality, RetryBudget,
+};
 pub use dns::{Dns, DnsFamily, DnsResolver, DnsTarget};
 pub use forward::{Forward, HostRewrite, PathRewrite, RegexRewrite, Upstream, WeightedCluster};
 pub use headers::{AppendAction, HeaderMutations, HeaderOption};
@@ -31,6 +34,9 @@ pub use listener::{
 pub use matcher::{
     Fraction, HeaderMatch, HeaderMatcher, PathMatch, QueryParameterMatch, QueryParameterMatcher, RouteMatch,
     StringMatcher, StringPattern,
+};
+pub use retry::{
+    AttemptFields, BackOff, RateLimitedBackOff, ReplayLimit, ResetFormat, ResetHeader, RetryOn, RetryPolicy,
 };
 pub use route::{
     Action, DirectResponse, FilterOverride, Redirect, RedirectPath, RequireTls, Route, RouteConfiguration,
@@ -71,6 +77,8 @@ pub struct TcpProxy {
     pub idle_timeout: Option<Duration>,
     /// How many endpoints to try before giving the connection up; at least 1.
     pub max_connect_attempts: u32,
+    /// The pauses between those tries; `None` makes none (Envoy `backoff_options`).
+    pub back_off: Option<BackOff>,
     /// Closes the connection this long after it was accepted; `None` never does.
     pub max_downstream_connection_duration: Option<Duration>,
     /// What is written about each connection once it has ended.
@@ -90,6 +98,7 @@ impl TcpProxy {
             upstream: Upstream::Cluster(cluster.into()),
             idle_timeout: Some(Self::IDLE_TIMEOUT),
             max_connect_attempts: Self::MAX_CONNECT_ATTEMPTS,
+            back_off: None,
             max_downstream_connection_duration: None,
             access_log: Vec::new(),
         }

@@ -80,6 +80,14 @@ pub enum Timeout {
     ResponseIdle,
     /// A route's `timeout`: the response.
     Response,
+    /// `per_try_timeout` of a retry policy: the head of one try's response.
+    PerTry,
+    /// `per_try_idle_timeout` of a retry policy: a byte of one try's response.
+    PerTryIdle,
+    /// `max_stream_duration`, before the request was complete.
+    Duration,
+    /// The same after the request was complete.
+    ResponseDuration,
 }
 
 impl Error {
@@ -109,12 +117,24 @@ impl Error {
         self.reused && matches!(self.kind, Kind::Reset)
     }
 
+    /// The upstream, or one try of it, was too slow.
+    pub const fn is_upstream_timeout(&self) -> bool {
+        matches!(self.kind, Kind::Timeout(Timeout::Response | Timeout::PerTry | Timeout::PerTryIdle))
+    }
+
+    /// The router gave up: after a failure of the upstream, or for want of one.
+    pub const fn is_of_router(&self) -> bool {
+        let unserved = matches!(self.kind, Kind::NoEndpoint | Kind::Overflow);
+        unserved || self.is_upstream_timeout() || matches!(self.side, Side::Upstream)
+    }
+
     /// What the client is answered, if it still can be.
     pub const fn status(&self) -> Status {
         match (self.kind, self.side) {
             (Kind::Denied(status) | Kind::RateLimited(status) | Kind::NoCluster(status), _) => status,
             (Kind::Head(error), Side::Downstream) => error.status(),
-            (Kind::Timeout(Timeout::Response | Timeout::ResponseIdle), _) => Status::GATEWAY_TIMEOUT,
+            (Kind::Timeout(Timeout::ResponseIdle | Timeout::ResponseDuration), _) => Status::GATEWAY_TIMEOUT,
+            _ if self.is_upstream_timeout() => Status::GATEWAY_TIMEOUT,
             (Kind::Timeout(_), _) => Status::REQUEST_TIMEOUT,
             (Kind::NoRoute, _) => Status::NOT_FOUND,
             (Kind::Protocol, Side::Downstream) => Status::UPGRADE_REQUIRED,
@@ -133,7 +153,8 @@ impl Error {
             (Kind::Reset, Side::Downstream) => "DC",
             (Kind::Reset, _) => "UC",
             (Kind::Connect | Kind::ConnectTimeout, _) => "UF",
-            (Kind::Timeout(Timeout::Response), _) => "UT",
+            _ if self.is_upstream_timeout() => "UT",
+            (Kind::Timeout(Timeout::Duration | Timeout::ResponseDuration), _) => "DT",
             (Kind::Timeout(Timeout::StreamIdle | Timeout::ResponseIdle), _) => "SI",
             (Kind::Timeout(_), _) => "-",
             (Kind::Head(_) | Kind::Body(_) | Kind::Length | Kind::Protocol, Side::Upstream) => "UPE",
@@ -157,6 +178,9 @@ impl Error {
             (Kind::Connect, _) => "upstream_reset_before_response_started{remote_connection_failure}",
             (Kind::ConnectTimeout, _) => "upstream_reset_before_response_started{connection_timeout}",
             (Kind::Timeout(Timeout::Response), _) => "response_timeout",
+            (Kind::Timeout(Timeout::PerTry), _) => "upstream_per_try_timeout",
+            (Kind::Timeout(Timeout::PerTryIdle), _) => "upstream_per_try_idle_timeout",
+            (Kind::Timeout(Timeout::Duration | Timeout::ResponseDuration), _) => "max_duration_timeout",
             (Kind::Timeout(Timeout::Request), _) => "request_overall_timeout",
             (Kind::Timeout(Timeout::Headers), _) => "request_header_timeout",
             (Kind::Timeout(_), _) => "stream_idle_timeout",
@@ -199,7 +223,10 @@ impl Error {
             (Kind::Head(_) | Kind::Body(_) | Kind::Length | Kind::Protocol, Side::Upstream) => {
                 "upstream connect error or disconnect/reset before headers. reset reason: protocol error"
             }
-            (Kind::Timeout(Timeout::Response), _) => "upstream request timeout",
+            _ if self.is_upstream_timeout() => "upstream request timeout",
+            (Kind::Timeout(Timeout::Duration | Timeout::ResponseDuration), _) => {
+                "downstream duration timeout"
+            }
             (Kind::Timeout(Timeout::StreamIdle | Timeout::ResponseIdle), _) => "stream timeout",
             (Kind::Timeout(Timeout::Headers), _) => "request header timeout",
             (Kind::Timeout(Timeout::Request), _) => "request timeout",
@@ -228,6 +255,9 @@ impl fmt::Display for Error {
             Kind::Timeout(Timeout::Request) => "request timeout",
             Kind::Timeout(Timeout::StreamIdle | Timeout::ResponseIdle) => "stream idle timeout",
             Kind::Timeout(Timeout::Response) => "response timeout",
+            Kind::Timeout(Timeout::PerTry) => "timeout of one try",
+            Kind::Timeout(Timeout::PerTryIdle) => "idle timeout of one try",
+            Kind::Timeout(Timeout::Duration | Timeout::ResponseDuration) => "maximum duration reached",
             Kind::Head(error) => error.reason(),
             Kind::Body(error) => return write!(f, "{side}: {error}"),
             Kind::Length => "body does not fit its head",
@@ -262,6 +292,10 @@ mod tests {
             (Error::local(Kind::NoCluster(Status::NOT_FOUND)), 404, "NC"),
             (Error::local(Kind::NoRoute), 404, "NR"),
             (Error::local(Kind::Timeout(Timeout::Response)), 504, "UT"),
+            (Error::local(Kind::Timeout(Timeout::PerTry)), 504, "UT"),
+            (Error::local(Kind::Timeout(Timeout::PerTryIdle)), 504, "UT"),
+            (Error::local(Kind::Timeout(Timeout::Duration)), 408, "DT"),
+            (Error::local(Kind::Timeout(Timeout::ResponseDuration)), 504, "DT"),
             (Error::local(Kind::Timeout(Timeout::StreamIdle)), 408, "SI"),
             (Error::local(Kind::Timeout(Timeout::ResponseIdle)), 504, "SI"),
             (Error::downstream(Kind::Head(ParseError::HeadTooLarge)), 431, "DPE"),

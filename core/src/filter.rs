@@ -168,6 +168,9 @@ impl Next {
                 Decision::Send(routed) => Inward::Router { sending: routed.send() },
                 Decision::Answer(answer) => Inward::Answer { answer: Some(answer) },
                 // Rare, and in a box no part of every request.
+                Decision::Attempt(routed, plan) => {
+                    Inward::Filter { call: BoxedCall(Box::pin(http::attempts::send(routed, plan))) }
+                }
                 Decision::Switch(routed) => {
                     Inward::Filter { call: BoxedCall(Box::pin(http::upgrade::send(routed))) }
                 }

@@ -1,6 +1,7 @@
 //! HTTP connections of clients: one loop that takes one exchange after the other off a connection. Owns the connection's
 //! life between exchanges; the exchange itself is in `exchange`, the spine.
 
+pub(crate) mod attempts;
 pub(crate) mod body;
 pub(crate) mod clock;
 pub(crate) mod downstream;
@@ -9,8 +10,11 @@ mod forwarded;
 mod head;
 mod log;
 pub(crate) mod pump;
+mod replay;
 pub(crate) mod reply;
+mod retry;
 pub(crate) mod router;
+mod timeouts;
 pub(crate) mod upgrade;
 
 pub use body::{Body, BodyStream, Frame};

@@ -24,6 +24,7 @@ mod lane;
 pub mod limits;
 pub mod listener;
 mod matching;
+mod pause;
 mod proxy;
 pub mod route;
 mod stop;

@@ -6,6 +6,7 @@ pub(crate) mod edit;
 pub(crate) mod matcher;
 pub(crate) mod pattern;
 pub(crate) mod redirect;
+mod retries;
 mod table;
 
 pub(crate) use domains::DuplicateDomain;
@@ -21,6 +22,7 @@ use corelane_wire::{RequestHead, Status};
 use edit::Edits;
 pub(crate) use matcher::Matcher;
 pub(crate) use redirect::Redirect;
+pub(crate) use retries::Retries;
 use std::{sync::Arc, time::Duration};
 
 /// What a route is chosen by.
@@ -65,6 +67,10 @@ pub(crate) struct Forward {
     pub(crate) not_found: Status,
     pub(crate) timeout: Option<Duration>,
     pub(crate) idle_timeout: Option<Duration>,
+    /// How long an exchange may take, where the route says so; zero is for ever.
+    pub(crate) max_stream_duration: Option<Duration>,
+    /// What is said about tries, if anything.
+    pub(crate) retries: Option<Arc<Retries>>,
     pub(crate) upgrades: Vec<Upgrade>,
     /// The timeout in milliseconds, as `x-envoy-expected-rq-timeout-ms` tells it to the upstream.
     pub(crate) expected_timeout: Option<String>,

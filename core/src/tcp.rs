@@ -35,7 +35,7 @@ pub async fn forward(conn: Conn, cell: Rc<ChainCell>, lane: Rc<Lane>) {
         return account.failed(Error::local(Kind::NoCluster(Status::SERVICE_UNAVAILABLE))); // dropped unfinished: the client sees a reset
     };
     account.cluster(&pool);
-    let (dialed, _active) = match connect(&pool, &chain).await {
+    let (dialed, _active) = match connect(&pool, &chain, &lane).await {
         Ok(connected) => connected,
         Err(e) => {
             account.unreached(&pool);
@@ -49,22 +49,27 @@ pub async fn forward(conn: Conn, cell: Rc<ChainCell>, lane: Rc<Lane>) {
     Box::pin(both.run()).await;
 }
 
+/// Tries endpoints until one can be reached. That there is none, or that a breaker is open, is no reason to try again.
 async fn connect(
     pool: &Rc<Pool>,
     chain: &TcpChain,
+    lane: &Lane,
 ) -> Result<(Dialed, Option<crate::upstream::Active>), Error> {
-    let mut attempts = 0;
+    let config = &chain.spec.config;
+    let (mut attempts, mut back_off) = (0, config.back_off);
     loop {
         attempts += 1;
         match pool.dial_one().await {
-            Ok(dialed) => return Ok(dialed),
-            Err(e) if attempts >= chain.spec.config.max_connect_attempts => {
-                if attempts > 1 {
+            Err(e) if matches!(e.kind, Kind::Connect | Kind::ConnectTimeout) => {
+                if attempts >= config.max_connect_attempts {
                     pool.stats.inc(ClusterStat::CxConnectAttemptsExceeded);
+                    return Err(e);
                 }
-                return Err(e);
             }
-            Err(_) => {}
+            result => return result,
+        }
+        if let Some(back_off) = &mut back_off {
+            lane.io().sleep(back_off.next().draw(lane.io().random())).await;
         }
     }
 }

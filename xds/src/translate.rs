@@ -25,6 +25,7 @@ mod node;
 mod origins;
 mod resource;
 mod rest;
+mod retry;
 mod route;
 mod secret;
 mod source;
@@ -212,5 +213,7 @@ impl Translator<'_> {
 mod dynamic_tests;
 #[cfg(test)]
 mod listener_tests;
+#[cfg(test)]
+mod retry_tests;
 #[cfg(test)]
 mod tests;

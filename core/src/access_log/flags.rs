@@ -39,7 +39,7 @@ pub(crate) fn long(short: &str) -> Option<&'static str> {
     FLAGS.iter().find(|(name, _)| *name == short).map(|(_, long)| *long)
 }
 
-/// A flag that a filter sets on a request, whether or not anything goes wrong with it.
+/// A flag that a filter or the router sets on a request, whether or not anything goes wrong with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Flag {
@@ -49,6 +49,10 @@ pub enum Flag {
     DelayInjected = 2,
     /// `FI`: the request was refused on purpose.
     FaultInjected = 4,
+    /// `URX`: it would have been tried again, and had been as often as is allowed.
+    UpstreamRetryLimitExceeded = 8,
+    /// `UO`: it would have been tried again, and there were as many retries as are allowed.
+    UpstreamOverflow = 16,
 }
 
 /// The flags that filters set on a request.
@@ -62,8 +66,13 @@ impl Flags {
 
     /// The short names, in the order in which they come to be set.
     pub(crate) fn names(self) -> impl Iterator<Item = &'static str> {
-        let all =
-            [(Flag::FailedLocalHealthCheck, "LH"), (Flag::DelayInjected, "DI"), (Flag::FaultInjected, "FI")];
+        let all = [
+            (Flag::FailedLocalHealthCheck, "LH"),
+            (Flag::DelayInjected, "DI"),
+            (Flag::FaultInjected, "FI"),
+            (Flag::UpstreamRetryLimitExceeded, "URX"),
+            (Flag::UpstreamOverflow, "UO"),
+        ];
         all.into_iter().filter(move |(flag, _)| self.0 & *flag as u8 != 0).map(|(_, name)| name)
     }
 }

@@ -112,6 +112,7 @@ impl Cluster {
                 max_pending_requests: u32::MAX,
                 max_requests: u32::MAX,
                 max_retries: u32::MAX,
+                retry_budget: None,
             },
             ..config::Cluster::new("set_upstream", [addr.clone()])
         });

@@ -8,7 +8,7 @@ use crate::{
     },
     filter::{self, Counting, HeaderValue, Registry, Scope},
     route::{
-        Action, DuplicateDomain, Forward, Override, RouteSpec, RouteTable,
+        Action, DuplicateDomain, Forward, Override, Retries, RouteSpec, RouteTable,
         edit::{Edits, FieldEdits, HostEdit, PathEdit},
         matcher::Matcher,
         pattern::Substitution,
@@ -63,10 +63,9 @@ impl Routes<'_> {
                 self.problem(format!("{at}.domains"), "there must be one at least");
             }
             let of_host = self.level(&at, &host.per_filter_config, &host.headers, &all);
-            let routes =
-                host.routes.iter().enumerate().filter_map(|(r, route)| {
-                    self.route(&says, &format!("{at}.routes[{r}]"), route, &of_host)
-                });
+            let routes = host.routes.iter().enumerate().filter_map(|(r, route)| {
+                self.route(&says, &format!("{at}.routes[{r}]"), route, host, &of_host)
+            });
             let routes = routes.collect();
             let added = table.add(&host.domains, routes, host.require_tls);
             for DuplicateDomain(domain) in added.err().unwrap_or_default() {
@@ -85,16 +84,18 @@ impl Routes<'_> {
         table: &Table,
         at: &str,
         route: &config::Route,
-        host: &Level,
+        host: &config::VirtualHost,
+        of_host: &Level,
     ) -> Option<Arc<RouteSpec>> {
-        let level = self.level(at, &route.per_filter_config, &route.headers, host);
+        let level = self.level(at, &route.per_filter_config, &route.headers, of_host);
         let matches = self.matcher(at, route);
         let mut edits = level.edits(table);
         let action = match &route.action {
             config::Action::Forward(forward) => {
                 let at = format!("{at}.route");
                 self.rewrites(&at, forward, &mut edits);
-                self.forward(table, &at, route, forward, &level)
+                let retries = self.retries(&at, forward, host);
+                self.forward(table, &at, route, forward, retries, &level)
             }
             config::Action::Redirect(redirect) => {
                 self.redirect(&format!("{at}.redirect"), redirect).map(Action::Redirect)
@@ -125,6 +126,7 @@ impl Routes<'_> {
         at: &str,
         route: &config::Route,
         config: &config::Forward,
+        retries: Option<Arc<Retries>>,
         level: &Level,
     ) -> Option<Action> {
         if let Some(problem) = check_upstream(&config.upstream) {
@@ -140,6 +142,8 @@ impl Routes<'_> {
             not_found: not_found?,
             timeout: config.timeout,
             idle_timeout: config.idle_timeout,
+            max_stream_duration: config.max_stream_duration,
+            retries,
             upgrades: config.upgrades.clone(),
             expected_timeout: config.timeout.map(|timeout| timeout.as_millis().to_string()),
         };
@@ -151,6 +155,23 @@ impl Routes<'_> {
             Some((sum, self.share(table, &at, route, &forward, config, cluster, level)?))
         });
         Some(Action::Weighted(shares.collect()))
+    }
+
+    /// What is said about tries. What is wrong with a host's policy is told at each route that has none of its own.
+    fn retries(
+        &mut self,
+        at: &str,
+        forward: &config::Forward,
+        host: &config::VirtualHost,
+    ) -> Option<Arc<Retries>> {
+        match Retries::new(forward, host) {
+            Ok(retries) => retries.map(Arc::new),
+            Err(problems) => {
+                let at = format!("{at}.retry_policy");
+                self.problems.extend(problems.into_iter().map(|problem| problem.within(&at)));
+                None
+            }
+        }
     }
 
     /// One of several clusters, as a route of its own.

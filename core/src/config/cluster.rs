@@ -210,11 +210,35 @@ pub struct Breakers {
     pub max_requests: u32,
     /// Retries in flight.
     pub max_retries: u32,
+    /// Limits retries by the requests in flight, instead of `max_retries` (Envoy `retry_budget`).
+    pub retry_budget: Option<RetryBudget>,
+}
+
+/// How many retries there may be beside requests (Envoy `RetryBudget`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryBudget {
+    /// The share of the requests that are active or wait for a connection, in thousandths of a percent.
+    pub share: u32,
+    /// So many in any case.
+    pub min_concurrency: u32,
+}
+
+impl Default for RetryBudget {
+    /// Envoy's defaults: 20 percent, and 3 in any case.
+    fn default() -> Self {
+        RetryBudget { share: 20_000, min_concurrency: 3 }
+    }
 }
 
 impl Default for Breakers {
     /// Envoy's defaults: 1024 each, and 3 retries.
     fn default() -> Self {
-        Breakers { max_connections: 1024, max_pending_requests: 1024, max_requests: 1024, max_retries: 3 }
+        Breakers {
+            max_connections: 1024,
+            max_pending_requests: 1024,
+            max_requests: 1024,
+            max_retries: 3,
+            retry_budget: None,
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Sending requests to clusters: which one, how the request is changed on its way, and how long it may take.
 
-use super::{FilterOverride, HeaderMutations, Upgrade};
+use super::{FilterOverride, HeaderMutations, ReplayLimit, RetryPolicy, Upgrade};
 use std::{collections::BTreeMap, time::Duration};
 
 /// Sends requests to a cluster (Envoy `RouteAction`).
@@ -10,11 +10,19 @@ pub struct Forward {
     pub upstream: Upstream,
     /// The status where there is no such cluster: 503, 404 or 500 (Envoy `cluster_not_found_response_code`).
     pub cluster_not_found: u16,
-    /// From the end of the request to the end of the response; 504 when it passes. `None` waits for ever.
+    /// From the end of the request to the end of the response, tries and pauses between them included; 504 when it passes.
+    /// `None` waits for ever.
     pub timeout: Option<Duration>,
     /// How long the exchange may see no byte in either direction, instead of the connection manager's
     /// `stream_idle_timeout`; `Some(Duration::ZERO)` waits for ever.
     pub idle_timeout: Option<Duration>,
+    /// How long an exchange may take from its request's head on, instead of the connection manager's
+    /// `max_stream_duration`; `Some(Duration::ZERO)` waits for ever (Envoy `max_stream_duration.max_stream_duration`).
+    pub max_stream_duration: Option<Duration>,
+    /// When requests are tried again, instead of what the virtual host says (Envoy `retry_policy`).
+    pub retry: Option<Box<RetryPolicy>>,
+    /// How much of a body is kept for another try, instead of what the virtual host says.
+    pub replay_limit: Option<ReplayLimit>,
     /// Which protocols requests on this route may switch to.
     pub upgrades: Vec<Upgrade>,
     /// What the upstream sees for a path.
@@ -43,6 +51,9 @@ impl Forward {
             cluster_not_found: Self::CLUSTER_NOT_FOUND,
             timeout: Some(Self::TIMEOUT),
             idle_timeout: None,
+            max_stream_duration: None,
+            retry: None,
+            replay_limit: None,
             upgrades: Vec::new(),
             path_rewrite: None,
             host_rewrite: None,

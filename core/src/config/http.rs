@@ -38,6 +38,9 @@ pub struct HttpConnectionManager {
     pub request_timeout: Option<Duration>,
     /// How long an exchange may see no byte in either direction (Envoy `stream_idle_timeout`).
     pub stream_idle_timeout: Option<Duration>,
+    /// How long an exchange may take from its request's head on, where its route does not say it; `None` for ever (Envoy
+    /// `common_http_protocol_options.max_stream_duration`).
+    pub max_stream_duration: Option<Duration>,
     /// Between the first and the last GOAWAY of a draining HTTP/2 connection (Envoy `drain_timeout`). HTTP/1 has nothing
     /// like it: its responses say `connection: close`.
     pub drain_timeout: Duration,
@@ -142,6 +145,7 @@ impl HttpConnectionManager {
             request_headers_timeout: None,
             request_timeout: None,
             stream_idle_timeout: Some(Self::STREAM_IDLE_TIMEOUT),
+            max_stream_duration: None,
             drain_timeout: Self::DRAIN_TIMEOUT,
             delayed_close_timeout: Some(Self::DELAYED_CLOSE_TIMEOUT),
             max_connection_duration: None,

@@ -1,6 +1,8 @@
 //! Route tables: virtual hosts by domain, routes in order, and what a route does.
 
-use super::{ConfigValue, Forward, HeaderMutations, PathRewrite, RouteMatch};
+use super::{
+    AttemptFields, ConfigValue, Forward, HeaderMutations, PathRewrite, ReplayLimit, RetryPolicy, RouteMatch,
+};
 use std::collections::BTreeMap;
 
 /// A route table (Envoy `RouteConfiguration`).
@@ -62,6 +64,13 @@ pub struct VirtualHost {
     pub headers: HeaderMutations,
     /// Whether requests that did not come by HTTPS are sent back to come again by it.
     pub require_tls: RequireTls,
+    /// When requests are tried again, where a route does not say it (Envoy `retry_policy`).
+    pub retry: Option<Box<RetryPolicy>>,
+    /// Which fields tell of the tries.
+    pub attempt_fields: AttemptFields,
+    /// How much of a body is kept for another try, where a route does not say it; `None` for as much as the listener's
+    /// `per_connection_buffer_limit`.
+    pub replay_limit: Option<ReplayLimit>,
 }
 
 /// Which requests of a virtual host have to come by HTTPS, as `x-forwarded-proto` tells (Envoy `TlsRequirementType`).

@@ -5,7 +5,7 @@ use crate::{
     access_log::{Draft, Flag, Flags},
     conn::ConnMeta,
     error::Error,
-    http::{Body, clock::Clock, downstream::Downstream, pump::Encoder, upgrade::Switch},
+    http::{Body, attempts::Tries, clock::Clock, downstream::Downstream, pump::Encoder, upgrade::Switch},
     lane::{HttpChain, Lane, Route},
     upstream::{Lease, Pool},
 };
@@ -65,6 +65,7 @@ struct Rare {
     details: Cell<Option<&'static str>>,
     destination: RefCell<Option<Destination>>,
     extensions: Extensions,
+    tries: Tries,
     watchers: RefCell<Vec<Watcher>>,
 }
 
@@ -117,6 +118,22 @@ impl Exchange {
     /// What filters say about it in the access log: flags, and why the response is what it is.
     pub(crate) fn noted(&self) -> (Flags, Option<&'static str>) {
         self.rare.get().map_or((Flags::default(), None), |rare| (rare.flags.get(), rare.details.get()))
+    }
+
+    /// Notes a flag for the access log.
+    pub(crate) fn note(&self, flag: Flag) {
+        let flags = &self.rare().flags;
+        flags.set(flags.get().with(flag));
+    }
+
+    /// What is remembered of its tries, from now on.
+    pub(crate) fn tries(&self) -> &Tries {
+        &self.rare().tries
+    }
+
+    /// What is remembered of its tries, if anything may be.
+    pub(crate) fn told_tries(&self) -> Option<&Tries> {
+        self.rare.get().map(|rare| &rare.tries)
     }
 
     /// Where a filter wants the request to go.
@@ -222,8 +239,7 @@ impl Cx {
 
     /// Sets a response flag beside those of what goes wrong.
     pub fn set_flag(&self, flag: Flag) {
-        let flags = &self.exchange.rare().flags;
-        flags.set(flags.get().with(flag));
+        self.exchange.note(flag);
     }
 
     /// Says why the filter's own answer is what it is: `%RESPONSE_CODE_DETAILS%`, where the request does not fail otherwise.

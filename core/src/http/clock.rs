@@ -17,8 +17,12 @@ pub(crate) struct Clock {
     active: Cell<Instant>,
     /// How long none may.
     idle: Cell<Option<Duration>>,
+    /// Whether that is what one try may wait for its upstream.
+    idle_is_of_try: Cell<bool>,
     /// By when the request has to be complete.
     request_by: Cell<Option<Instant>>,
+    /// By when everything has to be over.
+    over_by: Cell<Option<Instant>>,
     /// The request is complete since.
     complete: Cell<Option<Instant>>,
     /// The head of the upstream's response has come.
@@ -37,7 +41,9 @@ impl Clock {
             started: now,
             active: Cell::new(now),
             idle: Cell::new(idle),
+            idle_is_of_try: Cell::new(false),
             request_by: Cell::new(request_by),
+            over_by: Cell::new(None),
             complete: Cell::new(None),
             responded: Cell::new(None),
             response_within: Cell::new(None),
@@ -54,6 +60,26 @@ impl Clock {
     #[inline]
     pub(crate) fn touch(&self, now: Instant) {
         self.active.set(now);
+    }
+
+    /// When a byte of a body last moved.
+    pub(crate) fn active(&self) -> Instant {
+        self.active.get()
+    }
+
+    /// The whole exchange may take so long from its beginning on.
+    pub(crate) fn end_within(&self, limit: Duration) {
+        self.over_by.set(Some(self.started + limit));
+        self.stale.set(true);
+    }
+
+    /// From now on the exchange waits for its upstream only, and no longer than `idle` without a byte.
+    pub(crate) fn set_idle_of_try(&self, idle: Duration) {
+        if self.idle.get().is_none_or(|whole| idle < whole) {
+            self.idle.set(Some(idle));
+            self.idle_is_of_try.set(true);
+            self.stale.set(true);
+        }
     }
 
     /// What the route says: its own idle timeout instead of the connection manager's, and its response timeout.
@@ -130,8 +156,13 @@ impl Clock {
         let passed = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         if passed(self.response_by()) {
             Some(Timeout::Response)
+        } else if passed(self.over_by.get()) {
+            let complete = self.is_request_complete();
+            Some(if complete { Timeout::ResponseDuration } else { Timeout::Duration })
         } else if !self.is_request_complete() && passed(self.request_by.get()) {
             Some(Timeout::Request)
+        } else if passed(self.idle_by()) && self.idle_is_of_try.get() {
+            Some(Timeout::PerTryIdle)
         } else if passed(self.idle_by()) {
             Some(if self.is_request_complete() { Timeout::ResponseIdle } else { Timeout::StreamIdle })
         } else {
@@ -141,7 +172,7 @@ impl Clock {
 
     fn next(&self) -> Option<Instant> {
         let request_by = if self.is_request_complete() { None } else { self.request_by.get() };
-        earlier(earlier(request_by, self.response_by()), self.idle_by())
+        earlier(earlier(earlier(request_by, self.response_by()), self.over_by.get()), self.idle_by())
     }
 
     fn response_by(&self) -> Option<Instant> {
@@ -155,7 +186,7 @@ impl Clock {
 
 /// The earlier of two times, of which either may be absent.
 #[inline]
-fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+pub(crate) fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
     match (a, b) {
         (Some(a), Some(b)) => Some(if b < a { b } else { a }),
         (one, None) | (None, one) => one,
@@ -194,6 +225,33 @@ mod tests {
         clock.request_complete(t + ms(100));
         assert_eq!(clock.rearm(), Some(t + ms(150)));
         assert_eq!(clock.check(t + ms(150)), Some(Timeout::Response));
+    }
+
+    #[test]
+    fn an_exchange_ends_within_its_duration() {
+        let t = start();
+        let clock = Clock::new(t, Some(ms(300)), None);
+        clock.end_within(ms(200));
+        assert_eq!(clock.rearm(), Some(t + ms(200)));
+        clock.touch(t + ms(199));
+        assert_eq!(clock.check(t + ms(200)), Some(Timeout::Duration));
+        clock.request_complete(t + ms(200));
+        assert_eq!(clock.rearm(), Some(t + ms(200)));
+        assert_eq!(clock.check(t + ms(201)), Some(Timeout::ResponseDuration));
+    }
+
+    #[test]
+    fn a_try_may_be_less_patient_than_the_exchange() {
+        let t = start();
+        let clock = Clock::new(t, Some(ms(100)), None);
+        clock.set_idle_of_try(ms(200));
+        assert_eq!(clock.rearm(), Some(t + ms(100)));
+        assert_eq!(clock.check(t + ms(100)), Some(Timeout::StreamIdle), "the exchange's own was earlier");
+        let clock = Clock::new(t, None, None);
+        clock.set_idle_of_try(ms(50));
+        clock.touch(t + ms(10));
+        assert_eq!(clock.rearm(), Some(t + ms(60)));
+        assert_eq!(clock.check(t + ms(60)), Some(Timeout::PerTryIdle));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::{
     error::{Error, Kind, Timeout},
     filter::{Cx, Exchange, Next, Request, Response},
     lane::HttpChain,
+    route::Action,
     telemetry::{Cells, ClusterHistogram, ClusterStat, HttpHistogram, HttpStat},
 };
 use corelane_io::{Buf, Chunk};
@@ -196,6 +197,13 @@ fn begin(
         Body::client(downstream)
     };
     let route = chain.resolve(&head, &downstream.meta, &downstream.lane);
+    let of_route = match route.as_ref().map(|route| &route.spec.action) {
+        Some(Action::Forward(forward)) => forward.max_stream_duration,
+        _ => None,
+    };
+    if let Some(longest) = of_route.or(config.max_stream_duration).filter(|longest| !longest.is_zero()) {
+        clock.end_within(longest);
+    }
     // What the connection's deadline was for is over; the exchange's own comes when it first waits.
     downstream.set_deadline(None);
     let exchange =
@@ -252,13 +260,20 @@ pub(super) fn check_deadline(exchange: &Exchange) -> Result<(), Error> {
     let stat = match timeout {
         Timeout::Response => None,
         Timeout::Request => Some(HttpStat::RqTimeout),
+        Timeout::Duration | Timeout::ResponseDuration => Some(HttpStat::RqMaxDurationReached),
+        Timeout::PerTryIdle => None,
         _ => Some(HttpStat::RqIdleTimeout),
     };
     match stat {
         Some(stat) => exchange.chain.stats.inc(stat),
         None => {
             if let Some(pool) = &*exchange.pool.borrow() {
-                pool.stats.inc(ClusterStat::RqTimeout);
+                let of_try = timeout == Timeout::PerTryIdle;
+                pool.stats.inc(if of_try {
+                    ClusterStat::RqPerTryIdleTimeout
+                } else {
+                    ClusterStat::RqTimeout
+                });
             }
         }
     }

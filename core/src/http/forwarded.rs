@@ -10,25 +10,31 @@ use corelane_io::{Io, Peer};
 use corelane_wire::{BadHeader, Headers, Known, RequestHead, ResponseHead, StaticField};
 use std::{io::Write, net::IpAddr};
 
-/// Fields that say how a request is to be routed or retried inside the mesh; from outside they are not believed.
-const INTERNAL: [&str; 17] = [
-    "x-envoy-decorator-operation",
-    "x-envoy-downstream-service-cluster",
-    "x-envoy-downstream-service-node",
+/// Fields that say how a request is to be routed or retried inside the mesh: believed of nobody but clients that are inside.
+const INTERNAL: [&str; 15] = [
     "x-envoy-expected-rq-timeout-ms",
     "x-envoy-force-trace",
     "x-envoy-hedge-on-per-try-timeout",
     "x-envoy-internal",
     "x-envoy-ip-tags",
     "x-envoy-max-retries",
-    "x-envoy-original-host",
-    "x-envoy-original-path",
+    "x-envoy-original-url",
     "x-envoy-retriable-header-names",
     "x-envoy-retriable-status-codes",
     "x-envoy-retry-grpc-on",
     "x-envoy-retry-on",
+    "x-envoy-upstream-alt-stat-name",
     "x-envoy-upstream-rq-per-try-timeout-ms",
+    "x-envoy-upstream-rq-timeout-alt-response",
     "x-envoy-upstream-rq-timeout-ms",
+];
+/// Fields that proxies before this one set, where there may be any.
+const OF_PROXIES: [&str; 5] = [
+    "x-envoy-decorator-operation",
+    "x-envoy-downstream-service-cluster",
+    "x-envoy-downstream-service-node",
+    "x-envoy-original-host",
+    "x-envoy-original-path",
 ];
 const IS_INTERNAL: StaticField = StaticField::new("x-envoy-internal", "true");
 const HTTP: StaticField = StaticField::new("x-forwarded-proto", "http");
@@ -119,11 +125,16 @@ pub(crate) fn response(
 fn mark_internal(headers: &mut Headers, internal: bool, edge: bool) {
     if headers.may_hold_x_envoy() {
         if edge {
+            OF_PROXIES.iter().for_each(|name| {
+                headers.remove(*name);
+            });
+        }
+        if internal {
+            headers.remove(Known::XEnvoyInternal);
+        } else {
             INTERNAL.iter().for_each(|name| {
                 headers.remove(*name);
             });
-        } else {
-            headers.remove(Known::XEnvoyInternal);
         }
     }
     if internal {

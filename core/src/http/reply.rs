@@ -1,7 +1,7 @@
 //! Local replies: answers that the proxy gives by itself. Owns their fields; their words and statuses are in `error` and
 //! in configuration.
 
-use super::{body::Body, router};
+use super::{attempts::Tries, body::Body, router};
 use crate::{
     error::{Error, Kind},
     filter::{Cx, Response},
@@ -10,7 +10,7 @@ use crate::{
 };
 use bytes::Bytes;
 use corelane_io::Chunk;
-use corelane_wire::{RequestHead, ResponseHead, StaticField, Status};
+use corelane_wire::{Known, RequestHead, ResponseHead, StaticField, Status};
 
 const TEXT: StaticField = StaticField::new("content-type", "text/plain");
 const OVERLOADED: StaticField = StaticField::new("x-envoy-overloaded", "true");
@@ -29,8 +29,30 @@ pub(crate) fn to_error(error: Error, cx: &Cx) -> Response {
     }
     let mut head = exchange.downstream.lane.heads.response();
     fill(&mut head, error);
-    router::edit(&mut head, exchange);
-    Response { head, body: Body::full(error.body().as_bytes()) }
+    let mut response = Response { head, body: Body::full(error.body().as_bytes()) };
+    if error.is_of_router()
+        && let Some(tries) = exchange.told_tries()
+    {
+        after_tries(&mut response, error, tries);
+    }
+    router::edit(&mut response.head, exchange);
+    response
+}
+
+/// What the client is to hear of the tries that failed.
+#[cold]
+fn after_tries(response: &mut Response, error: Error, tries: &Tries) {
+    let head = &mut response.head;
+    tries.tell(head);
+    if tries.are_silent() && error.is_upstream_timeout() {
+        head.set_status(Status::NO_CONTENT);
+        head.headers_mut().remove(Known::ContentType);
+        response.body = Body::empty();
+    } else if tries.were_several()
+        && let Some((what, why)) = error.body().split_once("reset reason: ")
+    {
+        response.body = Body::full(format!("{what}retried and the latest reset reason: {why}").into_bytes());
+    }
 }
 
 /// The head of a reply to a failure.

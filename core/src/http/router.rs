@@ -1,16 +1,23 @@
 //! The router: the end of every chain. Takes a request to an upstream and brings back the head of its response, while the
 //! request's body may still be on its way. Owns the choice of the cluster and what is tried again.
 
-use super::{body::Body, head, log, pump::Encoder, reply, upgrade::Switch};
+use super::{
+    attempts::{self, Plan},
+    body::Body,
+    head, log,
+    pump::Encoder,
+    reply,
+    upgrade::Switch,
+};
 use crate::{
     config::{ConfigError, ConfigValue, Upstream},
     error::{Error, Kind},
     filter::{Cx, Exchange, Pump, Request, Response},
     lane::{Lane, Route},
     limits::{INTERIM_RESPONSES, STALE_RETRIES},
-    route::{Action, Forward},
+    route::Action,
     telemetry::{ClusterStat, HttpStat},
-    upstream::{Lease, Limit, Pool},
+    upstream::{Lease, Pool},
 };
 use corelane_io::Chunk;
 use corelane_wire::{
@@ -28,11 +35,17 @@ pub(crate) struct RouterConfig {
     pub(crate) dynamic_stats: bool,
     /// Adds none of the `x-envoy-` fields.
     pub(crate) suppress_envoy_headers: bool,
+    /// Takes the timeout that a proxy before this one expects, for the same request.
+    pub(crate) respect_expected_rq_timeout: bool,
 }
 
 impl Default for RouterConfig {
     fn default() -> Self {
-        RouterConfig { dynamic_stats: true, suppress_envoy_headers: false }
+        RouterConfig {
+            dynamic_stats: true,
+            suppress_envoy_headers: false,
+            respect_expected_rq_timeout: false,
+        }
     }
 }
 
@@ -56,6 +69,8 @@ pub(crate) struct Routed {
 pub(crate) enum Decision {
     /// It goes to an upstream.
     Send(Routed),
+    /// It goes to an upstream, several times if need be.
+    Attempt(Routed, Box<Plan>),
     /// It is answered here: by the route itself, or with why there is no upstream.
     Answer(Result<Response, Error>),
     /// It goes to an upstream, and its connection may become something else.
@@ -81,17 +96,17 @@ pub(crate) fn route(req: Request) -> Decision {
         },
     };
     *exchange.pool.borrow_mut() = Some(pool.clone());
-    match prepare(&mut head, &cx, route.as_deref()).and_then(|()| request_framing(&head, &body)) {
-        Ok(framing) => {
-            log::routed(exchange, &head, &pool);
-            let routed = Routed { head, body, exchange: exchange.clone(), pool, framing };
-            if exchange.switch.get() == Switch::No {
-                Decision::Send(routed)
-            } else {
-                Decision::Switch(routed)
-            }
-        }
-        Err(e) => Decision::Answer(Err(e)),
+    let prepared = prepare(&mut head, &cx, route.as_ref());
+    let (framing, plan) = match prepared.and_then(|plan| Ok((request_framing(&head, &body)?, plan))) {
+        Ok(prepared) => prepared,
+        Err(e) => return Decision::Answer(Err(e)),
+    };
+    log::routed(exchange, &head, &pool);
+    let routed = Routed { head, body, exchange: exchange.clone(), pool, framing };
+    match (exchange.switch.get(), plan) {
+        (Switch::No, None) => Decision::Send(routed),
+        (Switch::No, Some(plan)) => Decision::Attempt(routed, plan),
+        _ => Decision::Switch(routed),
     }
 }
 
@@ -155,7 +170,7 @@ impl Routed {
             let (mut tries, mut _retry) = (0, None);
             loop {
                 // The last try takes a connection that nobody can have closed for being idle.
-                let lease = match self.pool.checkout(tries == STALE_RETRIES).await {
+                let lease = match self.pool.checkout(tries == STALE_RETRIES, None).await {
                     Ok(lease) => lease,
                     Err(e) => {
                         log::unreached(&self.exchange, &self.pool, &e);
@@ -163,12 +178,13 @@ impl Routed {
                     }
                 };
                 log::sending(&self.exchange, &lease);
-                self.begin(&lease);
+                let body = self.take_body();
+                self.begin(&lease, body);
                 match answer(lease, &self.exchange, self.head.method()).await {
                     Err(e) if e.retryable() && replayable && tries < STALE_RETRIES => {
                         tries += 1;
                         // Held until the retry is answered.
-                        _retry = self.pool.state().permit(Limit::Retries);
+                        _retry = self.pool.state().retry_permit();
                         if _retry.is_none() {
                             self.pool.stats.inc(ClusterStat::RqRetryOverflow);
                             return Err(e);
@@ -185,37 +201,52 @@ impl Routed {
         }
     }
 
+    /// The body, if there is one to be sent.
+    #[inline]
+    pub(super) fn take_body(&mut self) -> Option<Body> {
+        let none = self.framing.is_empty() && self.body.is_empty();
+        (!none).then(|| mem::take(&mut self.body))
+    }
+
     /// Writes the head and sets the body going.
-    fn begin(&mut self, lease: &Lease) {
+    #[inline]
+    pub(super) fn begin(&self, lease: &Lease, body: Option<Body>) {
         let mut out = self.exchange.downstream.lane.io().vec();
         h1::write_request(&mut out, &self.head, self.framing, Persist::Default);
         lease.push(Chunk::Vec(out));
-        if self.framing.is_empty() && self.body.is_empty() {
-            lease.request_sent();
-            return;
-        }
-        let body = mem::take(&mut self.body);
+        let Some(body) = body else { return lease.request_sent() };
         let encoder = Encoder::new(self.framing, self.exchange.passes_trailers());
         *self.exchange.pump.borrow_mut() = Some(Pump { body, encoder, lease: lease.share() });
     }
 }
 
-/// What the upstream is told beside what the client said, and how long it may take.
-fn prepare(head: &mut RequestHead, cx: &Cx, route: Option<&Route>) -> Result<(), Error> {
-    let Some(Route { spec, .. }) = route else { return Ok(()) };
-    let exchange = cx.exchange();
+/// What the upstream is told beside what the client said, and how long it may take. What is to be done about its tries,
+/// where the route or the request says something about them.
+fn prepare(head: &mut RequestHead, cx: &Cx, route: Option<&Rc<Route>>) -> Result<Option<Box<Plan>>, Error> {
+    let Some(route) = route else { return Ok(None) };
+    let (spec, exchange) = (&*route.spec, cx.exchange());
     let tell = !exchange.chain.spec.router.suppress_envoy_headers;
-    if let Action::Forward(Forward { timeout, idle_timeout, expected_timeout, .. }) = &spec.action {
-        exchange.clock.set_route(*idle_timeout, *timeout);
-        if tell && let Some(timeout) = expected_timeout {
-            let set = head.headers_mut().set(Known::XEnvoyExpectedRqTimeoutMs, timeout.as_bytes());
-            set.map_err(|_| Error::local(Kind::Filter))?;
+    let Action::Forward(forward) = &spec.action else { return Ok(None) };
+    let concerned = forward.retries.as_ref().is_some_and(|retries| retries.is_active);
+    let timeouts = match concerned || head.headers().may_hold_x_envoy() {
+        true => Some(attempts::timeouts(head, exchange, forward)?),
+        false => {
+            exchange.clock.set_route(forward.idle_timeout, forward.timeout);
+            if tell && let Some(timeout) = &forward.expected_timeout {
+                let set = head.headers_mut().set(Known::XEnvoyExpectedRqTimeoutMs, timeout.as_bytes());
+                set.map_err(|_| Error::local(Kind::Filter))?;
+            }
+            None
         }
+    };
+    if let Some(edits) = &spec.edits {
+        edits.request(head, &spec.matches, cx, tell)?;
     }
-    match &spec.edits {
-        Some(edits) => edits.request(head, &spec.matches, cx, tell),
-        None => Ok(()),
+    // The route's edits may say something about tries as well.
+    if timeouts.is_none() && (spec.edits.is_none() || !head.headers().may_hold_x_envoy()) {
+        return Ok(None);
     }
+    Ok(attempts::plan(head, forward, &exchange.chain.spec.router, timeouts))
 }
 
 /// How the body goes to the upstream: as the head says, or, where a filter made a body that it says nothing about, by its
@@ -228,7 +259,7 @@ fn request_framing(head: &RequestHead, body: &Body) -> Result<Framing, Error> {
     })
 }
 
-/// Waits for the final response head; interim ones are relayed.
+/// Waits for the final response head.
 #[expect(clippy::manual_async_fn, reason = "an async fn would keep its arguments twice")]
 fn answer<'a>(
     lease: Lease,
@@ -236,23 +267,35 @@ fn answer<'a>(
     method: Method,
 ) -> impl Future<Output = Result<Response, Error>> + use<'a> {
     async move {
-        let downstream = &exchange.downstream;
-        let io = downstream.lane.io();
-        let mut head = downstream.lane.heads.response();
-        let mut said_nothing = true;
-        loop {
-            let received = head::response(&lease, io, &mut head, said_nothing).await;
-            if let Err(e) = received {
-                return Err(unanswered(e, &lease));
-            }
-            exchange.clock.touch(io.now());
-            exchange.clock.respond(io.now());
-            if !head.status().is_informational() {
-                return answered(lease, head, exchange, method);
-            }
-            said_nothing = false;
-            interim(&head, exchange)?;
+        let mut head = exchange.downstream.lane.heads.response();
+        final_head(&lease, exchange, &mut head).await?;
+        answered(lease, head, exchange, method)
+    }
+}
+
+/// Waits for the final response head; interim ones are relayed.
+///
+/// # Errors
+/// The upstream did not answer.
+pub(super) async fn final_head(
+    lease: &Lease,
+    exchange: &Exchange,
+    head: &mut ResponseHead,
+) -> Result<(), Error> {
+    let io = exchange.downstream.lane.io();
+    let mut said_nothing = true;
+    loop {
+        let received = head::response(lease, io, head, said_nothing).await;
+        if let Err(e) = received {
+            return Err(unanswered(e, lease));
         }
+        exchange.clock.touch(io.now());
+        exchange.clock.respond(io.now());
+        if !head.status().is_informational() {
+            return Ok(());
+        }
+        said_nothing = false;
+        interim(head, exchange)?;
     }
 }
 

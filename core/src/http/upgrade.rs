@@ -95,7 +95,7 @@ pub(crate) async fn send(routed: Routed) -> Result<Response, Error> {
         return Err(Error::local(Kind::Denied(Status::FORBIDDEN)));
     }
     // A connection that nobody can have closed for being idle.
-    let lease = match pool.checkout(true).await {
+    let lease = match pool.checkout(true, None).await {
         Ok(lease) => lease,
         Err(e) => {
             log::unreached(&exchange, &pool, &e);

@@ -5,7 +5,7 @@ use super::{RouteInput, pattern::Pattern};
 use crate::config::{
     self, ConfigError, Fraction, HeaderMatch, PathMatch, QueryParameterMatch, RouteMatch, StringPattern,
 };
-use corelane_wire::{Headers, Known, Method, RequestHead};
+use corelane_wire::{Headers, Known, Method, RequestHead, ResponseHead};
 use std::borrow::Cow;
 
 /// Which requests a route takes.
@@ -254,6 +254,14 @@ impl HeaderMatcher {
             HeaderMatch::Range(from, to) => Value::Range(*from, *to),
         };
         Ok(HeaderMatcher { subject, value, invert: config.invert, missing_is_empty: config.missing_is_empty })
+    }
+
+    /// Of a response's head, which has neither method nor path.
+    pub(crate) fn matches_response(&self, head: &ResponseHead) -> bool {
+        self.matches(match &self.subject {
+            Subject::Field(name) => joined(head.headers(), name),
+            Subject::Method | Subject::Path | Subject::Authority | Subject::Scheme => None,
+        })
     }
 
     pub(crate) fn matches_request(&self, head: &RequestHead) -> bool {

@@ -110,7 +110,22 @@ family! {
         RqPendingOverflow = "upstream_rq_pending_overflow" Counter,
         RqRetry = "upstream_rq_retry" Counter,
         RqRetryOverflow = "upstream_rq_retry_overflow" Counter,
+        RqRetrySuccess = "upstream_rq_retry_success" Counter,
+        RqRetryLimitExceeded = "upstream_rq_retry_limit_exceeded" Counter,
+        RqRetryBackoffExponential = "upstream_rq_retry_backoff_exponential" Counter,
+        RqRetryBackoffRatelimited = "upstream_rq_retry_backoff_ratelimited" Counter,
+        /// Responses that were tried again and so count nowhere else.
+        RetryRqCompleted = "retry.upstream_rq_completed" Counter,
+        Retry1xx = "retry.upstream_rq_1xx" Counter,
+        Retry2xx = "retry.upstream_rq_2xx" Counter,
+        Retry3xx = "retry.upstream_rq_3xx" Counter,
+        Retry4xx = "retry.upstream_rq_4xx" Counter,
+        Retry5xx = "retry.upstream_rq_5xx" Counter,
+        /// Requests whose body was too long to be kept for another try.
+        RetryAbandoned = "retry_or_shadow_abandoned" Counter,
         RqTimeout = "upstream_rq_timeout" Counter,
+        RqPerTryTimeout = "upstream_rq_per_try_timeout" Counter,
+        RqPerTryIdleTimeout = "upstream_rq_per_try_idle_timeout" Counter,
         RqRxReset = "upstream_rq_rx_reset" Counter,
         RqTxReset = "upstream_rq_tx_reset" Counter,
         Rq1xx = "upstream_rq_1xx" Counter,
@@ -166,6 +181,7 @@ family! {
         RqHeaderTimeout = "downstream_rq_header_timeout" Counter,
         RqTimeout = "downstream_rq_timeout" Counter,
         RqIdleTimeout = "downstream_rq_idle_timeout" Counter,
+        RqMaxDurationReached = "downstream_rq_max_duration_reached" Counter,
         RqRxReset = "downstream_rq_rx_reset" Counter,
         RqTxReset = "downstream_rq_tx_reset" Counter,
         RqTooLarge = "downstream_rq_too_large" Counter,
@@ -371,6 +387,19 @@ macro_rules! class {
             }
         }
     };
+}
+
+impl ClusterStat {
+    /// The counter of a response that is tried again.
+    pub(crate) fn retried_class(status: corelane_wire::Status) -> ClusterStat {
+        match ClusterStat::class(status) {
+            ClusterStat::Rq1xx => ClusterStat::Retry1xx,
+            ClusterStat::Rq2xx => ClusterStat::Retry2xx,
+            ClusterStat::Rq3xx => ClusterStat::Retry3xx,
+            ClusterStat::Rq4xx => ClusterStat::Retry4xx,
+            _ => ClusterStat::Retry5xx,
+        }
+    }
 }
 
 class!(ClusterStat);

@@ -58,6 +58,13 @@ impl Chosen {
     }
 }
 
+/// Endpoints that were tried, for a choice that avoids them.
+pub(crate) struct Beside<'a> {
+    pub(crate) tried: &'a [Peer],
+    /// How often one is chosen again where it was tried already.
+    pub(crate) attempts: u32,
+}
+
 /// One generation of a cluster's endpoints.
 struct Members {
     spec: Arc<compile::Cluster>,
@@ -152,8 +159,15 @@ impl Pool {
     ///
     /// # Errors
     /// Breakers open, no endpoint, or no connection.
-    pub(crate) async fn checkout(self: &Rc<Self>, fresh: bool) -> Result<Lease, Error> {
-        let (host, active) = self.choose()?;
+    pub(crate) async fn checkout(
+        self: &Rc<Self>,
+        fresh: bool,
+        beside: Option<Beside<'_>>,
+    ) -> Result<Lease, Error> {
+        let (host, active) = match beside {
+            None => self.choose()?,
+            Some(beside) => self.choose_beside(&beside)?,
+        };
         self.stats.inc(ClusterStat::RqTotal);
         if !fresh
             && self.waiters.is_empty()
@@ -227,6 +241,19 @@ impl Pool {
         };
         let host = &hosts[at];
         Ok((host.clone(), members.counts_activity.then(|| host.endpoint.begin())))
+    }
+
+    /// Another endpoint than those of `beside`, as far as choosing again finds one.
+    #[cold]
+    fn choose_beside(&self, beside: &Beside<'_>) -> Result<(Rc<Host>, Option<Active>), Error> {
+        let mut chosen = self.choose()?;
+        for _ in 0..beside.attempts {
+            if !beside.tried.contains(&chosen.0.addr()) {
+                break;
+            }
+            chosen = self.choose()?;
+        }
+        Ok(chosen)
     }
 
     /// A connection to `host`: a new one, or one that becomes free while no more may be made.

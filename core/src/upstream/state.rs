@@ -1,7 +1,7 @@
 //! What all lanes share about a cluster and its endpoints: numbers, as atomics. Created off-lane, kept across snapshots
 //! by identity. Owns exact limits and who waits for them; holds no connection.
 
-use crate::config::{Breakers, Health};
+use crate::config::{Breakers, Health, RetryBudget};
 use corelane_io::Peer;
 use std::{
     fmt,
@@ -26,6 +26,15 @@ pub enum Limit {
 
 const LIMITS: usize = 4;
 
+/// A limit under which everything is counted and that nothing reaches.
+const UNREACHED: u32 = u32::MAX - 1;
+
+/// Marks a word that holds a budget.
+const BUDGET: u64 = 1 << 63;
+
+/// All of the requests, in the unit of [`RetryBudget::share`].
+const SHARES: u32 = 100_000;
+
 /// Keeps a value away from its neighbours' cache lines: 128 bytes, because x86 fetches lines in pairs.
 #[repr(align(128))]
 #[derive(Default)]
@@ -45,6 +54,8 @@ pub struct ClusterState {
 #[derive(Default)]
 struct Rare {
     limits: [AtomicU32; LIMITS],
+    /// The budget of retries, in the halves of one word so that both are read together; 0 for none.
+    budget: AtomicU64,
     /// How often the health of one of its endpoints has changed.
     health: AtomicU64,
 }
@@ -59,17 +70,43 @@ impl ClusterState {
 
     /// Changes the limits. What is in flight stays; permits given under no limit were not counted and never are.
     pub fn set_limits(&self, breakers: &Breakers) {
-        let Breakers { max_connections, max_pending_requests, max_requests, max_retries } = *breakers;
-        let values = [max_connections, max_pending_requests, max_requests, max_retries];
+        let Breakers { max_connections, max_pending_requests, max_requests, max_retries, retry_budget } =
+            *breakers;
+        // What a budget is a share of has to be counted, if only against a limit that nothing reaches.
+        let most = if retry_budget.is_some() { UNREACHED } else { u32::MAX };
+        let max_retries = if retry_budget.is_some() { UNREACHED } else { max_retries };
+        let values = [max_connections, max_pending_requests.min(most), max_requests.min(most), max_retries];
+        let budget = retry_budget.map_or(0, |RetryBudget { share, min_concurrency }| {
+            // Never 0, which is none: a budget of nothing is one of no share and no retry.
+            BUDGET | u64::from(share.min(SHARES)) << 32 | u64::from(min_concurrency)
+        });
+        self.rare.0.budget.store(budget, SeqCst);
         for (limit, value) in self.rare.0.limits.iter().zip(values) {
             limit.store(value, SeqCst);
         }
     }
 
+    /// A retry's slot under the limit or the budget, or `None` where there is none left. As exact as
+    /// [`permit`](ClusterState::permit): what a budget allows is what it allows when the slot is taken.
+    pub fn retry_permit(self: &Arc<Self>) -> Option<Permit> {
+        let budget = self.rare.0.budget.load(SeqCst);
+        if budget == 0 {
+            return self.permit(Limit::Retries);
+        }
+        let (share, least) = ((budget & !BUDGET) >> 32, budget & u64::from(u32::MAX));
+        let retries = &self.counts.0[Limit::Retries as usize];
+        let allowed = || {
+            let requests = u64::from(self.in_use(Limit::Requests)) + u64::from(self.in_use(Limit::Pending));
+            (requests * share / u64::from(SHARES)).max(least)
+        };
+        retries.fetch_update(SeqCst, SeqCst, |n| (u64::from(n) < allowed()).then_some(n + 1)).ok()?;
+        Some(Permit { state: Some(self.clone()), kind: Limit::Retries })
+    }
+
     /// A slot under the breaker, or `None` when it is open. Exact over all lanes; without a limit it touches no shared
     /// cache line.
     pub fn permit(self: &Arc<Self>, kind: Limit) -> Option<Permit> {
-        let limit = self.limit(kind);
+        let limit = self.rare.0.limits[kind as usize].load(SeqCst);
         if limit == u32::MAX {
             return Some(Permit { state: None, kind });
         }
@@ -78,9 +115,12 @@ impl ClusterState {
         Some(Permit { state: Some(self.clone()), kind })
     }
 
-    /// The limit now; `u32::MAX` is none.
+    /// The limit now; `u32::MAX` is none. Of retries none where there is a budget.
     pub fn limit(&self, kind: Limit) -> u32 {
-        self.rare.0.limits[kind as usize].load(SeqCst)
+        match self.rare.0.limits[kind as usize].load(SeqCst) {
+            UNREACHED => u32::MAX,
+            limit => limit,
+        }
     }
 
     /// How many permits are out; only those under a limit are counted.
@@ -266,6 +306,28 @@ mod tests {
         assert_eq!(state.in_use(Limit::Connections), 0, "an uncounted permit is not given back");
         let one = state.permit(Limit::Connections);
         assert!(one.is_some() && state.permit(Limit::Connections).is_none());
+    }
+
+    #[test]
+    fn a_budget_allows_retries_by_the_requests_in_flight() {
+        let budget = |share, min_concurrency| Breakers {
+            max_requests: u32::MAX,
+            retry_budget: Some(RetryBudget { share, min_concurrency }),
+            ..Breakers::default()
+        };
+        let state = Arc::new(ClusterState::new(&budget(20_000, 1)));
+        let first = state.retry_permit();
+        assert!(first.is_some() && state.retry_permit().is_none(), "one in any case");
+        let requests: Vec<_> = (0..15).map(|_| state.permit(Limit::Requests)).collect();
+        let more: Vec<_> = (0..3).map(|_| state.retry_permit()).collect();
+        assert_eq!(more.iter().flatten().count(), 2, "a fifth of fifteen, less the one that is there");
+        drop((first, more, requests));
+        assert_eq!((state.in_use(Limit::Retries), state.in_use(Limit::Requests)), (0, 0));
+        state.set_limits(&budget(0, 0));
+        assert!(state.retry_permit().is_none(), "a budget of nothing");
+        state.set_limits(&Breakers { max_retries: 1, ..Breakers::default() });
+        let one = state.retry_permit();
+        assert!(one.is_some() && state.retry_permit().is_none(), "no budget any more");
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod lab;
 mod listeners;
 mod local_ratelimit;
 mod publish;
+mod retries;
 mod rewrites;
 mod routes;
 mod smuggling;

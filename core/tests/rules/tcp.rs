@@ -1,7 +1,7 @@
 //! TCP forwarding.
 
 use crate::lab::{Lab, rules};
-use corelane::io::Chunk;
+use corelane::{config::BackOff, io::Chunk};
 use std::{cell::Cell, rc::Rc, time::Duration};
 
 rules! {
@@ -11,6 +11,7 @@ rules! {
     a_client_reset_is_passed_on_as_one,
     a_refused_upstream_resets_the_client,
     attempts_are_made_over_endpoints,
+    attempts_pause_and_end,
     an_idle_pair_is_closed,
     one_direction_keeps_the_pair_alive,
     an_old_pair_is_closed,
@@ -102,6 +103,29 @@ async fn attempts_are_made_over_endpoints(lab: Lab) {
     for _ in 0..4 {
         assert_eq!(lab.client().await.rest().await.0, b"here");
     }
+}
+
+async fn attempts_pause_and_end(lab: Lab) {
+    lab.tcp_with(&[lab.refusing()], |tcp, _| {
+        tcp.max_connect_attempts = 3;
+        // Drawn below the bound, which is so high that no two pauses are short.
+        let hour = Duration::from_secs(3600);
+        tcp.back_off = Some(BackOff { base: hour, max: hour });
+    })
+    .await;
+    let mut client = lab.client().await;
+    lab.until_stat("cluster.up.upstream_cx_connect_fail", 1).await;
+    assert!(client.is_silent().await, "it pauses");
+    drop(client);
+    let quick = BackOff::from_base(Duration::from_millis(1));
+    lab.tcp_with(&[lab.refusing()], |tcp, _| {
+        tcp.max_connect_attempts = 3;
+        tcp.back_off = Some(quick);
+    })
+    .await;
+    assert!(lab.is_reset().await);
+    assert_eq!(lab.stat("cluster.up.upstream_cx_connect_fail"), 4);
+    assert_eq!(lab.stat("cluster.up.upstream_cx_connect_attempts_exceeded"), 1);
 }
 
 async fn an_idle_pair_is_closed(lab: Lab) {

@@ -254,8 +254,9 @@ impl Headers {
         true
     }
 
-    /// Whether some field may be called `x-envoy-`something: exact for `false`, and what a proxy asks before it looks
-    /// for such fields one by one. `true` stays until [`clear`](Headers::clear), whatever is removed.
+    /// Whether some field may be called `x-envoy-`something, those aside that were added here by one of their [`Known`]
+    /// names: exact for `false`, and what a proxy asks before it looks for such fields one by one. `true` stays until
+    /// [`clear`](Headers::clear), whatever is removed.
     #[inline]
     pub fn may_hold_x_envoy(&self) -> bool {
         self.present & X_ENVOY != 0
@@ -501,7 +502,6 @@ impl Headers {
     fn push_known(&mut self, id: Id, value: &[u8]) {
         let line = id.line();
         let (at, len) = (self.arena.len(), usize::from(line.len));
-        self.present |= line.mark;
         // With room for the value behind the name, which is a few stores and no call, then cut.
         self.arena.extend_from_slice(&line.text);
         let room =

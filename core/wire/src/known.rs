@@ -284,8 +284,6 @@ pub(crate) struct Line {
     pub(crate) text: [u8; ROOM],
     /// What there is before the zeros.
     pub(crate) len: u8,
-    /// [`X_ENVOY_MARK`] or nothing.
-    pub(crate) mark: u32,
 }
 
 /// Beside the ids in a set of them: some name begins with `x-envoy-`.
@@ -293,7 +291,7 @@ pub(crate) const X_ENVOY_MARK: u32 = 1 << 31;
 
 /// By id.
 static LINES: [Line; 32] = {
-    let mut lines = [const { Line { text: [0; ROOM], len: 0, mark: 0 } }; 32];
+    let mut lines = [const { Line { text: [0; ROOM], len: 0 } }; 32];
     let mut at = 0;
     while at < ALL.len() {
         let name = ALL[at].name().as_bytes();
@@ -306,7 +304,6 @@ static LINES: [Line; 32] = {
         line.text[i] = b':';
         line.text[i + 1] = b' ';
         line.len = i as u8 + 2;
-        line.mark = if ALL[at].id().is_x_envoy() { X_ENVOY_MARK } else { 0 };
         at += 1;
     }
     lines

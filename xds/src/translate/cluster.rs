@@ -67,6 +67,10 @@ impl Translator<'_> {
             max_pending_requests: message.max_pending_requests.take().unwrap_or(default.max_pending_requests),
             max_requests: message.max_requests.take().unwrap_or(default.max_requests),
             max_retries: message.max_retries.take().unwrap_or(default.max_retries),
+            retry_budget: message
+                .retry_budget
+                .take()
+                .map(|budget| self.retry_budget(budget, &path.field("retry_budget"))),
         };
         self.done(message, path);
         breakers

@@ -121,6 +121,8 @@ impl Translator<'_> {
         manager.idle_timeout = self.timeout(&mut common.idle_timeout, idle, &path.field("idle_timeout"));
         manager.max_connection_duration =
             self.timeout(&mut common.max_connection_duration, None, &path.field("max_connection_duration"));
+        manager.max_stream_duration =
+            self.timeout(&mut common.max_stream_duration, None, &path.field("max_stream_duration"));
         if let Some(count) = common.max_headers_count.take() {
             manager.max_headers_count = count;
         }

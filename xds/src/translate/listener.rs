@@ -204,6 +204,9 @@ impl Translator<'_> {
         );
         proxy.max_connect_attempts =
             message.max_connect_attempts.take().unwrap_or(TcpProxy::MAX_CONNECT_ATTEMPTS);
+        if let Some(back_off) = message.backoff_options.take() {
+            proxy.back_off = Some(self.back_off(back_off, &path.field("backoff_options")));
+        }
         let duration = "max_downstream_connection_duration";
         proxy.max_downstream_connection_duration =
             self.timeout(&mut message.max_downstream_connection_duration, None, &path.field(duration));

@@ -6,8 +6,8 @@ use std::{
 };
 
 use corelane::config::{
-    Action, DirectResponse, FilterOverride, PathMatch, RequireTls, Route, RouteConfiguration, RouteMatch,
-    VirtualHost,
+    Action, DirectResponse, FilterOverride, Forward, PathMatch, RequireTls, Route, RouteConfiguration,
+    RouteMatch, VirtualHost,
 };
 use corelane_proto::{
     envoy::config::{
@@ -97,6 +97,16 @@ impl Translator<'_> {
             per_filter_config: self.overrides(take(&mut message.typed_per_filter_config), path),
             headers: take_mutations!(self, message, path),
             require_tls: self.require_tls(take(&mut message.require_tls), path),
+            retry: message
+                .retry_policy
+                .take()
+                .map(|policy| self.retry_policy(policy, &path.field("retry_policy"))),
+            attempt_fields: Self::attempt_fields(&mut message),
+            replay_limit: self.replay_limit(
+                &mut message.per_request_buffer_limit_bytes,
+                &mut message.request_body_buffer_limit,
+                path,
+            ),
             routes: Vec::new(),
         };
         let list = path.field("routes");
@@ -121,9 +131,15 @@ impl Translator<'_> {
 
     fn route(&mut self, table: &Table, mut message: RouteMessage, path: &Path<'_>) -> Option<Route> {
         let matches = message.r#match.take().and_then(|matches| self.matches(matches, &path.field("match")));
+        let replay_limit = self.replay_limit(
+            &mut message.per_request_buffer_limit_bytes,
+            &mut message.request_body_buffer_limit,
+            path,
+        );
         let action = match message.action.take() {
             Some(ActionMessage::Route(action)) => {
-                self.forward(table, action, &path.field("route")).map(Action::Forward)
+                let forward = self.forward(table, action, &path.field("route"));
+                forward.map(|forward| Action::Forward(Forward { replay_limit, ..forward }))
             }
             Some(ActionMessage::Redirect(redirect)) => {
                 self.redirect(redirect, &path.field("redirect")).map(Action::Redirect)

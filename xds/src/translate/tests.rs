@@ -150,7 +150,7 @@ fn what_is_not_implemented_or_contradicts_itself_is_refused_with_its_path() {
         ("type: STATIC", "max_requests_per_connection: 1", "static_resources.clusters[0].max_requests_per_connection: cannot stand beside typed_extension_protocol_options".into()),
         ("cluster: backend, timeout", "cluster: other, timeout", format!("{HCM}.{HOST}.routes[0].route.cluster: no cluster is named \"other\"")),
         ("timeout: 0s, idle", "timeout: -1s, idle", format!("{HCM}.{HOST}.routes[0].route.timeout: must not be negative")),
-        ("timeout: 0s, idle", "retry_policy: {}, idle", format!("{HCM}.{HOST}.routes[0].route.retry_policy: is not implemented")),
+        ("timeout: 0s, idle", "hedge_policy: {}, idle", format!("{HCM}.{HOST}.routes[0].route.hedge_policy: is not implemented")),
         ("weight: 1}", "weight: 0}", format!("{HCM}.{HOST}.routes[1].route.weighted_clusters.clusters: the weights sum up to 0, which must be 1 to 4294967295")),
         ("{inline_string: hello}", "{filename: /etc/passwd}", format!("{HCM}.{HOST}.routes[2].direct_response.body.filename: is not implemented")),
         ("domains: ['*']", "domains: [a.b, A.b]", format!("{HCM}.{HOST}.domains[1]: the domain \"A.b\" is already taken")),
@@ -475,6 +475,8 @@ const WITHOUT_EFFECT: &[&str] = &[
     // Changes are applied as they come; and there is no local cluster whose zones could count.
     "common_lb.update_merge_window",
     "common_lb.zone_aware_lb_config",
+    // Without a duration it only switches the route's timeout off, which here is off.
+    "action.max_stream_duration",
     // The default, said explicitly.
     "cluster.common_lb_config",
     "load_assignment.policy",
