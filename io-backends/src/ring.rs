@@ -90,12 +90,36 @@ pub(crate) struct Cqe {
     pub(crate) user_data: u64,
     /// A count, a new descriptor, or a negated errno.
     pub(crate) result: i32,
+    /// `IORING_CQE_F_*`, and above them the number of a block.
+    pub(crate) flags: u32,
+}
+
+impl Cqe {
+    const BUFFER: u32 = 1;
+    const MORE: u32 = 1 << 1;
+    const BUFFER_MORE: u32 = 1 << 4;
+
+    /// The flags that say so.
+    pub(crate) fn flags(more: bool, buffer: Option<u16>, buffer_more: bool) -> u32 {
+        let flag = |on: bool, flag: u32| if on { flag } else { 0 };
+        let buffer = buffer.map_or(0, |id| u32::from(id) << 16 | Cqe::BUFFER);
+        flag(more, Cqe::MORE) | buffer | flag(buffer_more, Cqe::BUFFER_MORE)
+    }
+
     /// Not terminal: the operation goes on.
-    pub(crate) more: bool,
+    pub(crate) fn more(&self) -> bool {
+        self.flags & Cqe::MORE != 0
+    }
+
     /// The block whose next bytes were filled.
-    pub(crate) buffer: Option<u16>,
+    pub(crate) fn buffer(&self) -> Option<u16> {
+        (self.flags & Cqe::BUFFER != 0).then_some((self.flags >> 16) as u16)
+    }
+
     /// The kernel goes on filling that block.
-    pub(crate) buffer_more: bool,
+    pub(crate) fn buffer_more(&self) -> bool {
+        self.flags & Cqe::BUFFER_MORE != 0
+    }
 }
 
 /// The kernel behind a ring.
@@ -177,11 +201,11 @@ impl Ring {
 
     /// What a completion says of blocks: the bytes received, if any, and the end of the kernel's use of the block.
     fn received(&mut self, cqe: &Cqe) -> Option<Buf> {
-        let (block, posted) = &mut self.blocks[usize::from(cqe.buffer?)];
+        let (block, posted) = &mut self.blocks[usize::from(cqe.buffer()?)];
         assert!(*posted, "the kernel filled a block that it does not have");
         let block = *block;
         let buf = (cqe.result > 0).then(|| fill::take(block, cqe.result as u32));
-        if !cqe.buffer_more {
+        if !cqe.buffer_more() {
             *posted = false;
             self.posted -= 1;
             buf::release(block);
@@ -260,7 +284,7 @@ fn complete(core: &Rc<Core>, ring: &std::cell::RefCell<Ring>, cqe: &Cqe) {
     let tag = Tag::of(tag);
     match tag {
         Tag::Ignored => return,
-        Tag::Mail => return core.mail_watch_ended(cqe.more),
+        Tag::Mail => return core.mail_watch_ended(cqe.more()),
         _ => {}
     }
     // A slot ends on its last terminal completion, so every completion finds its socket.

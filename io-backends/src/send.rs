@@ -84,7 +84,20 @@ impl SendOp {
     }
 
     /// Takes `n` sent bytes off the head; `done` gets the vectors that went out whole.
-    pub(crate) fn consume(&mut self, mut n: usize, mut done: impl FnMut(Vec<u8>)) {
+    #[inline]
+    pub(crate) fn consume(&mut self, n: usize, mut done: impl FnMut(Vec<u8>)) {
+        // All of it, in one piece, as nearly always.
+        if n == self.asked && self.chunks.len() == 1 {
+            if let Some(Chunk::Vec(vec)) = self.chunks.pop_front() {
+                done(vec);
+            }
+            return;
+        }
+        self.consume_some(n, done);
+    }
+
+    #[inline(never)]
+    fn consume_some(&mut self, mut n: usize, mut done: impl FnMut(Vec<u8>)) {
         while n > 0 {
             let head = self.chunks.front_mut().expect("the kernel sent what was queued and no more");
             let len = head.len();

@@ -7,7 +7,7 @@ use crate::{
     report::Feature,
     ring::{Cqe, Sqe},
 };
-use io_uring::{IoUring, cqueue, opcode, squeue, types};
+use io_uring::{IoUring, opcode, squeue, types};
 use std::{
     io,
     io::Write as _,
@@ -157,18 +157,18 @@ impl Uring {
         let first = seen.first().copied().ok_or("no completion of a receive within a second")?;
         // The operation and the block must be out of the kernel's hands before `scratch` goes: FIN ends the one, and a
         // 64-byte block that got 1 byte is used up by 63 more.
-        let verdict = match first {
-            Cqe { result: 1, more: true, buffer: Some(0), .. } => Ok(()),
-            Cqe { result, .. } if result < 0 => {
+        let verdict = match (first.result, first.more(), first.buffer()) {
+            (1, true, Some(0)) => Ok(()),
+            (result, ..) if result < 0 => {
                 Err(explain("multishot recv", &io::Error::from_raw_os_error(-result)))
             }
             _ => Err("multishot recv ended after one receive (needs Linux 6.0)".to_string()),
         };
-        if verdict.is_ok() && first.buffer_more {
+        if verdict.is_ok() && first.buffer_more() {
             here.write_all(&[b'?'; 63]).map_err(|e| explain("writing to a socket pair", &e))?;
         }
         drop(here);
-        let mut open = first.more;
+        let mut open = first.more();
         for _ in 0..100 {
             if !open {
                 break;
@@ -176,7 +176,7 @@ impl Uring {
             seen.clear();
             self.enter(Some(Duration::from_millis(100)), &mut seen)
                 .map_err(|e| explain("io_uring_enter", &e))?;
-            open = !seen.iter().any(|cqe| !cqe.more);
+            open = seen.iter().all(Cqe::more);
         }
         if open {
             std::mem::forget(scratch);
@@ -228,7 +228,11 @@ impl Uring {
                 ) => {}
             Err(e) => return Err(e),
         }
-        into.extend(self.ring.completion().map(|cqe| decode(&cqe)));
+        into.extend(self.ring.completion().map(|cqe| Cqe {
+            user_data: cqe.user_data(),
+            result: cqe.result(),
+            flags: cqe.flags(),
+        }));
         Ok(())
     }
 
@@ -283,16 +287,5 @@ fn encode(sqe: Sqe) -> squeue::Entry {
         }
         Sqe::Poll { fd: of, events, multi } => opcode::PollAdd::new(fd(of), events).multi(multi).build(),
         Sqe::Cancel { target } => opcode::AsyncCancel::new(target).build(),
-    }
-}
-
-fn decode(cqe: &cqueue::Entry) -> Cqe {
-    let flags = cqe.flags();
-    Cqe {
-        user_data: cqe.user_data(),
-        result: cqe.result(),
-        more: cqueue::more(flags),
-        buffer: cqueue::buffer_select(flags),
-        buffer_more: cqueue::buffer_more(flags),
     }
 }

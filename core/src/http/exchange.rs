@@ -441,11 +441,11 @@ fn aborted(error: Error, chain: &HttpChain) -> Error {
 }
 
 /// Counts a request while it lives.
-struct Active(Cells<HttpStat>);
+struct Active<'a>(&'a Cells<HttpStat>);
 
-impl Active {
-    fn new(chain: &HttpChain) -> Active {
-        let stats = chain.stats.clone();
+impl Active<'_> {
+    fn new(chain: &HttpChain) -> Active<'_> {
+        let stats = &chain.stats;
         stats.inc(HttpStat::RqTotal);
         stats.inc(HttpStat::RqHttp1Total);
         stats.inc(HttpStat::RqActive);
@@ -453,7 +453,7 @@ impl Active {
     }
 }
 
-impl Drop for Active {
+impl Drop for Active<'_> {
     fn drop(&mut self) {
         self.0.dec(HttpStat::RqActive);
     }

@@ -166,6 +166,10 @@ pub(crate) fn poll_pump(
             Some(frame) => {
                 clock.touch(io.now());
                 encoder.frame(frame, to, io).map_err(fail)?;
+                // Nothing can follow, and it is known now: that saves asking once more.
+                if *encoder == Encoder::Length(0) && body.is_empty() {
+                    return Poll::Ready(Ok(()));
+                }
             }
             None => return Poll::Ready(encoder.end(to).map_err(fail)),
         }

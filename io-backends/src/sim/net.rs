@@ -103,7 +103,7 @@ impl SimRing {
         state.run_due();
         let completions = std::mem::take(&mut state.rings[self.id].completions);
         for cqe in &completions {
-            state.note(&[self.id as u64, cqe.user_data, cqe.result as u64, u64::from(cqe.more)]);
+            state.note(&[self.id as u64, cqe.user_data, cqe.result as u64, u64::from(cqe.more())]);
         }
         into.extend(completions);
     }
@@ -381,9 +381,7 @@ impl State {
         ring.completions.push_back(Cqe {
             user_data: waiting.user_data,
             result,
-            more,
-            buffer: buffer.map(|(id, _)| id),
-            buffer_more: buffer.is_some_and(|(_, more)| more),
+            flags: Cqe::flags(more, buffer.map(|(id, _)| id), buffer.is_some_and(|(_, more)| more)),
         });
     }
 

@@ -78,10 +78,17 @@ impl Recv {
 
 impl Sock {
     /// Puts the multishot receive or accept to the kernel where it is wanted and not there yet.
+    #[inline]
     pub(crate) fn arm(&self, state: &mut State) {
+        if !state.recv.armed {
+            self.arm_now(state);
+        }
+    }
+
+    fn arm_now(&self, state: &mut State) {
         let Driver::Ring(ring) = &self.core.driver else { return };
         let (recv, life) = (&mut state.recv, &state.life);
-        let idle = !recv.armed && !recv.starved && recv.ended == Ended::Open;
+        let idle = !recv.starved && recv.ended == Ended::Open;
         if !idle || life.closed || life.exporting || life.recv_gone || life.connecting.is_some() {
             return;
         }
@@ -189,7 +196,7 @@ impl Sock {
     /// The poll of [`Sock::watch`] has completed, or seen a change.
     pub(crate) fn watched(self: &Rc<Self>, cqe: &Cqe) {
         let state = &mut *self.state.borrow_mut();
-        state.recv.watching = cqe.more;
+        state.recv.watching = cqe.more();
         if cqe.result > 0 && !state.life.closed {
             if cqe.result & i32::from(libc::POLLIN) != 0 {
                 state.recv.readable = true;
@@ -251,7 +258,8 @@ impl Sock {
     /// A completion of the multishot receive or accept.
     pub(crate) fn recv_completed(self: &Rc<Self>, cqe: &Cqe, buf: Option<Buf>) {
         let state = &mut *self.state.borrow_mut();
-        if !cqe.more {
+        let more = cqe.more();
+        if !more {
             state.recv.armed = false;
             state.recv.cancelling = false;
         }
@@ -266,7 +274,7 @@ impl Sock {
             }
             // Ended in passing, by a cancel that is no longer wanted or by the kernel's own choice.
             let wanted = state.recv.bytes == 0 && state.recv.waker.is_some();
-            if !cqe.more && wanted {
+            if !more && wanted {
                 self.arm(state);
             }
             if state.life.exporting {
