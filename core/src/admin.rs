@@ -14,8 +14,8 @@ mod status;
 mod stream;
 
 pub use pages::{Pages, Query, Reply};
-pub use stats::{Number, prometheus, stats};
-pub use status::{clusters, listeners};
+pub use stats::{Found, Number, Readout, prometheus, stats};
+pub use status::{Aside, AsideEndpoint, clusters, listeners};
 pub use stream::{Asked, Sink};
 
 use std::{

@@ -33,7 +33,7 @@ use crate::{
     message::newer::Policy,
     session::Session,
     source::Sources,
-    store::{Source, Store, Update},
+    store::{Kind, Source, Store, Update},
     translate::{Dynamic, Resource},
     transport::Event,
 };
@@ -43,7 +43,7 @@ use numbers::TableUser;
 use worker::Worker;
 
 pub use door::Door;
-pub use numbers::numbers;
+pub use numbers::found;
 pub use progress::{Phase, Progress};
 
 /// Events of streams that wait for the agent: a few, so that a control plane that talks faster than it is listened to is held
@@ -158,6 +158,23 @@ impl State {
     /// What the bootstrap said about where things come from, and who asks.
     pub fn dynamic(&self) -> &Dynamic {
         &self.dynamic
+    }
+
+    /// The version of the last response of a type that is subscribed to whole, or where it comes from a file of the newest
+    /// resource.
+    pub fn version(&self, kind: Kind) -> Arc<str> {
+        let subscribed = match kind {
+            Kind::Cluster => self.dynamic.clusters,
+            Kind::Listener => self.dynamic.listeners,
+            _ => None,
+        };
+        let Some(source) = subscribed.map(|subscribed| subscribed.source) else { return Arc::default() };
+        let told = self.links.get(&source).map(|link| link.session.type_stats(kind).version.clone());
+        told.filter(|version| !version.is_empty()).unwrap_or_else(|| {
+            let views = self.store.resources().filter(|view| view.kind == kind && view.source == source);
+            let forms = views.filter_map(|view| view.warming.or(view.active));
+            forms.max_by_key(|form| form.updated).map(|form| form.version.clone()).unwrap_or_default()
+        })
     }
 
     /// The sessions, by source.

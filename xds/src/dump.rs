@@ -36,7 +36,12 @@ use mask::Mask;
 use query::Filter;
 use section::{ENDPOINTS, List, SECTIONS, Section};
 
-pub(crate) use self::{entry::Entry, redact::Redactor, secrets::hold_secrets, text::Text};
+pub(crate) use self::{
+    entry::Entry,
+    redact::Redactor,
+    secrets::{hold_secrets, without_secrets},
+    text::Text,
+};
 pub use record::{Fault, Kept, Record};
 #[cfg(test)]
 pub(crate) use secrets::body_of;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use corelane::{
-    admin::{self, Number, Pages, Query, Reply},
+    admin::{self, Aside, AsideEndpoint, Found, Number, Pages, Query, Reply},
     control::{Handle, Published, State, Which},
     telemetry::Kind,
     wire::Status,
@@ -21,8 +21,10 @@ use serde_json::{Value, json};
 use crate::{
     agent::{self, Door, Phase, Progress},
     args::Args,
+    dump,
     lkg::Standing,
     logging::{self, LOGGERS},
+    source::{ControlCluster, Target},
 };
 
 /// Of this build.
@@ -47,11 +49,15 @@ pub struct Server {
     door: OnceLock<Door>,
     /// Whether what is served is the last known good, where one is kept.
     good: Option<Arc<Standing>>,
+    /// Clusters that control planes are reached by.
+    aside: Vec<Aside>,
 }
 
 impl Server {
     /// A server that began at `started`.
-    pub fn new(args: Args, handle: Handle, started: SystemTime, node: Option<Value>) -> Self {
+    pub fn new(mut args: Args, handle: Handle, started: SystemTime, node: Option<Value>) -> Self {
+        // It is shown, and a key may stand in it.
+        args.config_yaml = args.config_yaml.as_deref().map(dump::without_secrets);
         let progress = Arc::new(Progress::new(Phase::Live));
         Self {
             args,
@@ -62,6 +68,7 @@ impl Server {
             progress,
             door: OnceLock::new(),
             good: None,
+            aside: Vec::new(),
         }
     }
 
@@ -69,6 +76,13 @@ impl Server {
     #[must_use]
     pub fn following(mut self, progress: Arc<Progress>) -> Self {
         self.progress = progress;
+        self
+    }
+
+    /// A server with clusters that control planes are reached by.
+    #[must_use]
+    pub fn reaching<'c>(mut self, control: impl Iterator<Item = &'c ControlCluster>) -> Self {
+        self.aside = control.map(aside).collect();
         self
     }
 
@@ -138,8 +152,8 @@ impl Server {
         &self.args
     }
 
-    /// Statistics of the process as a whole, with Envoy's names.
-    fn numbers(&self, now: SystemTime) -> Vec<Number> {
+    /// Statistics of the process as a whole and of single resources, with Envoy's names. Waits for the agent.
+    fn found(&self, now: SystemTime) -> Found {
         let uptime = now.duration_since(self.started).unwrap_or_default().as_secs();
         let state = self.state();
         let snapshot = self.handle.snapshot();
@@ -172,12 +186,13 @@ impl Server {
             [(name, u64::from(age.is_some())), ("control_plane.last_known_good_age_s", seconds)]
         });
         let gauges = gauges.into_iter().chain(kept.into_iter().flatten());
-        let mut numbers: Vec<Number> =
-            gauges.map(|(name, value)| Number { name: name.into(), kind: Kind::Gauge, value }).collect();
-        if let Some(door) = self.door.get() {
-            numbers.extend(agent::numbers(door));
-        }
-        numbers
+        let mut found = self.door.get().map(agent::found).unwrap_or_default();
+        found.numbers.extend(gauges.map(|(name, value)| Number {
+            name: name.into(),
+            kind: Kind::Gauge,
+            value,
+        }));
+        found
     }
 
     fn ready(&self) -> Reply {
@@ -187,6 +202,18 @@ impl Server {
             format!("last known good, confirmed {} s ago: no control plane has answered yet\n", age.as_secs())
         });
         Reply::text(status, format!("{state}\n{good}"))
+    }
+}
+
+fn aside(cluster: &ControlCluster) -> Aside {
+    let endpoints = cluster.endpoints.iter().map(|endpoint| match endpoint {
+        Target::Address(peer) => AsideEndpoint::At(peer.clone()),
+        Target::Name(name, port) => AsideEndpoint::Named(name.clone(), *port),
+    });
+    Aside {
+        name: cluster.name.clone(),
+        alt_stat_name: cluster.alt_stat_name.clone(),
+        endpoints: endpoints.collect(),
     }
 }
 
@@ -203,17 +230,18 @@ pub fn pages(server: &Arc<Server>) -> Pages {
             "print version, state, options and drivers",
             with(|server, _| Reply::json(&server.info(SystemTime::now()))),
         )
-        .read(
+        .wait(
             "/stats",
             "print statistics; ?usedonly, ?filter=REGEX, ?invert_filter, ?format=text|json|prometheus, \
-             ?type=Counters|Gauges|Histograms, ?histogram_buckets=summary|cumulative|disjoint|detailed",
-            with(|server, query| admin::stats(server.handle.stats(), server.numbers(SystemTime::now()), query)),
+             ?type=Counters|Gauges|Histograms|TextReadouts, ?histogram_buckets=summary|cumulative|disjoint|detailed",
+            with(|server, query| admin::stats(server.handle.stats(), server.found(SystemTime::now()), query)),
         )
-        .read(
+        .wait(
             "/stats/prometheus",
-            "print statistics in Prometheus' format; ?usedonly, ?filter=REGEX, ?histogram_buckets=cumulative|summary",
+            "print statistics in Prometheus' format; ?usedonly, ?filter=REGEX, ?histogram_buckets=cumulative|summary, \
+             ?text_readouts",
             with(|server, query| {
-                admin::prometheus(server.handle.stats(), server.numbers(SystemTime::now()), query)
+                admin::prometheus(server.handle.stats(), server.found(SystemTime::now()), query)
             }),
         )
         .read(
@@ -224,7 +252,9 @@ pub fn pages(server: &Arc<Server>) -> Pages {
         .read(
             "/clusters",
             "print clusters and their endpoints; ?format=text|json, ?filter=REGEX",
-            with(|server, query| admin::clusters(&server.handle, query, |name| server.is_dynamic(name))),
+            with(|server, query| {
+                admin::clusters(&server.handle, query, |name| server.is_dynamic(name), &server.aside)
+            }),
         );
     fixed(acting(pages, server))
 }

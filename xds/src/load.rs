@@ -114,10 +114,12 @@ mod tests {
         let over = "node: {id: c}\nstatic_resources: {clusters: [{name: two}]}";
         let both = source(file.to_str(), Some(over)).load().unwrap();
         fs::remove_file(&file).unwrap();
-        assert_eq!(both.node, Some(serde_json::json!({"id": "c", "cluster": "b"})));
+        let node = both.node.unwrap();
+        assert_eq!((&node["id"], &node["cluster"]), (&"c".into(), &"b".into()));
         let identity = Identity { id: Some("d".into()), zone: Some("z".into()), ..Identity::default() };
         let said = Source { node: identity, ..source(None, Some(over)) }.load().unwrap();
-        assert_eq!(said.node, Some(serde_json::json!({"id": "d", "locality": {"zone": "z"}})));
+        let node = said.node.unwrap();
+        assert_eq!((&node["id"], &node["locality"]), (&"d".into(), &serde_json::json!({"zone": "z"})));
         let names: Vec<_> = both.config.clusters.iter().map(|cluster| cluster.name.as_str()).collect();
         assert_eq!(names, ["one", "two"]);
     }

@@ -140,6 +140,7 @@ fn start(profile: &Profile, args: Args, first: &Translated) -> Result<Running, V
     let good = dynamic.then(|| last_known_good(&args, first)).flatten();
     let mut server =
         Server::new(args, handle.clone(), started, first.node.clone()).following(progress.clone());
+    server = server.reaching(first.dynamic.control.values());
     if let Some(good) = &good {
         server = server.keeping(good.standing().clone());
     }

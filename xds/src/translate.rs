@@ -87,11 +87,11 @@ pub fn bootstrap(schema: &Schema, bootstrap: Bootstrap) -> Result<Translated, Ve
 pub fn lenient(schema: &Schema, mut bootstrap: Bootstrap) -> (Translated, Vec<Problem>) {
     let mut translator = Translator::new(&schema);
     let root = Path::root("");
+    // As control planes are told it, and as it is shown.
+    bootstrap.node = Some(node::identity(take(&mut bootstrap.node).unwrap_or_default()));
     let packed = bootstrap::pack(&bootstrap);
-    let mut dynamic = Dynamic::default();
-    let node = take(&mut bootstrap.node);
-    dynamic.node = node::identity(node.clone().unwrap_or_default());
-    let node = node.and_then(|node| translator.json(&node, &root.field("node")));
+    let mut dynamic = Dynamic { node: take(&mut bootstrap.node).unwrap_or_default(), ..Dynamic::default() };
+    let node = translator.json(&dynamic.node, &root.field("node"));
     let admin = take(&mut bootstrap.admin).and_then(|admin| translator.admin(admin, &root.field("admin")));
     translator.names(&mut bootstrap, &root);
     let mut config = Config::default();

@@ -363,8 +363,17 @@ static_resources:
     let mut sidecar = Sidecar::start(&text);
     sidecar.wait_for_log(&format!("cluster \"plane\": {nobody}: Connection refused"));
     sidecar.wait_for_log("next attempt in");
-    let (status, body) = Client::connect(sidecar.at("the admin listens on")).request("GET /ready", "");
-    assert_eq!((status, body.as_str()), (503, "PRE_INITIALIZING\n"));
+    let mut admin = Client::connect(sidecar.at("the admin listens on"));
+    assert_eq!(admin.request("GET /ready", ""), (503, "PRE_INITIALIZING\n".into()));
+    let clusters = admin.request("GET /clusters", "").1;
+    assert!(clusters.contains(&format!("plane::{nobody}::health_flags::healthy\n")), "{clusters}");
+    let clusters = admin.request("GET /clusters?format=json&filter=plane", "").1;
+    let clusters: serde_json::Value = serde_json::from_str(&clusters).unwrap();
+    let at = &clusters["cluster_statuses"][0]["host_statuses"][0]["address"]["socket_address"];
+    assert_eq!(at["port_value"], nobody.port(), "{clusters}");
+    let texts = admin.request("GET /stats?type=TextReadouts", "").1;
+    assert_eq!(texts, "cluster_manager.cds.version_text: \"\"\ncontrol_plane.identifier: \"\"\n");
+    drop(admin);
     sidecar.signal("TERM");
     assert_eq!(sidecar.exit(), Some(0));
 }

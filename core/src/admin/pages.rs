@@ -75,6 +75,18 @@ impl Pages {
         self
     }
 
+    /// Adds a page as [`Pages::read`] does, that may wait: it runs on a thread of its own, as a [`Pages::stream`].
+    #[must_use]
+    pub fn wait(
+        self,
+        path: &'static str,
+        help: &'static str,
+        answer: impl Fn(&Query) -> Reply + Send + Sync + 'static,
+    ) -> Pages {
+        // Nothing is written, so the reply is sent whole, with its own media type.
+        self.stream(path, help, false, "text/plain", move |asked, _| Err(answer(&asked.query)))
+    }
+
     /// Adds a page that changes something, for POST only. It runs on the admin's thread and must not wait.
     #[must_use]
     pub fn act(

@@ -22,8 +22,27 @@ pub struct Number {
     pub value: u64,
 }
 
+/// A text among the statistics (Envoy's text readout): a version, say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Readout {
+    /// Its full name.
+    pub name: String,
+    /// What it says now; empty where it says nothing yet.
+    pub text: String,
+}
+
+/// What is not kept, but found out when somebody asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Counters and gauges.
+    pub numbers: Vec<Number>,
+    /// Texts.
+    pub readouts: Vec<Readout>,
+}
+
 /// What is shown, sorted by name.
 struct Gathered {
+    readouts: Vec<Readout>,
     numbers: Vec<Number>,
     histograms: Vec<(String, Histogram)>,
 }
@@ -31,8 +50,9 @@ struct Gathered {
 /// Answers `/stats` as Envoy does: `name: value` lines in the order of the names, or with `format` JSON or Prometheus' text.
 /// `filter` is a regular expression that a name has to contain, or with `invert_filter` may not, `usedonly` leaves out what
 /// never counted, `type` is `Counters`, `Gauges`, `Histograms`, `TextReadouts` or `All`, and `histogram_buckets` says how
-/// histograms are shown. `also` is shown beside what is in `store`.
-pub fn stats(store: &StatsStore, also: Vec<Number>, query: &Query) -> Reply {
+/// histograms are shown. `also` is shown beside what is in `store`; its texts in Prometheus' format only where `text_readouts`
+/// asks for them.
+pub fn stats(store: &StatsStore, also: Found, query: &Query) -> Reply {
     match query.value("format") {
         None | Some("" | "text") => answer(store, also, query, Format::Text),
         Some("json") => answer(store, also, query, Format::Json),
@@ -45,7 +65,7 @@ pub fn stats(store: &StatsStore, also: Vec<Number>, query: &Query) -> Reply {
 }
 
 /// Answers `/stats/prometheus`: as [`stats`] with `format=prometheus`.
-pub fn prometheus(store: &StatsStore, also: Vec<Number>, query: &Query) -> Reply {
+pub fn prometheus(store: &StatsStore, also: Found, query: &Query) -> Reply {
     answer(store, also, query, Format::Prometheus)
 }
 
@@ -56,7 +76,7 @@ enum Format {
     Prometheus,
 }
 
-fn answer(store: &StatsStore, also: Vec<Number>, query: &Query, format: Format) -> Reply {
+fn answer(store: &StatsStore, also: Found, query: &Query, format: Format) -> Reply {
     let wanted = match Wanted::of(query, format) {
         Ok(wanted) => wanted,
         Err(problem) => return refuse(&problem),
@@ -80,6 +100,8 @@ fn refuse(problem: &str) -> Reply {
 struct Wanted {
     used_only: bool,
     shown: Shown,
+    /// Whether texts are shown, as far as `shown` lets them be.
+    readouts: bool,
     filter: Option<Regex>,
     inverted: bool,
     buckets: Buckets,
@@ -93,7 +115,7 @@ enum Shown {
     All,
     Numbers(Kind),
     Histograms,
-    Nothing,
+    Readouts,
 }
 
 impl Wanted {
@@ -103,8 +125,7 @@ impl Wanted {
             Some("counters") => Shown::Numbers(Kind::Counter),
             Some("gauges") => Shown::Numbers(Kind::Gauge),
             Some("histograms") => Shown::Histograms,
-            // There are none.
-            Some("textreadouts") => Shown::Nothing,
+            Some("textreadouts") => Shown::Readouts,
             Some(_) => {
                 return Err(
                     "invalid &type= param: use Counters, Gauges, Histograms, TextReadouts or All".into()
@@ -127,6 +148,7 @@ impl Wanted {
         Ok(Wanted {
             used_only: query.value("usedonly").is_some(),
             shown,
+            readouts: format != Format::Prometheus || query.value("text_readouts").is_some(),
             filter,
             inverted: query.value("invert_filter").is_some(),
             buckets,
@@ -134,12 +156,12 @@ impl Wanted {
         })
     }
 
-    fn gather(&self, store: &StatsStore, also: Vec<Number>) -> Gathered {
+    fn gather(&self, store: &StatsStore, also: Found) -> Gathered {
         let mut numbers = Vec::new();
         let wanted = |kind, value| match self.shown {
             Shown::All => value > 0 || !self.used_only,
             Shown::Numbers(of) => of == kind && (value > 0 || !self.used_only),
-            Shown::Histograms | Shown::Nothing => false,
+            Shown::Histograms | Shown::Readouts => false,
         };
         store.visit(|sample| {
             if wanted(sample.kind, sample.value) {
@@ -147,7 +169,7 @@ impl Wanted {
                 numbers.push(Number { name, kind: sample.kind, value: sample.value });
             }
         });
-        numbers.extend(also.into_iter().filter(|number| wanted(number.kind, number.value)));
+        numbers.extend(also.numbers.into_iter().filter(|number| wanted(number.kind, number.value)));
         numbers.retain(|number| self.names(&number.name));
         numbers.sort_by(|a, b| a.name.cmp(&b.name));
         let mut histograms = Vec::new();
@@ -160,7 +182,13 @@ impl Wanted {
             });
         }
         histograms.sort_by(|(a, _), (b, _)| a.cmp(b));
-        Gathered { numbers, histograms }
+        let mut readouts = also.readouts;
+        let shown = self.readouts && matches!(self.shown, Shown::All | Shown::Readouts);
+        readouts.retain(|readout| {
+            shown && self.names(&readout.name) && !(self.used_only && readout.text.is_empty())
+        });
+        readouts.sort_by(|a, b| a.name.cmp(&b.name));
+        Gathered { readouts, numbers, histograms }
     }
 
     fn names(&self, name: &str) -> bool {
@@ -192,7 +220,7 @@ mod tests {
         let mut gathered = None;
         store(|store| {
             let wanted = Wanted::of(&Query::default(), Format::Text).unwrap();
-            gathered = Some(wanted.gather(store, Vec::new()));
+            gathered = Some(wanted.gather(store, Found::default()));
         });
         gathered.unwrap()
     }
@@ -201,7 +229,9 @@ mod tests {
         let mut page = None;
         store(|store| {
             let also = vec![Number { name: "server.uptime".into(), kind: Kind::Gauge, value: 5 }];
-            let reply = stats(store, also, &Query::parse(query));
+            let text = |name: &str, text: &str| Readout { name: name.into(), text: text.into() };
+            let readouts = vec![text("plane.version_text", "a\"<b"), text("plane.identifier", "")];
+            let reply = stats(store, Found { numbers: also, readouts }, &Query::parse(query));
             page = Some((reply.status.code(), String::from_utf8(reply.body).unwrap()));
         });
         page.unwrap()
@@ -209,14 +239,15 @@ mod tests {
 
     #[test]
     fn text_is_sorted_and_filtered() {
-        let used = "cluster.api.upstream_rq_total: 2\ncluster.web.upstream_rq_active: 1\ncluster.web.upstream_rq_total: 7\n\
+        let used = "plane.version_text: \"a&quot;&lt;b\"\ncluster.api.upstream_rq_total: 2\ncluster.web.upstream_rq_active: 1\ncluster.web.upstream_rq_total: 7\n\
                     listener.127.0.0.1_80.downstream_cx_total: 1\nserver.uptime: 5\ncluster.web.upstream_rq_time: P0(";
         assert!(page("usedonly").1.starts_with(used), "{}", page("usedonly").1);
         assert_eq!(page("usedonly&filter=rq_total$").1.lines().count(), 2);
         assert_eq!(page("usedonly&type=Gauges").1, "cluster.web.upstream_rq_active: 1\nserver.uptime: 5\n");
         assert_eq!(page("usedonly&type=Histograms").1.lines().count(), 1);
-        assert_eq!(page("type=TextReadouts"), (200, String::new()));
-        assert_eq!(page("usedonly&filter=cluster&invert_filter").1.lines().count(), 2);
+        let texts = "plane.identifier: \"\"\nplane.version_text: \"a&quot;&lt;b\"\n";
+        assert_eq!(page("type=TextReadouts"), (200, texts.into()));
+        assert_eq!(page("usedonly&filter=cluster&invert_filter").1.lines().count(), 3);
         let all = page("type=counters").1;
         let lines: Vec<&str> = all.lines().collect();
         assert!(lines.is_sorted() && lines.contains(&"cluster.web.upstream_cx_total: 0"), "{all}");
@@ -227,6 +258,9 @@ mod tests {
         let body = page("format=json&usedonly&filter=api").1;
         let json: serde_json::Value = serde_json::from_str(&body).unwrap();
         assert_eq!(json, json!({"stats": [{"name": "cluster.api.upstream_rq_total", "value": 2}]}));
+        let json: serde_json::Value =
+            serde_json::from_str(&page("format=json&filter=version_text").1).unwrap();
+        assert_eq!(json, json!({"stats": [{"name": "plane.version_text", "value": "a\"<b"}]}));
     }
 
     #[test]
@@ -239,6 +273,10 @@ mod tests {
         assert!(body.contains("envoy_cluster_upstream_rq_time_bucket{"), "{body}");
         let (_, body) = page("format=prometheus&histogram_buckets=summary&filter=rq_time");
         assert!(body.contains("quantile=\"0.5\""), "{body}");
+        assert_eq!(page("format=prometheus&filter=version_text").1, "", "texts are asked for");
+        let (_, body) = page("format=prometheus&text_readouts&filter=version_text");
+        let line = "envoy_plane_version_text{text_value=\"a\\\"<b\"} 0\n";
+        assert_eq!(body, format!("# TYPE envoy_plane_version_text gauge\n{line}"));
     }
 
     #[test]

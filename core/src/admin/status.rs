@@ -11,7 +11,7 @@ use corelane_io::Peer;
 use corelane_wire::Status;
 use regex::Regex;
 use serde_json::{Value, json};
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 /// Answers `/listeners`: `name::address` lines, or JSON with `format=json`.
 pub fn listeners(handle: &Handle, query: &Query) -> Reply {
@@ -29,9 +29,43 @@ pub fn listeners(handle: &Handle, query: &Query) -> Reply {
     }
 }
 
+/// A cluster of the bootstrap that no lane serves, such as a control plane's: shown beside the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Aside {
+    /// Its name.
+    pub name: String,
+    /// Names its statistics instead of the name.
+    pub alt_stat_name: Option<String>,
+    /// Where it is: an address as it is written in lists, and in JSON.
+    pub endpoints: Vec<AsideEndpoint>,
+}
+
+/// One address of an [`Aside`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AsideEndpoint {
+    /// An address.
+    At(Peer),
+    /// A name and a port, looked up at each connect.
+    Named(String, u16),
+}
+
+impl fmt::Display for AsideEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AsideEndpoint::At(peer) => peer.fmt(f),
+            AsideEndpoint::Named(name, port) => write!(f, "{name}:{port}"),
+        }
+    }
+}
+
 /// Answers `/clusters`: `name::what::value` lines, or JSON with `format=json`, of the clusters whose name contains the
-/// regular expression `filter`. `added_via_api` says of a cluster whether a control plane named it.
-pub fn clusters(handle: &Handle, query: &Query, added_via_api: impl Fn(&str) -> bool) -> Reply {
+/// regular expression `filter`. `added_via_api` says of a cluster whether a control plane named it; `aside` are shown too.
+pub fn clusters(
+    handle: &Handle,
+    query: &Query,
+    added_via_api: impl Fn(&str) -> bool,
+    aside: &[Aside],
+) -> Reply {
     let filter = query.value("filter").filter(|filter| !filter.is_empty()).map(Regex::new).transpose();
     let filter = match filter {
         Ok(filter) => filter,
@@ -46,11 +80,15 @@ pub fn clusters(handle: &Handle, query: &Query, added_via_api: impl Fn(&str) -> 
     let chosen = snapshot.clusters().filter(|cluster| named(&cluster.config().name));
     if is_json {
         let list = chosen.map(|cluster| of_cluster(cluster, added_via_api(&cluster.config().name)));
+        let list = list.chain(aside.iter().filter(|cluster| named(&cluster.name)).map(of_aside));
         return Reply::json(&json!({ "cluster_statuses": list.collect::<Vec<_>>() }));
     }
     let mut out = String::new();
     for cluster in chosen {
         lines(&mut out, cluster, added_via_api(&cluster.config().name));
+    }
+    for cluster in aside.iter().filter(|cluster| named(&cluster.name)) {
+        lines_aside(&mut out, cluster);
     }
     Reply::text(Status::OK, out)
 }
@@ -97,6 +135,51 @@ fn lines(out: &mut String, cluster: &Cluster, added_via_api: bool) {
         let facts = [("region", ""), ("zone", ""), ("sub_zone", ""), ("canary", "false"), ("priority", "0")];
         for (fact, value) in facts {
             let _ = writeln!(out, "{at}::{fact}::{value}");
+        }
+    }
+}
+
+fn lines_aside(out: &mut String, cluster: &Aside) {
+    let name = &cluster.name;
+    let alias = cluster.alt_stat_name.as_ref().unwrap_or(name);
+    // A string takes whatever it is given.
+    let _ = writeln!(out, "{name}::observability_name::{alias}\n{name}::added_via_api::false");
+    for endpoint in &cluster.endpoints {
+        let _ = writeln!(out, "{name}::{endpoint}::hostname::{}", endpoint.host());
+        let _ = writeln!(out, "{name}::{endpoint}::health_flags::healthy");
+    }
+}
+
+fn of_aside(cluster: &Aside) -> Value {
+    let hosts = cluster.endpoints.iter().map(|endpoint| {
+        let mut status = json!({
+            "address": match endpoint {
+                AsideEndpoint::At(peer) => address(peer),
+                AsideEndpoint::Named(name, port) => {
+                    json!({"socket_address": {"address": name, "port_value": port}})
+                }
+            },
+            "health_status": {"eds_health_status": "HEALTHY"},
+            "locality": {},
+        });
+        if !endpoint.host().is_empty() {
+            status["hostname"] = endpoint.host().into();
+        }
+        status
+    });
+    json!({
+        "name": cluster.name,
+        "host_statuses": hosts.collect::<Vec<_>>(),
+        "observability_name": cluster.alt_stat_name.as_ref().unwrap_or(&cluster.name),
+    })
+}
+
+impl AsideEndpoint {
+    /// The name, where it is one.
+    fn host(&self) -> &str {
+        match self {
+            AsideEndpoint::At(_) => "",
+            AsideEndpoint::Named(name, _) => name,
         }
     }
 }

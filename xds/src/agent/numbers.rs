@@ -1,10 +1,10 @@
-//! The numbers of single resources, found out when somebody asks: ten thousand clusters would otherwise keep a hundred thousand
-//! of them. Owns their names, which are Envoy's.
+//! The numbers and versions of single resources, found out when somebody asks: ten thousand clusters would otherwise keep a
+//! hundred thousand of them. Owns their names, which are Envoy's.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use corelane::{
-    admin::Number,
+    admin::{Found, Number, Readout},
     config::{Config, Listener, Terminal},
     telemetry::Kind as Behaviour,
 };
@@ -24,27 +24,46 @@ pub(super) struct TableUser {
 }
 
 /// How one resource did.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Tally {
     accepted: u64,
     refused: u64,
     timeouts: u64,
+    /// Of its newest form.
+    version: Arc<str>,
 }
 
-/// All numbers of resources that have a name of their own: endpoints by cluster, route tables by connection manager, filters,
+/// All numbers and versions of resources that have a name of their own: endpoints by cluster, route tables by connection manager, filters,
 /// secrets.
-pub fn numbers(door: &Door) -> Vec<Number> {
+///
+/// Waits for the agent.
+pub fn found(door: &Door) -> Found {
     // Counting is quick and done by the agent; the names are written by whoever asked.
-    let found = door.inspect(gather).unwrap_or_default();
+    let (mut readouts, found) = door.inspect(|state| (versions(state), gather(state))).unwrap_or_default();
     let mut numbers = Vec::with_capacity(found.len() * NAMES.len());
     for (prefix, tally) in found {
+        readouts.push(Readout { name: format!("{prefix}.version_text"), text: tally.version.to_string() });
         let values =
             [tally.accepted + tally.refused + tally.timeouts, tally.accepted, tally.refused, tally.timeouts];
         for (name, value) in NAMES.iter().zip(values) {
             numbers.push(Number { name: format!("{prefix}.{name}"), kind: Behaviour::Counter, value });
         }
     }
-    numbers
+    Found { numbers, readouts }
+}
+
+/// What is said of control planes as a whole.
+fn versions(state: &State) -> Vec<Readout> {
+    let identifiers = state.sessions().map(|(_, session)| &session.stats().control_plane);
+    let identifier = identifiers.reduce(|first, next| if first.is_empty() { next } else { first });
+    let text = |name: &str, text: &str| Readout { name: name.into(), text: text.into() };
+    let whole = [
+        (Kind::Cluster, state.dynamic.clusters, "cluster_manager.cds.version_text"),
+        (Kind::Listener, state.dynamic.listeners, "listener_manager.lds.version_text"),
+    ];
+    let whole = whole.into_iter().filter(|(_, subscribed, _)| subscribed.is_some());
+    let versions = whole.map(|(kind, _, name)| text(name, &state.version(kind)));
+    versions.chain(identifier.map(|told| text("control_plane.identifier", told))).collect()
 }
 
 const NAMES: [&str; 4] = ["update_attempt", "update_success", "update_rejected", "init_fetch_timeout"];
@@ -59,6 +78,11 @@ fn gather(state: &State) -> Vec<(String, Tally)> {
             accepted: view.accepted.into(),
             refused: view.refused.into(),
             timeouts: view.timeouts.into(),
+            version: view
+                .warming
+                .as_ref()
+                .or(view.active.as_ref())
+                .map_or_else(Arc::default, |form| form.version.clone()),
         };
         match view.kind {
             Kind::Endpoints | Kind::Extension | Kind::Secret => {
@@ -83,12 +107,12 @@ fn gather(state: &State) -> Vec<(String, Tally)> {
     let mut found = Vec::new();
     for (cluster, (source, name)) in &clusters {
         let tally = tallies.get(&(Kind::Endpoints, *source, &**name));
-        found.extend(tally.map(|tally| (format!("cluster.{cluster}"), *tally)));
+        found.extend(tally.map(|tally| (format!("cluster.{cluster}"), tally.clone())));
     }
     users.sort();
     users.dedup();
     for TableUser { prefix, table } in &users {
-        found.extend(tables.get(table).map(|tally| (format!("http.{prefix}.rds.{table}"), *tally)));
+        found.extend(tables.get(table).map(|tally| (format!("http.{prefix}.rds.{table}"), tally.clone())));
     }
     let named = tallies.iter().filter_map(|((kind, _, name), tally)| {
         let prefix = match kind {
@@ -96,7 +120,7 @@ fn gather(state: &State) -> Vec<(String, Tally)> {
             Kind::Secret => "sds",
             _ => return None,
         };
-        Some((format!("{prefix}.{name}"), *tally))
+        Some((format!("{prefix}.{name}"), tally.clone()))
     });
     found.extend(named);
     found

@@ -19,24 +19,6 @@ impl Inventory for Door {
     }
 
     fn version(&self, kind: Kind) -> Arc<str> {
-        self.inspect(move |state| version(state, kind)).unwrap_or_default()
+        self.inspect(move |state| state.version(kind)).unwrap_or_default()
     }
-}
-
-/// The version of the last response of a type, or where it comes from a file of the newest resource.
-fn version(state: &State, kind: Kind) -> Arc<str> {
-    let dynamic = state.dynamic();
-    let subscribed = match kind {
-        Kind::Cluster => dynamic.clusters,
-        Kind::Listener => dynamic.listeners,
-        _ => None,
-    };
-    let Some(source) = subscribed.map(|subscribed| subscribed.source) else { return Arc::default() };
-    let session = state.sessions().find(|(of, _)| *of == source);
-    let told = session.map(|(_, session)| session.type_stats(kind).version.clone());
-    told.filter(|version| !version.is_empty()).unwrap_or_else(|| {
-        let views = state.store().resources().filter(|view| view.kind == kind && view.source == source);
-        let forms = views.filter_map(|view| view.warming.or(view.active));
-        forms.max_by_key(|form| form.updated).map(|form| form.version.clone()).unwrap_or_default()
-    })
 }

@@ -15,7 +15,7 @@ use prost_reflect::{
 use crate::message::schema::Schema;
 
 /// What stands in place of a secret.
-const REDACTED: &str = "[redacted]";
+pub(super) const REDACTED: &str = "[redacted]";
 
 /// Stands in place of a content of which only the type can be told.
 const TYPED_STRUCT: &str = "xds.type.v3.TypedStruct";

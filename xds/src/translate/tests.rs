@@ -102,7 +102,14 @@ fn manager(translated: &Translated) -> &HttpConnectionManager {
 fn the_file_of_the_issue_becomes_what_it_says() {
     let translated = translate(FILE).unwrap();
     assert_eq!(translated.admin, Some(Peer::Tcp("127.0.0.1:9901".parse().unwrap())));
-    assert_eq!(translated.node, Some(serde_json::json!({"id": "one", "cluster": "mesh"})));
+    let node = translated.node.as_ref().unwrap();
+    assert_eq!((&node["id"], &node["cluster"]), (&"one".into(), &"mesh".into()));
+    assert_eq!(node["user_agent_name"], "corelane");
+    assert!(node["user_agent_build_version"]["version"].is_object(), "{node}");
+    let shown = crate::bootstrap::open(&Schema::load(), &translated.bootstrap);
+    let shown = shown.get_field_by_name("node").unwrap().into_owned();
+    let name = shown.as_message().unwrap().get_field_by_name("user_agent_name").unwrap().into_owned();
+    assert_eq!(name.as_str(), Some("corelane"), "as control planes are told it");
     let http = manager(&translated);
     assert_eq!((http.codec, http.use_remote_address, http.generate_request_id), (Codec::Auto, true, true));
     assert_eq!((http.idle_timeout, http.accept_http_10), (Some(Duration::from_secs(60)), true));

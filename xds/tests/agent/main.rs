@@ -7,9 +7,12 @@ mod plane;
 mod ports;
 mod secrets;
 
-use std::{fs, time::Duration};
+use std::{collections::BTreeMap, fs, time::Duration};
 
-use corelane_xds::{agent::Phase, store::Kind};
+use corelane_xds::{
+    agent::{Phase, found},
+    store::Kind,
+};
 use lab::{
     Client, Lab, bootstrap, cluster, cluster_of, endpoints, extension, limit_with_unknown_field, listener,
     listener_text, plane_cluster, routes, routes_text, scratch, source, until, upstream, with_unknown_field,
@@ -62,6 +65,17 @@ fn a_control_plane_configures_a_running_proxy() {
         lab.until_stat("control_plane.connected_state", 1);
         lab.until_stat("cluster_manager.cds.update_success", 1);
         lab.until_stat("cluster.plane.upstream_cx_active", 1);
+        let found = found(lab.agent.as_ref().unwrap().door());
+        let texts: BTreeMap<_, _> = found.readouts.into_iter().map(|told| (told.name, told.text)).collect();
+        for (name, text) in [
+            ("cluster_manager.cds.version_text", "1"),
+            ("listener_manager.lds.version_text", "1"),
+            ("cluster.c.version_text", "1"),
+            ("http.l.rds.r.version_text", "1"),
+            ("control_plane.identifier", "a plane"),
+        ] {
+            assert_eq!(texts.get(name).map(String::as_str), Some(text), "{name}: {texts:?}");
+        }
     }
 }
 

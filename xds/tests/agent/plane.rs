@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use corelane_proto::envoy::config::core::v3::ControlPlane;
 use corelane_proto::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource,
 };
@@ -165,6 +166,7 @@ impl Plane {
                 removed_resources: removed.iter().map(|name| (*name).to_owned()).collect(),
                 type_url: type_url.clone(),
                 nonce,
+                control_plane: Some(ControlPlane { identifier: "a plane".into() }),
                 ..DeltaDiscoveryResponse::default()
             };
             response.encode_to_vec()
@@ -175,6 +177,7 @@ impl Plane {
                 resources: resources.iter().map(|(_, value)| any(value)).collect(),
                 type_url: type_url.clone(),
                 nonce,
+                control_plane: Some(ControlPlane { identifier: "a plane".into() }),
                 ..DiscoveryResponse::default()
             };
             response.encode_to_vec()

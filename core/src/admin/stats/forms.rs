@@ -27,11 +27,14 @@ const LE_LABELS: [&str; BOUNDS.len()] = [
     "60000", "300000", "600000", "1.8e+06", "3.6e+06",
 ];
 
-/// A line for each statistic: numbers first, then histograms.
+/// A line for each statistic: texts first, then numbers, then histograms.
 pub(super) fn text(gathered: &Gathered, buckets: Buckets) -> String {
     let mut out = String::new();
-    for number in &gathered.numbers {
+    for readout in &gathered.readouts {
         // A string takes whatever it is given, here and below.
+        let _ = writeln!(out, "{}: \"{}\"", readout.name, sanitized(&readout.text));
+    }
+    for number in &gathered.numbers {
         let _ = writeln!(out, "{}: {}", number.name, number.value);
     }
     for (name, histogram) in &gathered.histograms {
@@ -51,6 +54,15 @@ pub(super) fn text(gathered: &Gathered, buckets: Buckets) -> String {
         };
     }
     out
+}
+
+/// A text that came from elsewhere, such that no browser takes it for anything else, as Envoy writes it.
+fn sanitized(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+        .replace('\'', "&#39;")
 }
 
 /// `lowest,width:count` of each bin.
@@ -84,9 +96,10 @@ fn counts(histogram: &Histogram, buckets: Buckets) -> [u64; BOUNDS.len()] {
 
 /// `{"stats": [..]}` with a last element for all histograms, if there is one.
 pub(super) fn json(gathered: &Gathered, buckets: Buckets) -> Value {
-    let numbers = gathered.numbers.iter();
-    let mut list: Vec<Value> =
-        numbers.map(|number| json!({"name": number.name, "value": number.value})).collect();
+    let readouts =
+        gathered.readouts.iter().map(|readout| json!({"name": readout.name, "value": readout.text}));
+    let numbers = gathered.numbers.iter().map(|number| json!({"name": number.name, "value": number.value}));
+    let mut list: Vec<Value> = readouts.chain(numbers).collect();
     if !gathered.histograms.is_empty() {
         list.push(json!({ "histograms": histograms(&gathered.histograms, buckets) }));
     }

@@ -7,7 +7,8 @@ use std::{collections::BTreeMap, fmt::Write as _};
 /// The media type of the format.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=UTF-8";
 
-/// All of `gathered`: counters, then gauges, then histograms, each sorted by name, as Envoy writes them. `summary` writes
+/// All of `gathered`: counters, then gauges, then texts as labels of gauges of zero, then histograms, each sorted by name, as
+/// Envoy writes them. `summary` writes
 /// histograms as quantiles.
 pub(super) fn write(gathered: &Gathered, summary: bool) -> String {
     let mut out = String::new();
@@ -24,6 +25,12 @@ pub(super) fn write(gathered: &Gathered, summary: bool) -> String {
                 let _ = writeln!(out, "{name}{{{labels}}} {value}");
             }
         }
+    }
+    for readout in &gathered.readouts {
+        let (name, labels) = name(&readout.name);
+        let comma = if labels.is_empty() { "" } else { "," };
+        let value = escape(&readout.text);
+        let _ = writeln!(out, "# TYPE {name} gauge\n{name}{{{labels}{comma}text_value=\"{value}\"}} 0");
     }
     let mut families: BTreeMap<String, Vec<(String, &Histogram)>> = BTreeMap::new();
     for (full, histogram) in &gathered.histograms {
@@ -116,7 +123,7 @@ mod tests {
     #[test]
     fn label_values_are_escaped() {
         let number = Number { name: "cluster.a\"\\\n.x".into(), kind: Kind::Counter, value: 1 };
-        let text = write(&Gathered { numbers: vec![number], histograms: vec![] }, false);
+        let text = write(&Gathered { readouts: vec![], numbers: vec![number], histograms: vec![] }, false);
         assert!(text.contains("{envoy_cluster_name=\"a\\\"\\\\\\n\"} 1"), "{text}");
     }
 }
