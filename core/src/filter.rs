@@ -16,6 +16,8 @@
 //! - Filters never own a pump. `next.run` resolves at the final response head, while the request body may still flow.
 
 pub mod buffer;
+#[cfg(feature = "compression")]
+pub mod compressor;
 pub mod cors;
 mod cx;
 pub mod fault;

@@ -12,7 +12,8 @@ mod membership;
 pub use families::{
     ClusterHistogram, ClusterStat, ClusterUdpStat, CorsStat, DiscoveryStat, FaultStat, FileStat,
     HealthCheckStat, HttpHistogram, HttpInspectorStat, HttpStat, ListenerHistogram, ListenerStat,
-    LocalRateLimitStat, NoHistogram, ProxyProtocolStat, TcpStat, TlsInspectorStat, UdpStat,
+    LocalRateLimitStat, NoHistogram, ProxyProtocolStat, RequestCompressorStat, ResponseCompressorStat,
+    TcpStat, TlsInspectorStat, UdpStat,
 };
 pub use histogram::{BOUNDS, Bin, Histogram, QUANTILES};
 pub(crate) use membership::Membership;

@@ -147,13 +147,16 @@ pub struct Registry {
 impl Registry {
     /// With the built-in filters.
     pub fn new() -> Registry {
-        Registry::default()
+        let registry = Registry::default()
             .http::<BufferFactory>()
             .head::<CorsFactory>()
             .http::<FaultFactory>()
             .head::<HeaderMutationFactory>()
             .head::<HealthCheckFactory>()
-            .head::<LocalRateLimitFactory>()
+            .head::<LocalRateLimitFactory>();
+        #[cfg(feature = "compression")]
+        let registry = registry.http::<super::compressor::CompressorFactory>();
+        registry
     }
 
     /// Adds a factory of head filters. A type that another factory serves already is served by this one from now on.

@@ -358,6 +358,36 @@ family! {
 }
 
 family! {
+    /// Of what compressors do to requests: `http.PREFIX.compressor.NAME.LIBRARY.request.`.
+    RequestCompressorStat in "http" histograms NoHistogram {
+        Compressed = "compressed" Counter,
+        NotCompressed = "not_compressed" Counter,
+        TotalUncompressedBytes = "total_uncompressed_bytes" Counter,
+        TotalCompressedBytes = "total_compressed_bytes" Counter,
+        ContentLengthTooSmall = "content_length_too_small" Counter,
+    }
+}
+
+family! {
+    /// Of what compressors do to responses: `http.PREFIX.compressor.NAME.LIBRARY.response.`.
+    ResponseCompressorStat in "http" histograms NoHistogram {
+        Compressed = "compressed" Counter,
+        NotCompressed = "not_compressed" Counter,
+        TotalUncompressedBytes = "total_uncompressed_bytes" Counter,
+        TotalCompressedBytes = "total_compressed_bytes" Counter,
+        ContentLengthTooSmall = "content_length_too_small" Counter,
+        NoAcceptHeader = "no_accept_header" Counter,
+        HeaderIdentity = "header_identity" Counter,
+        HeaderCompressorUsed = "header_compressor_used" Counter,
+        /// Another compressor of the chain is wanted more.
+        HeaderCompressorOvershadowed = "header_compressor_overshadowed" Counter,
+        HeaderWildcard = "header_wildcard" Counter,
+        HeaderNotValid = "header_not_valid" Counter,
+        NotCompressedEtag = "not_compressed_etag" Counter,
+    }
+}
+
+family! {
     /// Of access logs: `filesystem.`.
     FileStat in "" histograms NoHistogram {
         /// Lines that were handed to the writer.

@@ -7,6 +7,8 @@ mod balancing;
 mod breakers;
 mod buffer;
 mod chaos;
+#[cfg(feature = "compression")]
+mod compressor;
 mod cors;
 mod dns;
 mod failures;
