@@ -11,6 +11,7 @@ mod headers;
 mod http;
 mod listener;
 mod matcher;
+mod normalization;
 mod retry;
 mod route;
 mod udp;
@@ -35,6 +36,7 @@ pub use matcher::{
     Fraction, HeaderMatch, HeaderMatcher, PathMatch, QueryParameterMatch, QueryParameterMatcher, RouteMatch,
     StringMatcher, StringPattern,
 };
+pub use normalization::{EscapedSlashes, HostPort, Normalization, Underscores};
 pub use retry::{
     AttemptFields, BackOff, RateLimitedBackOff, ReplayLimit, ResetFormat, ResetHeader, RetryOn, RetryPolicy,
 };

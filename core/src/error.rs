@@ -49,6 +49,8 @@ pub enum Kind {
     Length,
     /// HTTP/1.0 where it is not served, a protocol switch nobody asked for.
     Protocol,
+    /// A path of which nobody can say where it leads, or one that is not wanted as it is written.
+    Path,
     /// No route matches.
     NoRoute,
     /// The route's cluster does not exist; the status that the route wants then.
@@ -141,7 +143,7 @@ impl Error {
             (Kind::Head(_) | Kind::Body(_) | Kind::Length | Kind::Protocol, Side::Upstream) => {
                 Status::BAD_GATEWAY
             }
-            (Kind::Body(_) | Kind::Length, _) => Status::BAD_REQUEST,
+            (Kind::Body(_) | Kind::Length | Kind::Path, _) => Status::BAD_REQUEST,
             (Kind::Filter, _) => Status::INTERNAL_SERVER_ERROR,
             _ => Status::SERVICE_UNAVAILABLE,
         }
@@ -159,6 +161,7 @@ impl Error {
             (Kind::Timeout(_), _) => "-",
             (Kind::Head(_) | Kind::Body(_) | Kind::Length | Kind::Protocol, Side::Upstream) => "UPE",
             (Kind::Head(_) | Kind::Body(_) | Kind::Length | Kind::Protocol, _) => "DPE",
+            (Kind::Path, _) => "-",
             (Kind::NoRoute, _) => "NR",
             (Kind::NoCluster(_), _) => "NC",
             (Kind::NoEndpoint, _) => "UH",
@@ -194,6 +197,7 @@ impl Error {
                 "upstream_reset_before_response_started{protocol_error}"
             }
             (Kind::Head(_) | Kind::Body(_) | Kind::Length | Kind::Protocol, _) => "http1.codec_error",
+            (Kind::Path, _) => "path_normalization_failed",
             (Kind::NoRoute, _) => "route_not_found",
             (Kind::NoCluster(_), _) => "cluster_not_found",
             (Kind::NoEndpoint, _) => "no_healthy_upstream",
@@ -262,6 +266,7 @@ impl fmt::Display for Error {
             Kind::Body(error) => return write!(f, "{side}: {error}"),
             Kind::Length => "body does not fit its head",
             Kind::Protocol => "protocol not served",
+            Kind::Path => "path cannot be normalized",
             Kind::NoRoute => "no route",
             Kind::NoCluster(_) => "no such cluster",
             Kind::NoEndpoint => "no healthy upstream",

@@ -42,6 +42,8 @@ pub struct HttpChain {
     pub(crate) buffer_limit: usize,
     pub(crate) filters: Vec<FilterSpec>,
     pub(crate) router: RouterConfig,
+    /// Whether requests are brought into form before they are routed.
+    pub(crate) normalizes: bool,
     /// Where the configuration names no table that is a resource of its own.
     pub(crate) table: Arc<RouteTable>,
     pub(crate) stats: Arc<Stats<HttpStat>>,
@@ -342,7 +344,7 @@ impl HttpChain {
         let log = ChainLog::compile(&config.access_log, chain, logs, &mut problems);
         let (filters, router) = compile_filters(config, old, registry, stats, &mut problems);
         let table = Routes { registry, stats, problems: &mut problems }.table(&config.routes);
-        for (field, value) in [("server_name", &config.server_name)]
+        for (field, value) in [("server_name", &config.server_name), ("via", &config.via)]
             .into_iter()
             .chain(config.default_host_for_http_10.iter().map(|host| ("default_host_for_http_10", host)))
         {
@@ -356,6 +358,7 @@ impl HttpChain {
                 buffer_limit,
                 filters,
                 router,
+                normalizes: config.normalization != config::Normalization::default(),
                 table: Arc::new(table),
                 stats: stats.of(&config.stat_prefix),
                 log,

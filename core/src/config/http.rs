@@ -1,6 +1,6 @@
 //! The HTTP connection manager: one chain's HTTP settings, its filters and its route table.
 
-use super::{AccessLog, Cidr, ConfigValue, RouteConfiguration, Upgrade};
+use super::{AccessLog, Cidr, ConfigValue, Normalization, RouteConfiguration, Upgrade};
 use std::time::Duration;
 
 /// How HTTP connections of a chain are served (Envoy `HttpConnectionManager`).
@@ -21,6 +21,12 @@ pub struct HttpConnectionManager {
     /// The addresses of clients that are inside: their `x-envoy-` fields and request ids are kept, and `x-envoy-internal` says
     /// so (Envoy `internal_address_config.cidr_ranges`). None, by default, since Envoy 1.36.
     pub internal_addresses: Vec<Cidr>,
+    /// Tells upstreams in `x-forwarded-port` which port the client connected to (Envoy `append_x_forwarded_port`).
+    pub append_x_forwarded_port: bool,
+    /// Appended to `via` of requests and of responses; nothing where empty (Envoy `via`).
+    pub via: String,
+    /// How paths, hosts and field names are brought into one form.
+    pub normalization: Normalization,
     /// Leaves `x-forwarded-for` as received even with `use_remote_address`.
     pub skip_xff_append: bool,
     /// Gives a request without `x-request-id` one, a UUID version 4.
@@ -137,6 +143,9 @@ impl HttpConnectionManager {
             use_remote_address: false,
             xff_num_trusted_hops: 0,
             internal_addresses: Vec::new(),
+            append_x_forwarded_port: false,
+            via: String::new(),
+            normalization: Normalization::default(),
             skip_xff_append: false,
             generate_request_id: true,
             preserve_external_request_id: false,

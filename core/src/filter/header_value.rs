@@ -39,7 +39,8 @@ pub(crate) struct HeaderValue {
 }
 
 /// Headers of which Envoy keeps one field per message: what is appended goes behind a comma.
-const JOINED: [&str; 10] = [
+const JOINED: [&str; 11] = [
+    "cache-control",
     "content-type",
     "date",
     "server",
@@ -72,7 +73,8 @@ impl HeaderValue {
     /// As [`HeaderValue::new`].
     pub(crate) fn late(raw: &Raw, keep: &mut Vec<Field>) -> Result<HeaderValue, ConfigError> {
         let value = Format::parse_late(&raw.header.value, keep);
-        HeaderValue::check(&raw.header.key, value, raw.action()?, raw.keep_empty_value)
+        let checked = HeaderValue::check(&raw.header.key, value, raw.action()?, raw.keep_empty_value)?;
+        Ok(checked.of_response())
     }
 
     /// Checks a header that a route adds to requests, or to responses where there is a `keep` for what those need of the
@@ -84,11 +86,17 @@ impl HeaderValue {
         option: &HeaderOption,
         keep: Option<&mut Vec<Field>>,
     ) -> Result<HeaderValue, ConfigError> {
-        let value = match keep {
-            Some(keep) => Format::parse_late(&option.value, keep),
-            None => Format::parse(&option.value),
-        };
-        HeaderValue::check(&option.name, value, option.action, option.keep_empty)
+        let check = |value| HeaderValue::check(&option.name, value, option.action, option.keep_empty);
+        match keep {
+            Some(keep) => Ok(check(Format::parse_late(&option.value, keep))?.of_response()),
+            None => check(Format::parse(&option.value)),
+        }
+    }
+
+    /// Envoy keeps one `user-agent` of a request, and any number of them of a response, where it means nothing.
+    fn of_response(self) -> HeaderValue {
+        let joined = self.joined && self.name != "user-agent";
+        HeaderValue { joined, ..self }
     }
 
     fn check(

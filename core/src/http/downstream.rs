@@ -98,6 +98,17 @@ impl Downstream {
         }
     }
 
+    /// The port that the client connected to. The kernel is asked only where the listener's address does not say it.
+    pub(crate) fn port(&self) -> Option<u16> {
+        if let Some(wanted) = self.meta.original_destination() {
+            return Some(wanted.port());
+        }
+        match self.meta.listener.ip()?.port() {
+            0 => Some(self.local()?.ip()?.port()),
+            port => Some(port),
+        }
+    }
+
     /// By when the connection may not carry further requests.
     pub(crate) fn expires(&self, chain: &HttpChain) -> Option<Instant> {
         chain.spec.config.max_connection_duration.map(|duration| self.meta.accepted + duration)

@@ -5,7 +5,8 @@ use super::{
     body::Body,
     clock::Clock,
     downstream::Downstream,
-    forwarded, head, log,
+    forwarded, head, log, normalize,
+    normalize::Verdict,
     pump::{Encoder, Stopped, poll_pump},
     reply,
     upgrade::{self, Switch},
@@ -89,7 +90,11 @@ fn run<'a>(
             None => chain.enabled().clone(),
         };
         // 3. Filters, router, upstream, while the request's body flows.
-        let response = until_response(pin!(Next::new(filters).run(request)), &exchange).await;
+        let response = if asked.verdict == Verdict::Redirect {
+            Ok(reply::normalized(&request.head, &cx))
+        } else {
+            until_response(pin!(Next::new(filters).run(request)), &exchange).await
+        };
         let Response { mut head, mut body } = match response {
             Ok(response) => response,
             Err(e) if e.closed() => return Err(cut(e, &exchange)),
@@ -130,6 +135,7 @@ pub(super) struct Asked {
     framing: Framing,
     switch: Switch,
     persists: bool,
+    verdict: Verdict,
     /// Whom trusted proxies name as the client.
     client: Option<IpAddr>,
     /// To be told in the response.
@@ -142,6 +148,9 @@ pub(super) struct Asked {
 /// Why it is refused.
 fn admit(downstream: &Downstream, chain: &HttpChain, head: &mut RequestHead) -> Result<Asked, Error> {
     let config = &chain.spec.config;
+    if chain.spec.normalizes {
+        normalize::names(head.headers_mut(), config.normalization.underscores, &chain.stats)?;
+    }
     let version = head.version();
     if version == Version::Http10 {
         if !config.accept_http_10 {
@@ -153,6 +162,10 @@ fn admit(downstream: &Downstream, chain: &HttpChain, head: &mut RequestHead) -> 
                 .map_err(|_| Error::downstream(Kind::Head(ParseError::Host)))?;
         }
     }
+    let verdict = match chain.spec.normalizes {
+        true => normalize::request(head, &config.normalization, downstream.port(), &chain.stats)?,
+        false => Verdict::Serve,
+    };
     let framing = h1::request_framing(head).map_err(|e| Error::downstream(Kind::Head(e)))?;
     let switch = Switch::wanted(head, framing);
     let persists = h1::request_persists(head);
@@ -171,7 +184,7 @@ fn admit(downstream: &Downstream, chain: &HttpChain, head: &mut RequestHead) -> 
         .map_err(|_| Error::downstream(Kind::Head(ParseError::HeadTooLarge)))?;
     let told = config.always_set_request_id_in_response;
     let request_id = if told { head.headers().get(Known::XRequestId).map(Into::into) } else { None };
-    Ok(Asked { method: head.method(), version, framing, switch, persists, client, request_id })
+    Ok(Asked { method: head.method(), version, framing, switch, persists, verdict, client, request_id })
 }
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";

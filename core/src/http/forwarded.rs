@@ -37,6 +37,7 @@ const OF_PROXIES: [&str; 5] = [
     "x-envoy-original-path",
 ];
 const IS_INTERNAL: StaticField = StaticField::new("x-envoy-internal", "true");
+const FORWARDED_PORT: &str = "x-forwarded-port";
 const HTTP: StaticField = StaticField::new("x-forwarded-proto", "http");
 
 /// Sets what the proxy knows about a request's origin. Gives the client's address where trusted proxies told it.
@@ -64,6 +65,9 @@ pub(crate) fn request(
         }
         if hops == 0 {
             headers.remove(Known::XForwardedProto);
+            if config.append_x_forwarded_port {
+                headers.remove(FORWARDED_PORT);
+            }
         }
         (told, told.or(peer), alone)
     } else {
@@ -73,6 +77,15 @@ pub(crate) fn request(
     };
     if !headers.contains(Known::XForwardedProto) {
         headers.append_static(HTTP);
+    }
+    if config.append_x_forwarded_port
+        && !headers.contains(FORWARDED_PORT)
+        && let Some(port) = from.port()
+    {
+        headers.append(FORWARDED_PORT, port.to_string().as_bytes())?;
+    }
+    if !config.via.is_empty() {
+        append_via(headers, &config.via)?;
     }
     let inside = |ip: IpAddr| config.internal_addresses.iter().any(|range| range.contains(ip));
     let internal = alone && client.is_some_and(inside);
@@ -119,6 +132,9 @@ pub(crate) fn response(
     if let Some(id) = request_id {
         headers.set(Known::XRequestId, id)?;
     }
+    if !config.via.is_empty() {
+        append_via(headers, &config.via)?;
+    }
     Ok(())
 }
 
@@ -140,6 +156,15 @@ fn mark_internal(headers: &mut Headers, internal: bool, edge: bool) {
     if internal {
         headers.append_static(IS_INTERNAL);
     }
+}
+
+/// Appends to what other proxies said of themselves, as one list.
+#[cold]
+fn append_via(headers: &mut Headers, own: &str) -> Result<(), BadHeader> {
+    let mut list: Vec<&[u8]> = headers.all("via").collect();
+    list.push(own.as_bytes());
+    let list = list.join(&b", "[..]);
+    headers.set("via", &list)
 }
 
 /// Appends to the last `x-forwarded-for`, as one list.

@@ -5,7 +5,6 @@ use super::{attempts::Tries, body::Body, router};
 use crate::{
     error::{Error, Kind},
     filter::{Cx, Response},
-    route::{Matcher, Redirect},
     telemetry::HttpStat,
 };
 use bytes::Bytes;
@@ -92,14 +91,26 @@ pub(crate) fn direct(status: Status, body: &Bytes, cx: &Cx) -> Response {
     Response { head, body: Body::full(body.clone()) }
 }
 
-/// Sends a client elsewhere; `matches` is the matcher of the route that says so.
-pub(crate) fn redirect(redirect: &Redirect, matches: &Matcher, request: &RequestHead, cx: &Cx) -> Response {
+/// Sends a client elsewhere.
+pub(crate) fn redirect(status: Status, location: &[u8], cx: &Cx) -> Response {
     let exchange = cx.exchange();
     exchange.chain.stats.inc(HttpStat::RqRedirect);
     let mut head = exchange.downstream.lane.heads.response();
-    head.set_status(redirect.status);
+    head.set_status(status);
     // Parts of a checked head and of a checked configuration; only a URI of 16 MiB would be refused, and says nothing then.
-    let _ = head.headers_mut().append("location", &redirect.location(request, matches));
+    let _ = head.headers_mut().append("location", location);
+    router::edit(&mut head, exchange);
+    Response { head, body: Body::empty() }
+}
+
+/// Has a client ask for the path that its request has been given, on the same host.
+#[cold]
+pub(crate) fn normalized(request: &RequestHead, cx: &Cx) -> Response {
+    let exchange = cx.exchange();
+    let mut head = exchange.downstream.lane.heads.response();
+    head.set_status(Status::TEMPORARY_REDIRECT);
+    // A path of a checked head is a good value.
+    let _ = head.headers_mut().append("location", request.path());
     router::edit(&mut head, exchange);
     Response { head, body: Body::empty() }
 }

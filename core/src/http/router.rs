@@ -90,7 +90,7 @@ pub(crate) fn route(req: Request) -> Decision {
     let pool = match (exchange.destination(), route.as_deref()) {
         (Some(to), _) => downstream.lane.destination(&to.addr),
         (None, None) => return Decision::Answer(Err(Error::local(Kind::NoRoute))),
-        (None, Some(route)) => match destination(route, &head, &cx) {
+        (None, Some(route)) => match destination(route, &mut head, &cx) {
             Ok(pool) => pool,
             Err(answer) => return Decision::Answer(answer),
         },
@@ -114,10 +114,10 @@ pub(crate) fn route(req: Request) -> Decision {
 ///
 /// # Errors
 /// The route answers by itself, or its cluster is not there.
-fn destination(route: &Route, head: &RequestHead, cx: &Cx) -> Result<Rc<Pool>, Result<Response, Error>> {
+fn destination(route: &Route, head: &mut RequestHead, cx: &Cx) -> Result<Rc<Pool>, Result<Response, Error>> {
     let lane = &cx.exchange().downstream.lane;
     // What is answered here is edited as well, by what its request says.
-    let answered_here = || {
+    let keep = |head: &RequestHead| {
         if let Some(edits) = &route.spec.edits {
             edits.keep(head, cx);
         }
@@ -130,16 +130,22 @@ fn destination(route: &Route, head: &RequestHead, cx: &Cx) -> Result<Rc<Pool>, R
                 (None, _) => None,
             };
             pool.ok_or_else(|| {
-                answered_here();
+                keep(head);
                 Err(Error::local(Kind::NoCluster(forward.not_found)))
             })
         }
         Action::Redirect(redirect) => {
-            answered_here();
-            Err(Ok(reply::redirect(redirect, &route.spec.matches, head, cx)))
+            let location = redirect.location(head, &route.spec.matches);
+            let tell = !cx.exchange().chain.spec.router.suppress_envoy_headers;
+            // As for an upstream: what is logged and what fields say is the path that the client is sent to.
+            if let Err(error) = redirect.rewrite(head, &route.spec.matches, tell) {
+                return Err(Err(error));
+            }
+            keep(head);
+            Err(Ok(reply::redirect(redirect.status, &location, cx)))
         }
         Action::Direct(status, body) => {
-            answered_here();
+            keep(head);
             Err(Ok(reply::direct(*status, body, cx)))
         }
         // Resolving gave one of its shares.

@@ -73,11 +73,7 @@ impl Edits {
             self.edit_host(host, head, tell)?;
         }
         if let Some(path) = &self.path {
-            let was = head.path().to_vec();
-            head.set_path(&path.applied(&was, matcher)).map_err(|_| Error::local(Kind::Filter))?;
-            if tell {
-                set(head, "x-envoy-original-path", &was)?;
-            }
+            path.rewrite(head, matcher, tell)?;
         }
         self.keep(head, cx);
         Ok(())
@@ -189,6 +185,19 @@ impl Values {
 }
 
 impl PathEdit {
+    /// Rewrites the path of a request; `tell` has it say what it was before.
+    ///
+    /// # Errors
+    /// It became something that no request may have.
+    pub(crate) fn rewrite(&self, head: &mut RequestHead, matcher: &Matcher, tell: bool) -> Result<(), Error> {
+        let was = head.path().to_vec();
+        head.set_path(&self.applied(&was, matcher)).map_err(|_| Error::local(Kind::Filter))?;
+        if tell {
+            set(head, "x-envoy-original-path", &was)?;
+        }
+        Ok(())
+    }
+
     /// What the path becomes, its query kept.
     pub(crate) fn applied(&self, path: &[u8], matcher: &Matcher) -> Vec<u8> {
         let (before, query) = split(path);

@@ -4,6 +4,7 @@ use super::{
     edit::{PathEdit, split},
     matcher::{Matcher, scheme_of},
 };
+use crate::error::Error;
 use corelane_wire::{Known, RequestHead, Status};
 
 /// A compiled redirect.
@@ -53,6 +54,17 @@ impl Redirect {
         }
         self.append_path(head, matcher, &mut uri);
         uri
+    }
+
+    /// Rewrites the path of the request itself, where the redirect rewrites one.
+    ///
+    /// # Errors
+    /// It became something that no request may have.
+    pub(crate) fn rewrite(&self, head: &mut RequestHead, matcher: &Matcher, tell: bool) -> Result<(), Error> {
+        match &self.path {
+            Some(RedirectPath::Edit(edit)) => edit.rewrite(head, matcher, tell),
+            _ => Ok(()),
+        }
     }
 
     /// The request's host, without a port that would be wrong from now on.

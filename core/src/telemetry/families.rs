@@ -185,6 +185,12 @@ family! {
         RqRxReset = "downstream_rq_rx_reset" Counter,
         RqTxReset = "downstream_rq_tx_reset" Counter,
         RqTooLarge = "downstream_rq_too_large" Counter,
+        RqFailedPathNormalization = "downstream_rq_failed_path_normalization" Counter,
+        RqRedirectedWithNormalizedPath = "downstream_rq_redirected_with_normalized_path" Counter,
+        /// What Envoy counts for all connection managers in one, under `http1.`.
+        RqRejectedWithUnderscores = "requests_rejected_with_underscores_in_headers" Counter,
+        /// The same.
+        DroppedWithUnderscores = "dropped_headers_with_underscores" Counter,
         Rq1xx = "downstream_rq_1xx" Counter,
         Rq2xx = "downstream_rq_2xx" Counter,
         Rq3xx = "downstream_rq_3xx" Counter,

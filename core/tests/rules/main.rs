@@ -21,6 +21,7 @@ mod http;
 mod lab;
 mod listeners;
 mod local_ratelimit;
+mod normalization;
 mod publish;
 mod retries;
 mod rewrites;

@@ -43,6 +43,7 @@ pub mod h1;
 mod head;
 mod headers;
 mod known;
+pub mod path;
 pub mod proxy;
 mod reader;
 mod scan;

@@ -19,6 +19,8 @@ impl Status {
     pub const MOVED_PERMANENTLY: Status = Status(301);
     /// 304 Not Modified.
     pub const NOT_MODIFIED: Status = Status(304);
+    /// 307 Temporary Redirect.
+    pub const TEMPORARY_REDIRECT: Status = Status(307);
     /// 400 Bad Request.
     pub const BAD_REQUEST: Status = Status(400);
     /// 403 Forbidden.

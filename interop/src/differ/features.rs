@@ -233,14 +233,28 @@ pub(super) const FEATURES: &[Feature] = &[
         },
     },
     Feature {
-        name: "strip_any_host_port",
+        name: "strip_host_port",
         place: Place::Manager,
-        make: |_| json!({"strip_any_host_port": true}),
+        // Envoy takes one of them only.
+        make: |rng| json!({*rng.pick(&["strip_any_host_port", "strip_matching_host_port"]): true}),
     },
     Feature {
-        name: "strip_matching_host_port",
+        name: "strip_trailing_host_dot",
         place: Place::Manager,
-        make: |_| json!({"strip_matching_host_port": true}),
+        make: |_| json!({"strip_trailing_host_dot": true}),
+    },
+    Feature {
+        name: "append_x_forwarded_port",
+        place: Place::Manager,
+        make: |rng| json!({"append_x_forwarded_port": true, "use_remote_address": rng.chance(50)}),
+    },
+    Feature {
+        name: "headers_with_underscores_action",
+        place: Place::Manager,
+        make: |rng| {
+            json!({"common_http_protocol_options": {
+                "headers_with_underscores_action": *rng.pick(&["REJECT_REQUEST", "DROP_HEADER"])}})
+        },
     },
     Feature {
         name: "use_remote_address",

@@ -68,7 +68,7 @@ pub(super) fn generate(rng: &mut Rng, number: u64, listener: &Listener) -> Reque
 
 fn target(rng: &mut Rng) -> String {
     let mut path = (*rng.pick(&PATHS)).to_owned();
-    match rng.below(12) {
+    match rng.below(16) {
         0 => path.push_str("/more"),
         1 => path.push_str("more"),
         2 => path = path.to_ascii_uppercase(),
@@ -77,6 +77,9 @@ fn target(rng: &mut Rng) -> String {
         5 => path.push_str("%2Fb"),
         6 => path.push_str("%41"),
         7 => path.push_str(";p=1"),
+        8 => path.push_str("/..;p/%7e"),
+        9 => path = path.replace("/b", "/.//b\\%2e."),
+        10 => path.push_str("%5c%00<|>"),
         _ => {}
     }
     match rng.below(6) {
@@ -98,6 +101,7 @@ fn host(rng: &mut Rng, listener: &Listener) -> String {
         0 => host = host.to_ascii_uppercase(),
         1 if !host.contains(':') => host.push_str(":8080"),
         2 if !host.contains(':') => host.push_str(&format!(":{}", listener.port)),
+        3 if !host.contains(':') => host.push('.'),
         _ => {}
     }
     host
@@ -128,6 +132,8 @@ fn fields(rng: &mut Rng, out: &mut String) {
         "X-Envoy-External-Address: 1.2.3.4\r\n",
         "Empty:\r\n",
         "Via: 1.0 before\r\n",
+        "X_Under: 1\r\n",
+        "X-Forwarded-Port: 1\r\n",
         "Origin: http://page.example\r\n",
         "Authorization: Basic Og==\r\n",
     ];

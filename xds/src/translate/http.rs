@@ -3,14 +3,19 @@
 use std::{mem::take, sync::Arc, time::Duration};
 
 use corelane::config::{
-    Codec, ConfigValue, HttpConnectionManager, HttpFilter, RouteConfiguration, ServerHeader,
+    Codec, ConfigValue, EscapedSlashes, HostPort, HttpConnectionManager, HttpFilter, RouteConfiguration,
+    ServerHeader, Underscores,
 };
 use corelane_proto::envoy::{
-    config::core::v3::{ExtensionConfigSource, Http1ProtocolOptions, HttpProtocolOptions},
+    config::core::v3::{
+        ExtensionConfigSource, Http1ProtocolOptions, HttpProtocolOptions,
+        http_protocol_options::HeadersWithUnderscoresAction,
+    },
     extensions::filters::network::http_connection_manager::v3::{
         HttpConnectionManager as Message, HttpFilter as FilterMessage, Rds,
         http_connection_manager::{
             CodecType, PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation,
+            StripPortMode,
         },
         http_filter::ConfigType,
     },
@@ -35,6 +40,12 @@ impl Translator<'_> {
         manager.filters = self.http_filters(take(&mut message.http_filters), &path.field("http_filters"));
         protocol(&mut manager, &mut message);
         identity(&mut manager, &mut message);
+        if message.strip_matching_host_port
+            && message.strip_port_mode == Some(StripPortMode::StripAnyHostPort(true))
+        {
+            self.refuse(&path.field("strip_matching_host_port"), "may not be set beside strip_any_host_port");
+        }
+        normalization(&mut manager, &mut message);
         self.timeouts(&mut manager, &mut message, path);
         if let Some(mut inside) = message.internal_address_config.take() {
             let path = path.field("internal_address_config");
@@ -126,6 +137,12 @@ impl Translator<'_> {
         if let Some(count) = common.max_headers_count.take() {
             manager.max_headers_count = count;
         }
+        manager.normalization.underscores = match common.headers_with_underscores_action() {
+            HeadersWithUnderscoresAction::Allow => Underscores::Allow,
+            HeadersWithUnderscoresAction::RejectRequest => Underscores::Reject,
+            HeadersWithUnderscoresAction::DropHeader => Underscores::Drop,
+        };
+        common.headers_with_underscores_action = 0;
         // Zero is Envoy's "any number" here.
         manager.max_requests_per_connection =
             common.max_requests_per_connection.take().filter(|&requests| requests > 0);
@@ -250,11 +267,31 @@ fn identity(manager: &mut HttpConnectionManager, message: &mut Message) {
 /// Settings that say what holds anyway.
 fn without_effect(message: &mut Message) {
     drop_default(&mut message.add_user_agent, false);
-    drop_default(&mut message.normalize_path, false);
     drop_default(&mut message.stream_error_on_invalid_http_message, false);
     drop_default(&mut message.add_proxy_protocol_connection_state, true);
-    // The default that the runtime would have to change, and no runtime can.
-    if message.path_with_escaped_slashes_action() == PathWithEscapedSlashesAction::KeepUnchanged {
-        message.path_with_escaped_slashes_action = 0;
+}
+
+/// How requests are brought into one form. What the runtime could say otherwise, no runtime does here.
+fn normalization(manager: &mut HttpConnectionManager, message: &mut Message) {
+    let normalization = &mut manager.normalization;
+    normalization.path = message.normalize_path.take().unwrap_or(false);
+    normalization.merge_slashes = take(&mut message.merge_slashes);
+    normalization.escaped_slashes = match message.path_with_escaped_slashes_action() {
+        PathWithEscapedSlashesAction::ImplementationSpecificDefault
+        | PathWithEscapedSlashesAction::KeepUnchanged => EscapedSlashes::Keep,
+        PathWithEscapedSlashesAction::RejectRequest => EscapedSlashes::Reject,
+        PathWithEscapedSlashesAction::UnescapeAndRedirect => EscapedSlashes::Redirect,
+        PathWithEscapedSlashesAction::UnescapeAndForward => EscapedSlashes::Unescape,
+    };
+    message.path_with_escaped_slashes_action = 0;
+    normalization.trailing_host_dot = take(&mut message.strip_trailing_host_dot);
+    if take(&mut message.strip_matching_host_port) {
+        normalization.host_port = HostPort::StripMatching;
     }
+    match message.strip_port_mode.take() {
+        Some(StripPortMode::StripAnyHostPort(true)) => normalization.host_port = HostPort::Strip,
+        Some(StripPortMode::StripAnyHostPort(false)) | None => {}
+    }
+    manager.via = take(&mut message.via);
+    manager.append_x_forwarded_port = take(&mut message.append_x_forwarded_port);
 }
