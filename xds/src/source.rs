@@ -29,10 +29,34 @@ impl Subscribed {
 pub enum Origin {
     /// `dynamic_resources.ads_config`: one stream for all types. The only one with the number of [`Source::ADS`].
     Aggregated,
+    /// One of the bootstrap's `config_sources`: a stream for all types, beside [`Origin::Aggregated`], for the names of its
+    /// authorities.
+    Authority(Arc<ApiSource>),
     /// An `api_config_source`: a stream of its own for one type.
     Stream(Kind, Arc<ApiSource>),
     /// A `path_config_source`: a file with resources of one type.
     File(Kind, FileSource),
+}
+
+/// Who answers for names of the form `xdstp://AUTHORITY/..`, where the bootstrap says so. Such a name is a name like any
+/// other: nothing in it is looked at but its authority.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Authorities {
+    /// `config_sources`, in their order: authorities with their source.
+    pub list: Vec<(Vec<String>, Subscribed)>,
+    /// `default_config_source`: for those that none of the list answers for.
+    pub default: Option<Subscribed>,
+}
+
+impl Authorities {
+    /// The source that answers for a name; `None` where none does and for every other name: those come from the source that
+    /// stands beside them.
+    pub fn find(&self, name: &str) -> Option<Subscribed> {
+        let rest = name.strip_prefix("xdstp://")?;
+        let authority = rest.split('/').next().unwrap_or(rest);
+        let listed = self.list.iter().find(|(names, _)| names.iter().any(|known| known == authority));
+        listed.map(|(_, source)| *source).or(self.default)
+    }
 }
 
 /// A gRPC service that speaks xDS (`ApiConfigSource`).
@@ -180,6 +204,26 @@ pub fn key(source: Source, name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_authority_is_found_by_what_a_name_begins_with() {
+        let source = |number| Subscribed { source: Source(number), timeout: None };
+        let list = vec![(vec!["a".to_owned(), "b".to_owned()], source(1)), (vec!["a".to_owned()], source(2))];
+        let mut authorities = Authorities { list, default: None };
+        for (name, number) in [
+            ("xdstp://a/envoy.config.route.v3.RouteConfiguration/r?x=y#z", Some(1)),
+            ("xdstp://b", Some(1)),
+            ("xdstp://c/a", None),
+            ("xdstp:///a", None),
+            ("a/b", None),
+            ("http://a/b", None),
+        ] {
+            assert_eq!(authorities.find(name), number.map(source), "{name}");
+        }
+        authorities.default = Some(source(3));
+        assert_eq!(authorities.find("xdstp://c/a"), Some(source(3)));
+        assert_eq!(authorities.find("c/a"), None);
+    }
 
     #[test]
     fn equal_origins_share_a_number() {

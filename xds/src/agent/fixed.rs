@@ -93,6 +93,7 @@ fn fixed_parts(state: &State, next: &Translated) -> Vec<Problem> {
         ("dynamic_resources.cds_config", old.clusters == new.clusters),
         ("dynamic_resources.lds_config", old.listeners == new.listeners),
         ("static_resources.clusters (those that speak HTTP/2)", old.control == new.control),
+        ("config_sources, default_config_source", old.authorities == new.authorities),
         // The numbers of sources are those of the first bootstrap.
         ("config_source", old.sources == new.sources),
     ];

@@ -194,6 +194,7 @@ impl Worker {
         let (api, only) = match sources.origin(source) {
             // A reference to it is refused where there is none.
             Origin::Aggregated => (dynamic.ads.clone().map(Arc::new), None),
+            Origin::Authority(api) => (Some(api.clone()), None),
             Origin::Stream(of, api) => (Some(api.clone()), Some(*of)),
             Origin::File(kind, file) => {
                 if let Err(error) = self.files.watch(source, *kind, file) {
@@ -334,6 +335,7 @@ impl Worker {
             sources,
             from: update.source,
             has_ads: dynamic.ads.is_some(),
+            authorities: dynamic.authorities.clone(),
             clusters_from: dynamic.clusters.map(|clusters| clusters.source),
             filter_types: match update.kind {
                 Kind::Extension => self.publisher.filter_types(update.source),

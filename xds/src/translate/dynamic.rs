@@ -9,7 +9,7 @@ use corelane_proto::envoy::config::{
 
 use crate::{
     problem::Path,
-    source::{ApiSource, ControlCluster, Sources, Subscribed},
+    source::{ApiSource, Authorities, ControlCluster, Sources, Subscribed},
     store::{Kind, Reference, Source},
     translate::{resource::ExtensionSlot, rest::Translator},
 };
@@ -25,6 +25,8 @@ pub struct Dynamic {
     pub clusters: Option<Subscribed>,
     /// Where listeners come from (LDS).
     pub listeners: Option<Subscribed>,
+    /// Who answers for names with an authority.
+    pub authorities: Arc<Authorities>,
     /// Every source that the bootstrap names.
     pub sources: Sources,
     /// Clusters that speak HTTP/2, by name.
@@ -73,11 +75,23 @@ impl Translator<'_> {
 
     /// Takes `dynamic_resources`.
     pub(super) fn dynamic(&mut self, bootstrap: &mut Bootstrap, dynamic: &mut Dynamic, root: &Path<'_>) {
-        let Some(mut message) = take(&mut bootstrap.dynamic_resources) else { return };
+        let message = take(&mut bootstrap.dynamic_resources);
+        self.authorities(bootstrap, root);
+        dynamic.authorities = self.authorities.clone();
+        let Some(mut message) = message else { return };
         let path = root.field("dynamic_resources");
         if let Some(ads) = message.ads_config.take() {
             self.has_ads = true;
             dynamic.ads = self.api_source(ads, &path.field("ads_config"));
+        }
+        for (locator, field) in [
+            (take(&mut message.cds_resources_locator), "cds_resources_locator"),
+            (take(&mut message.lds_resources_locator), "lds_resources_locator"),
+        ] {
+            if !locator.is_empty() {
+                let what = "names a collection, and collections are not implemented: name the source by cds_config or lds_config";
+                self.refuse(&path.field(field), what);
+            }
         }
         let clusters = message.cds_config.take();
         dynamic.clusters =

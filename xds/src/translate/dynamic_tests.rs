@@ -149,7 +149,7 @@ fn sources_that_cannot_be_used_are_refused_with_their_path() {
         (
             "  lds_config:",
             "  lds_resources_locator: 'xdstp://a/b/*'\n  lds_config:",
-            "dynamic_resources.lds_resources_locator: is not implemented".into(),
+            "dynamic_resources.lds_resources_locator: names a collection".into(),
         ),
         (
             "rds: {route_config_name: r, config_source: {resource_api_version: V3, ads: {}}}",
@@ -220,4 +220,31 @@ fn no_field_about_sources_is_ignored_in_silence() {
     assert!(swept > 90, "only {swept} fields were tried");
     let allowed: BTreeSet<String> = WITHOUT_EFFECT.iter().map(|&field| field.to_owned()).collect();
     assert_eq!(silent, allowed, "left: ignored in silence; right: known to have no effect");
+}
+
+/// Only aggregated streams answer for authorities, and only the bootstrap says which.
+#[test]
+fn sources_of_authorities_that_cannot_be_used_are_refused_with_their_path() {
+    let grpc = "grpc_services: [{envoy_grpc: {cluster_name: plane}}]";
+    let api =
+        |kind: &str| format!("api_config_source: {{api_type: {kind}, transport_api_version: V3, {grpc}}}");
+    let good = api("AGGREGATED_DELTA_GRPC");
+    let table = [
+        (format!("config_sources: [{{{good}}}]"), "config_sources[0].authorities: is required"),
+        (
+            format!("config_sources: [{{authorities: [{{name: a}}], {}}}]", api("DELTA_GRPC")),
+            "config_sources[0].api_config_source.api_type: must be AGGREGATED_GRPC",
+        ),
+        ("default_config_source: {ads: {}}".into(), "default_config_source.api_config_source: is required"),
+    ];
+    let problems = |more: &str| {
+        let schema = Schema::load();
+        let bootstrap = file::read(&schema, &format!("{FILE}{more}\n"), Syntax::Yaml).unwrap();
+        super::bootstrap(&schema, bootstrap).err().unwrap_or_default()
+    };
+    for (text, start) in table {
+        let found = problems(&text);
+        assert!(found.len() == 1 && found[0].to_string().starts_with(start), "{text}: {found:?}");
+    }
+    assert_eq!(problems(&format!("config_sources: [{{authorities: [{{name: a}}], {good}}}]")), []);
 }

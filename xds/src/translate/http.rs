@@ -102,7 +102,7 @@ impl Translator<'_> {
         let source =
             source.and_then(|source| self.config_source(source, Kind::Routes, &path.field("config_source")));
         self.done(rds, path);
-        let source = source?;
+        let source = self.authorities.find(&name).or(source)?;
         self.refer(Kind::Routes, source, &name);
         Some(source::key(source.source, &name))
     }

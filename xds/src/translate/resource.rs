@@ -26,7 +26,7 @@ use prost::{Message, Name};
 use crate::{
     message::{newer::Newer, schema::OnDemand, screen::Screen, validate::Validator},
     problem::{Path, Problem},
-    source::{ControlCluster, Sources, Subscribed},
+    source::{Authorities, ControlCluster, Sources, Subscribed},
     store::{Kind, Source, Translated},
     translate::{extension::Values, rest::Translator, secret::Secret},
 };
@@ -106,6 +106,8 @@ pub struct Context<'a> {
     pub from: Source,
     /// Whether there is an aggregated stream.
     pub has_ads: bool,
+    /// Who answers for names with an authority.
+    pub authorities: Arc<Authorities>,
     /// Where clusters come from.
     pub clusters_from: Option<Source>,
     /// The types that listeners allow for the filters whose configuration comes from this source, by name.
@@ -131,6 +133,7 @@ impl Context<'_> {
         translator.sources = take(self.sources);
         translator.from = Some(self.from);
         translator.has_ads = self.has_ads;
+        translator.authorities = self.authorities.clone();
         translator.clusters_from = self.clusters_from;
         let made = self.make(&mut translator, kind, name, bytes);
         *self.sources = take(&mut translator.sources);
@@ -301,16 +304,17 @@ impl Translator<'_> {
             self.refuse(&path, "is required for a cluster of type EDS");
             return None;
         };
+        let service = take(&mut eds.service_name);
+        let name = if service.is_empty() { message.name.as_str() } else { service.as_str() };
+        let authority = self.authorities.find(name);
         let source = eds.eds_config.take();
-        if source.is_none() {
+        if source.is_none() && authority.is_none() {
             self.refuse(&path.field("eds_config"), "is required");
         }
         let source =
             source.and_then(|source| self.config_source(source, Kind::Endpoints, &path.field("eds_config")));
-        let service = take(&mut eds.service_name);
         self.done(eds, &path);
-        let name = if service.is_empty() { message.name.as_str() } else { service.as_str() };
-        Some((source?, Arc::from(name)))
+        Some((authority.or(source)?, Arc::from(name)))
     }
 
     /// A listener, and which of its filters are resources of their own.

@@ -16,7 +16,7 @@ use prost_reflect::{DynamicMessage, ReflectMessage as _, SerializeOptions, Value
 use crate::{
     message::schema::Schema,
     problem::{Path, Problem},
-    source::{ControlCluster, Sources},
+    source::{Authorities, ControlCluster, Sources},
     store::{Reference, Source},
     translate::{extension::Values, origins::Origins, resource::ExtensionSlot},
 };
@@ -39,6 +39,8 @@ pub(super) struct Translator<'s> {
     pub(super) from: Option<Source>,
     /// Whether there is an aggregated stream.
     pub(super) has_ads: bool,
+    /// Who answers for names with an authority.
+    pub(super) authorities: Arc<Authorities>,
     /// Where clusters come from, if they come from anywhere.
     pub(super) clusters_from: Option<Source>,
     /// What the resource names.
@@ -60,6 +62,7 @@ impl<'s> Translator<'s> {
             sources: Sources::default(),
             from: None,
             has_ads: false,
+            authorities: Arc::default(),
             clusters_from: None,
             references: Vec::new(),
             extensions: Vec::new(),

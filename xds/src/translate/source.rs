@@ -2,6 +2,7 @@
 
 use std::{mem::take, path::PathBuf, sync::Arc, time::Duration};
 
+use corelane_proto::envoy::config::bootstrap::v3::Bootstrap;
 use corelane_proto::envoy::config::core::v3::{
     ApiConfigSource, ApiVersion, ConfigSource, GrpcService as ServiceMessage, PathConfigSource,
     RateLimitSettings, RetryPolicy,
@@ -13,7 +14,7 @@ use corelane_proto::envoy::config::core::v3::{
 use crate::{
     problem::Path,
     session::{Backoff, Rate, Variant},
-    source::{ApiSource, FileSource, GrpcService, Origin, Subscribed},
+    source::{ApiSource, Authorities, FileSource, GrpcService, Origin, Subscribed},
     store::{Kind, Reference},
     translate::rest::Translator,
 };
@@ -71,9 +72,59 @@ impl Translator<'_> {
         Some(Subscribed { source: source?, timeout })
     }
 
+    /// Takes the bootstrap's sources for names with an authority.
+    pub(super) fn authorities(&mut self, bootstrap: &mut Bootstrap, root: &Path<'_>) {
+        let mut authorities = Authorities::default();
+        let list = root.field("config_sources");
+        for (at, mut source) in take(&mut bootstrap.config_sources).into_iter().enumerate() {
+            let path = list.index(at);
+            let names: Vec<String> = take(&mut source.authorities).into_iter().map(|of| of.name).collect();
+            if names.is_empty() {
+                self.refuse(&path.field("authorities"), "is required: no name would be looked up here");
+            }
+            authorities.list.extend(self.authority(source, &path).map(|source| (names, source)));
+        }
+        let default = bootstrap.default_config_source.take();
+        authorities.default =
+            default.and_then(|source| self.authority(source, &root.field("default_config_source")));
+        self.authorities = Arc::new(authorities);
+    }
+
+    /// One of them: an aggregated stream of its own, as in Envoy.
+    fn authority(&mut self, mut message: ConfigSource, path: &Path<'_>) -> Option<Subscribed> {
+        let at = path.field("initial_fetch_timeout");
+        let timeout = self.timeout(&mut message.initial_fetch_timeout, Some(Subscribed::TIMEOUT), &at);
+        if matches!(message.resource_api_version(), ApiVersion::V3 | ApiVersion::Auto) {
+            message.resource_api_version = 0;
+        }
+        let path_of_api = path.field("api_config_source");
+        let Some(ConfigSourceSpecifier::ApiConfigSource(mut api)) = message.config_source_specifier.take()
+        else {
+            self.refuse(&path_of_api, "is required, with api_type AGGREGATED_GRPC or AGGREGATED_DELTA_GRPC");
+            return None;
+        };
+        self.done(message, path);
+        let variant = match api.api_type() {
+            ApiType::AggregatedGrpc => ApiType::Grpc,
+            ApiType::AggregatedDeltaGrpc => ApiType::DeltaGrpc,
+            _ => {
+                let what = "must be AGGREGATED_GRPC or AGGREGATED_DELTA_GRPC";
+                self.refuse(&path_of_api.field("api_type"), what);
+                return None;
+            }
+        };
+        api.set_api_type(variant);
+        let api = self.api_source(api, &path_of_api)?;
+        let source = self.sources.number(Origin::Authority(Arc::new(api)));
+        if source.is_none() {
+            self.refuse(path, "is one source too many: there may be 65,536");
+        }
+        Some(Subscribed { source: source?, timeout })
+    }
+
     fn same_origin(&mut self, kind: Kind, path: &Path<'_>) -> Option<Origin> {
         match self.from.map(|from| self.sources.origin(from).clone()) {
-            Some(Origin::Aggregated) => Some(Origin::Aggregated),
+            Some(origin @ (Origin::Aggregated | Origin::Authority(_))) => Some(origin),
             Some(Origin::Stream(_, api)) => Some(Origin::Stream(kind, api)),
             Some(Origin::File(..)) => {
                 self.refuse(path, "means a server, and this resource came from a file");

@@ -199,6 +199,10 @@ pub(crate) fn listener(name: &str, at: SocketAddr, filters: &str) -> Bytes {
     encode::<Listener>(&listener_text(name, at, filters))
 }
 
+pub(crate) fn listener_of(text: &str) -> Bytes {
+    encode::<Listener>(text)
+}
+
 pub(crate) fn listener_text(name: &str, at: SocketAddr, filters: &str) -> String {
     let (ip, port) = (at.ip(), at.port());
     format!(

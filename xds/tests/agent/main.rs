@@ -15,7 +15,8 @@ use corelane_xds::{
 };
 use lab::{
     Client, Lab, bootstrap, cluster, cluster_of, endpoints, extension, limit_with_unknown_field, listener,
-    listener_text, plane_cluster, routes, routes_text, scratch, source, until, upstream, with_unknown_field,
+    listener_of, listener_text, plane_cluster, routes, routes_text, scratch, source, until, upstream,
+    with_unknown_field,
 };
 use plane::Plane;
 use ports::free;
@@ -336,6 +337,51 @@ fn endpoints_may_have_a_stream_of_their_own() {
     plane.send(Kind::Listener, "1", &[("l", listener("l", at, ""))]);
     plane.asked(Kind::Routes);
     plane.send(Kind::Routes, "1", &[("r", routes("r", "c"))]);
+    assert_eq!(Client::new(at).ask(), (200, "one".into()));
+}
+
+/// A name is a name, whatever stands in it; only the authority in front is looked at, where the bootstrap tells who answers.
+#[test]
+fn names_with_an_authority_come_from_whoever_answers_for_it() {
+    const ENDPOINTS: &str = "xdstp://eds.example/envoy.config.endpoint.v3.ClusterLoadAssignment/a/b?z=1&a=2";
+    const ROUTES: &str = "xdstp://rds.example/envoy.config.route.v3.RouteConfiguration/r";
+    const CLUSTER: &str = "xdstp://cds.example/envoy.config.cluster.v3.Cluster/c/*";
+    let (mut plane, mut other, mut rest, at) = (Plane::start(), Plane::start(), Plane::start(), free());
+    let clusters = [plane_cluster("other", other.addr), plane_cluster("rest", rest.addr)].concat();
+    let source = |cluster: &str| {
+        format!(
+            "{{api_config_source: {{api_type: AGGREGATED_DELTA_GRPC, transport_api_version: V3,
+    grpc_services: [{{envoy_grpc: {{cluster_name: {cluster}}}}}]}}"
+        )
+    };
+    let text = format!(
+        "{}\nconfig_sources: [{}, authorities: [{{name: eds.example}}]}}]\ndefault_config_source: {}}}\n",
+        bootstrap(plane.addr, "DELTA_GRPC", &clusters),
+        source("other"),
+        source("rest")
+    );
+    let lab = Lab::start(&text);
+    plane.asked(Kind::Cluster);
+    let cluster = cluster_of(&format!(
+        "{{name: '{CLUSTER}', type: EDS, connect_timeout: 1s, eds_cluster_config: {{service_name: '{ENDPOINTS}'}}}}"
+    ));
+    plane.send(Kind::Cluster, "1", &[(CLUSTER, cluster)]);
+    assert_eq!(plane.answer().error, None);
+    let asked = other.asked(Kind::Endpoints);
+    assert_eq!((asked.subscribe, asked.node.as_deref()), (vec![ENDPOINTS.to_owned()], Some("one")));
+    let found = endpoints(&format!("'{ENDPOINTS}'"), &[upstream("one")]);
+    other.send(Kind::Endpoints, "1", &[(ENDPOINTS, found)]);
+    assert_eq!(other.answer().error, None);
+    plane.asked(Kind::Listener);
+    let named = format!("route_config_name: '{ROUTES}'");
+    let listener = listener_of(&listener_text("l", at, "").replace("route_config_name: r", &named));
+    plane.send(Kind::Listener, "1", &[("l", listener)]);
+    assert_eq!(plane.answer().error, None);
+    assert_eq!(rest.asked(Kind::Routes).subscribe, [ROUTES]);
+    let table = routes(&format!("'{ROUTES}'"), &format!("'{CLUSTER}'"));
+    rest.send(Kind::Routes, "1", &[(ROUTES, table)]);
+    assert_eq!(rest.answer().error, None);
+    lab.until_live();
     assert_eq!(Client::new(at).ask(), (200, "one".into()));
 }
 
