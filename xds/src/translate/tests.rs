@@ -145,7 +145,7 @@ fn what_is_not_implemented_or_contradicts_itself_is_refused_with_its_path() {
     let table = [
         ("codec_type: AUTO", "codec_type: HTTP2", format!("{HCM}.codec_type: HTTP2 is not implemented")),
         ("codec_type: AUTO", "tracing: {}", format!("{HCM}.tracing: is not implemented")),
-        ("codec_type: AUTO", "normalize_path: true", format!("{HCM}.normalize_path: is not implemented")),
+        ("codec_type: AUTO", "strip_matching_host_port: true\n          strip_any_host_port: true", format!("{HCM}.strip_matching_host_port: may not be set beside strip_any_host_port")),
         ("{accept_http_10: true}", "{allow_chunked_length: true}", format!("{HCM}.http_protocol_options.allow_chunked_length: is not implemented")),
         ("timeout: 0s, idle", "upgrade_configs: [{upgrade_type: a, connect_config: {}}], idle", format!("{HCM}.{HOST}.routes[0].route.upgrade_configs[0].connect_config: is for the upgrade_type CONNECT")),
         ("timeout: 0s, idle", "upgrade_configs: [{upgrade_type: CONNECT, connect_config: {allow_post: true}}], idle", format!("{HCM}.{HOST}.routes[0].route.upgrade_configs[0].connect_config.allow_post: is not implemented")),
