@@ -8,6 +8,7 @@ mod breakers;
 mod buffer;
 mod chaos;
 #[cfg(feature = "compression")]
+mod chaos_tries;
 mod compressor;
 mod cors;
 mod dns;
