@@ -61,6 +61,33 @@ fn remove(rng: &mut Rng, list: &str) -> Value {
     json!({ list: [*rng.pick(&["x-a", "x-b", "x-powered-by", "user-agent", "set-cookie"])] })
 }
 
+/// Of the two tries that an origin's first failure needs at most, one or both.
+fn retry_policy(rng: &mut Rng) -> Value {
+    let on = *rng.pick(&[
+        "5xx",
+        "gateway-error",
+        "retriable-4xx,reset",
+        "retriable-status-codes",
+        "retriable-headers",
+        "connect-failure,refused-stream,reset-before-request",
+        "envoy-ratelimited,unavailable",
+    ]);
+    let mut policy = json!({
+        "retry_on": on,
+        "num_retries": rng.below(3),
+        "retriable_status_codes": [418, 503],
+        "retriable_headers": [{"name": "x-again"}],
+        "retry_back_off": {"base_interval": "0.001s", "max_interval": "0.002s"},
+    });
+    if rng.chance(30) {
+        policy["per_try_timeout"] = "3s".into();
+    }
+    if rng.chance(20) {
+        policy["retriable_request_headers"] = json!([{"name": *rng.pick(&FIELDS), "present_match": true}]);
+    }
+    policy
+}
+
 /// All features.
 pub(super) const FEATURES: &[Feature] = &[
     Feature { name: "match.case_sensitive", place: Place::Match, make: |_| json!({"case_sensitive": false}) },
@@ -138,6 +165,36 @@ pub(super) const FEATURES: &[Feature] = &[
         make: |_| json!({"append_x_forwarded_host": true, "host_rewrite_literal": "rewritten.example"}),
     },
     Feature { name: "route.timeout", place: Place::Action, make: |_| json!({"timeout": "7.5s"}) },
+    Feature {
+        name: "route.retry_policy",
+        place: Place::Action,
+        make: |rng| json!({ "retry_policy": retry_policy(rng) }),
+    },
+    Feature {
+        name: "route.max_stream_duration",
+        place: Place::Action,
+        make: |_| json!({"max_stream_duration": {"max_stream_duration": "9s"}}),
+    },
+    Feature {
+        name: "virtual_host.retry_policy",
+        place: Place::VirtualHost,
+        make: |rng| json!({ "retry_policy": retry_policy(rng) }),
+    },
+    Feature {
+        name: "virtual_host.include_attempt_count_in_response",
+        place: Place::VirtualHost,
+        make: |_| json!({"include_attempt_count_in_response": true}),
+    },
+    Feature {
+        name: "virtual_host.include_is_timeout_retry_header",
+        place: Place::VirtualHost,
+        make: |_| json!({"include_is_timeout_retry_header": true}),
+    },
+    Feature {
+        name: "virtual_host.per_request_buffer_limit_bytes",
+        place: Place::VirtualHost,
+        make: |rng| json!({"per_request_buffer_limit_bytes": 50, "retry_policy": retry_policy(rng)}),
+    },
     Feature {
         name: "route.cluster_header",
         place: Place::Action,

@@ -63,9 +63,16 @@ fn serve(mut stream: TcpStream, origin: usize, received: &Mutex<BTreeMap<u64, Ve
         let number = request.fields.iter().find(|(name, _)| name == CASE);
         let number = number.and_then(|(_, value)| value.parse::<u64>().ok()).unwrap_or(0);
         let head = request.first.starts_with("HEAD ");
-        let (answer, close) = answer(number, head);
+        // One that has an effect is not sent again by itself, so that nothing but a policy decides.
+        let safe = !request.first.starts_with("POST ") && !request.first.starts_with("PATCH ");
         let mut all = received.lock().unwrap_or_else(PoisonError::into_inner);
-        all.entry(number).or_default().push(Received { origin, request });
+        let tries = all.entry(number).or_default();
+        let (answer, close) = match failure(number) {
+            Some(Failure::Status(status)) if tries.is_empty() => (refusal(status), false),
+            Some(Failure::Close) if tries.is_empty() && !safe => (Vec::new(), true),
+            _ => answer(number, head),
+        };
+        tries.push(Received { origin, request });
         drop(all);
         stream.write_all(&answer)?;
         if close {
@@ -73,6 +80,26 @@ fn serve(mut stream: TcpStream, origin: usize, received: &Mutex<BTreeMap<u64, Ve
         }
     }
     Ok(())
+}
+
+/// What goes wrong with the first try of a case.
+enum Failure {
+    Status(u16),
+    /// The connection ends without an answer.
+    Close,
+}
+
+fn failure(number: u64) -> Option<Failure> {
+    let mut rng = Rng::new(number ^ 0xfa11);
+    match rng.below(100) {
+        0..10 => Some(Failure::Status(*rng.pick(&[409, 418, 500, 502, 503]))),
+        10..16 => Some(Failure::Close),
+        _ => None,
+    }
+}
+
+fn refusal(status: u16) -> Vec<u8> {
+    format!("HTTP/1.1 {status} Not This Time\r\nx-again: 1\r\ncontent-length: 0\r\n\r\n").into_bytes()
 }
 
 /// The answer to a case, and whether the connection ends with it.
