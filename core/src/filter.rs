@@ -173,8 +173,8 @@ impl Next {
                 Decision::Attempt(routed, plan) => {
                     Inward::Filter { call: BoxedCall(Box::pin(http::attempts::send(routed, plan))) }
                 }
-                Decision::Switch(routed) => {
-                    Inward::Filter { call: BoxedCall(Box::pin(http::upgrade::send(routed))) }
+                Decision::Switch(routed, plan) => {
+                    Inward::Filter { call: BoxedCall(Box::pin(http::upgrade::send(routed, plan))) }
                 }
             },
         };

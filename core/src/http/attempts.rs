@@ -3,6 +3,7 @@
 //! another try is decided in `retry`, and what is sent again is kept in `replay`.
 
 use super::{
+    body::Body,
     clock::earlier,
     log,
     replay::Tape,
@@ -152,9 +153,36 @@ pub(crate) async fn send(routed: Routed, plan: Box<Plan>) -> Result<Response, Er
     attempts.finish(end)
 }
 
+/// A connection that has not served yet, for a request that can be sent only once: connecting is all that is tried again.
+///
+/// # Errors
+/// There is none.
+pub(super) async fn connect(routed: Routed, plan: Option<Box<Plan>>) -> Result<(Routed, Lease), Error> {
+    let Some(plan) = plan else {
+        let lease = routed.pool.checkout(true, None).await;
+        let lease = lease.inspect_err(|e| log::unreached(&routed.exchange, &routed.pool, e))?;
+        log::sending(&routed.exchange, &lease);
+        return Ok((routed, lease));
+    };
+    let mut attempts = Attempts::with_body(routed, plan, None);
+    loop {
+        attempts.announce()?;
+        let error = match attempts.connect(true).await {
+            Ok(lease) => return Ok((attempts.routed, lease)),
+            Err(error) => error,
+        };
+        let Some(pause) = attempts.again(&Err(error)) else { return Err(error) };
+        attempts.exchange().downstream.lane.io().sleep(pause).await;
+    }
+}
+
 impl Attempts {
     fn new(mut routed: Routed, plan: Box<Plan>) -> Attempts {
         let body = routed.take_body();
+        Attempts::with_body(routed, plan, body)
+    }
+
+    fn with_body(routed: Routed, plan: Box<Plan>, body: Option<Body>) -> Attempts {
         let limit = plan.retry.as_ref().map(|_| {
             let of_listener = routed.exchange.chain.spec.buffer_limit as u64;
             match plan.retries.as_ref().and_then(|retries| retries.replay_limit) {
@@ -199,13 +227,24 @@ impl Attempts {
 
     /// One try, to the head of its response.
     async fn attempt(&mut self) -> End {
+        // After some that were stale, one that nobody can have closed for being idle.
+        let lease = self.connect(self.stale == STALE_RETRIES).await?;
+        self.sent = true;
+        self.routed.begin(&lease, self.tape.as_ref().map(Tape::play));
+        let mut head = self.exchange().downstream.lane.heads.response();
+        let answer = router::final_head(&lease, self.exchange(), &mut head);
+        within(&self.plan.timeouts, self.exchange(), answer).await?;
+        Ok((lease, head))
+    }
+
+    /// A connection for one try.
+    async fn connect(&mut self, fresh: bool) -> Result<Lease, Error> {
         let pool = self.routed.pool.clone();
         let policy = self.plan.retries.as_ref().map(|retries| &retries.policy);
         let avoids = policy.filter(|policy| policy.avoid_previous_hosts);
         let beside = avoids.map(|policy| Beside { tried: &self.tried, attempts: policy.host_attempts });
         let avoids = avoids.is_some();
-        // After some that were stale, one that nobody can have closed for being idle.
-        let lease = match pool.checkout(self.stale == STALE_RETRIES, beside).await {
+        let lease = match pool.checkout(fresh, beside).await {
             Ok(lease) => lease,
             Err(e) => {
                 log::unreached(self.exchange(), &pool, &e);
@@ -219,12 +258,7 @@ impl Attempts {
             self.tried.push(lease.addr());
         }
         log::sending(self.exchange(), &lease);
-        self.sent = true;
-        self.routed.begin(&lease, self.tape.as_ref().map(Tape::play));
-        let mut head = self.exchange().downstream.lane.heads.response();
-        let answer = router::final_head(&lease, self.exchange(), &mut head);
-        within(&self.plan.timeouts, self.exchange(), answer).await?;
-        Ok((lease, head))
+        Ok(lease)
     }
 
     /// How long to wait before the next try; `None` where there is none.

@@ -4,8 +4,8 @@
 use super::{attempts::Tries, body::Body, router};
 use crate::{
     error::{Error, Kind},
-    filter::{Cx, Response},
-    telemetry::HttpStat,
+    filter::{Cx, Exchange, Response},
+    telemetry::{ClusterStat, HttpStat},
 };
 use bytes::Bytes;
 use corelane_io::Chunk;
@@ -29,13 +29,25 @@ pub(crate) fn to_error(error: Error, cx: &Cx) -> Response {
     let mut head = exchange.downstream.lane.heads.response();
     fill(&mut head, error);
     let mut response = Response { head, body: Body::full(error.body().as_bytes()) };
-    if error.is_of_router()
-        && let Some(tries) = exchange.told_tries()
-    {
-        after_tries(&mut response, error, tries);
+    if error.is_of_router() {
+        if let Some(tries) = exchange.told_tries() {
+            after_tries(&mut response, error, tries);
+        }
+        charge(&response.head, exchange);
     }
     router::edit(&mut response.head, exchange);
     response
+}
+
+/// Counts what the router answers in the place of an upstream as the upstream's, as Envoy does.
+fn charge(head: &ResponseHead, exchange: &Exchange) {
+    if let Some(pool) = &*exchange.pool.borrow()
+        && exchange.chain.spec.router.dynamic_stats
+    {
+        pool.stats.inc(ClusterStat::class(head.status()));
+        pool.stats.inc_code(head.status());
+        pool.stats.inc(ClusterStat::RqCompleted);
+    }
 }
 
 /// What the client is to hear of the tries that failed.

@@ -74,7 +74,7 @@ pub(crate) enum Decision {
     /// It is answered here: by the route itself, or with why there is no upstream.
     Answer(Result<Response, Error>),
     /// It goes to an upstream, and its connection may become something else.
-    Switch(Routed),
+    Switch(Routed, Option<Box<Plan>>),
 }
 
 /// Decides where a request goes. A plain function: the request would else be part of one more future.
@@ -106,7 +106,7 @@ pub(crate) fn route(req: Request) -> Decision {
     match (exchange.switch.get(), plan) {
         (Switch::No, None) => Decision::Send(routed),
         (Switch::No, Some(plan)) => Decision::Attempt(routed, plan),
-        _ => Decision::Switch(routed),
+        (_, plan) => Decision::Switch(routed, plan),
     }
 }
 

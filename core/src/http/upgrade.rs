@@ -2,6 +2,7 @@
 //! and the order: what a client sends behind such a request is held until the other side has agreed.
 
 use super::{
+    attempts::{self, Plan},
     body::Body,
     downstream::Downstream,
     exchange::{After, Asked, check_deadline, cut, poll_request, wait},
@@ -86,23 +87,15 @@ fn upgrades(route: Option<&Route>) -> &[Upgrade] {
 ///
 /// # Errors
 /// The upstream did not answer.
-pub(crate) async fn send(routed: Routed) -> Result<Response, Error> {
-    let Routed { head, mut body, exchange, pool, .. } = routed;
-    let switch = exchange.switch.get();
+pub(crate) async fn send(routed: Routed, plan: Option<Box<Plan>>) -> Result<Response, Error> {
+    let switch = routed.exchange.switch.get();
     // Again: a filter may have had the request routed anew.
-    if !switch.is_let_through(&head, &exchange) {
-        exchange.chain.stats.inc(HttpStat::RqWsOnNonWsRoute);
+    if !switch.is_let_through(&routed.head, &routed.exchange) {
+        routed.exchange.chain.stats.inc(HttpStat::RqWsOnNonWsRoute);
         return Err(Error::local(Kind::Denied(Status::FORBIDDEN)));
     }
-    // A connection that nobody can have closed for being idle.
-    let lease = match pool.checkout(true, None).await {
-        Ok(lease) => lease,
-        Err(e) => {
-            log::unreached(&exchange, &pool, &e);
-            return Err(e);
-        }
-    };
-    log::sending(&exchange, &lease);
+    let (routed, lease) = attempts::connect(routed, plan).await?;
+    let Routed { head, mut body, exchange, .. } = routed;
     let terminates = {
         let route = exchange.route.borrow();
         let about = Upgrade::about(Upgrade::CONNECT.as_bytes(), upgrades(route.as_deref()));

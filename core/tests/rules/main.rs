@@ -7,8 +7,8 @@ mod balancing;
 mod breakers;
 mod buffer;
 mod chaos;
-#[cfg(feature = "compression")]
 mod chaos_tries;
+#[cfg(feature = "compression")]
 mod compressor;
 mod cors;
 mod dns;

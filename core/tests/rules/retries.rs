@@ -5,7 +5,7 @@ use corelane::{
     config::{
         Action, AttemptFields, BackOff, Breakers, Cidr, Cluster, Forward, HttpConnectionManager,
         RateLimitedBackOff, ReplayLimit, ResetFormat, ResetHeader, RetryBudget, RetryOn, RetryPolicy,
-        VirtualHost,
+        Upgrade, VirtualHost,
     },
     io::Peer,
 };
@@ -37,6 +37,8 @@ rules! {
     a_timeout_may_be_answered_with_204,
     an_exchange_ends_with_its_duration,
     a_client_that_goes_ends_its_tries,
+    an_upgrade_is_connected_again,
+    what_is_answered_for_an_upstream_counts_as_its_own,
 }
 
 /// A listener whose one route has this policy.
@@ -550,4 +552,34 @@ async fn a_client_that_goes_ends_its_tries(lab: Lab) {
     client.abort();
     is_quiet(&lab).await;
     assert_eq!(seen.count(), 1);
+}
+
+async fn an_upgrade_is_connected_again(lab: Lab) {
+    let upstream = lab.upstream(|mut wire| async move {
+        wire.head().await;
+        wire.send("HTTP/1.1 101 X\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nhello").await;
+        let _ = wire.rest().await;
+    });
+    with(&lab, &[lab.refusing(), upstream.addr], on("connect-failure"), |_, forward, _| {
+        forward.upgrades = vec![Upgrade::to("websocket")];
+    })
+    .await;
+    for _ in 0..2 {
+        let mut client = lab.client().await;
+        client.send("GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n").await;
+        assert!(client.head().await.starts_with("HTTP/1.1 101 "));
+        assert_eq!(client.bytes(5).await.unwrap(), b"hello");
+        client.finish().await;
+        let _ = client.rest().await;
+    }
+    assert!(lab.stat("cluster.up.upstream_rq_retry") >= 1);
+    is_quiet(&lab).await;
+}
+
+async fn what_is_answered_for_an_upstream_counts_as_its_own(lab: Lab) {
+    with_policy(&lab, &[lab.refusing()], on("connect-failure")).await;
+    assert_eq!(lab.client().await.ask(&get("/")).await.status(), 503);
+    for stat in ["upstream_rq_503", "upstream_rq_5xx", "upstream_rq_completed"] {
+        assert_eq!(lab.stat(&format!("cluster.up.{stat}")), 1, "{stat}");
+    }
 }

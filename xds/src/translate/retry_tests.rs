@@ -157,3 +157,23 @@ fn what_is_said_about_tries_and_not_done_is_refused() {
         assert_eq!(problems, [want], "{to}");
     }
 }
+
+/// Where the messages about tries stand in the file.
+const PLACES: &[(&str, &str)] = &[
+    (
+        "policy",
+        "static_resources.listeners.filter_chains.filters.typed_config.route_config.virtual_hosts.routes.route.retry_policy",
+    ),
+    (
+        "duration",
+        "static_resources.listeners.filter_chains.filters.typed_config.route_config.virtual_hosts.routes.route.max_stream_duration",
+    ),
+    ("budget", "static_resources.clusters.circuit_breakers.thresholds.retry_budget"),
+];
+
+#[test]
+fn no_field_about_tries_is_ignored_in_silence() {
+    let (swept, silent) = super::tests::sweep(TRIES, PLACES);
+    assert!(swept >= 9, "only {swept} fields were tried");
+    assert!(silent.is_empty(), "{silent:?}");
+}
