@@ -174,6 +174,6 @@ const PLACES: &[(&str, &str)] = &[
 #[test]
 fn no_field_about_tries_is_ignored_in_silence() {
     let (swept, silent) = super::tests::sweep(TRIES, PLACES);
-    assert!(swept >= 9, "only {swept} fields were tried");
+    assert!(swept >= 8, "only {swept} fields were tried");
     assert!(silent.is_empty(), "{silent:?}");
 }
