@@ -4,6 +4,7 @@
 //! * `haproxy`: CPU time per request beside HAProxy's, in paired rounds. Needs two cores that are otherwise idle.
 //! * `memory`: bytes per idle connection, the slope between 1,000 and 4,000.
 //! * `publish`: what a publish of one changed endpoint costs among 10,000 clusters, as a multiple of its cost among 10.
+//! * `routes`: what a request costs among 10,000 virtual hosts, and 10,000 exact paths, as a multiple of its cost among 10.
 //!
 //! All fail when `--at-most` is exceeded, so that CI can hold a figure. This file owns the arguments; the measurements
 //! are in the files named after them.
@@ -15,12 +16,13 @@ mod instructions;
 mod lane;
 mod memory;
 mod publish;
+mod routes;
 mod stats;
 
 use anyhow::{Context, Result, bail, ensure};
 use std::{path::PathBuf, process::ExitCode};
 
-const USAGE: &str = "corelane-benches instructions|haproxy|memory|publish [--sidecar PATH] [--at-most X] \
+const USAGE: &str = "corelane-benches instructions|haproxy|memory|publish|routes [--sidecar PATH] [--at-most X] \
                      [--top N] [--rounds N] [--seconds N] [--body BYTES] [--headers N] [--seed N]";
 
 /// What the measurements are told.
@@ -54,6 +56,9 @@ fn run() -> Result<()> {
     if what == "publish-lane" {
         return publish::serve(words);
     }
+    if what == "routes-lane" {
+        return routes::serve(words);
+    }
     let arguments = Arguments::parse(words)?;
     let (figure, unit) = match what.as_str() {
         "instructions" => {
@@ -64,6 +69,7 @@ fn run() -> Result<()> {
         "publish" => {
             (publish::measure()?, "times the instructions of a publish among 10 clusters, among 10,000")
         }
+        "routes" => (routes::measure()?, "times the instructions of a request among 10 routes, among 10,000"),
         _ => bail!(USAGE),
     };
     if let Some(limit) = arguments.at_most {

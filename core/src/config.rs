@@ -7,6 +7,7 @@ mod cidr;
 mod cluster;
 mod dns;
 mod forward;
+mod hash;
 mod headers;
 mod http;
 mod listener;
@@ -25,6 +26,7 @@ pub use cluster::{
 };
 pub use dns::{Dns, DnsFamily, DnsResolver, DnsTarget};
 pub use forward::{Forward, HostRewrite, PathRewrite, RegexRewrite, Upstream, WeightedCluster};
+pub use hash::{HashPolicy, HashSource, WeightedBy};
 pub use headers::{AppendAction, HeaderMutations, HeaderOption};
 pub use http::{Codec, HttpConnectionManager, HttpFilter, ServerHeader};
 pub(crate) use listener::continued;

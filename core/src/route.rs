@@ -3,6 +3,7 @@
 
 mod domains;
 pub(crate) mod edit;
+pub(crate) mod hash;
 pub(crate) mod matcher;
 pub(crate) mod pattern;
 pub(crate) mod redirect;
@@ -20,10 +21,11 @@ use crate::{
 use bytes::Bytes;
 use corelane_wire::{RequestHead, Status};
 use edit::Edits;
+use hash::HashPolicies;
 pub(crate) use matcher::Matcher;
 pub(crate) use redirect::Redirect;
 pub(crate) use retries::Retries;
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 /// What a route is chosen by.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +34,8 @@ pub struct RouteInput<'a> {
     pub head: &'a RequestHead,
     /// The connection it came on.
     pub conn: &'a ConnMeta,
+    /// The client, where trusted proxies tell who it is; else it is who is connected.
+    pub client: Option<IpAddr>,
     /// Picks fractions of requests. The same number gives the same route.
     pub random: u64,
 }
@@ -52,10 +56,40 @@ pub(crate) struct RouteSpec {
 #[derive(Debug)]
 pub(crate) enum Action {
     Forward(Forward),
-    /// One of these by its share, each a route of its own: the sum of its weight and those before it, and the route.
-    Weighted(Box<[(u64, Arc<RouteSpec>)]>),
+    Weighted(Weighted),
     Redirect(Redirect),
     Direct(Status, Bytes),
+}
+
+/// Sending requests to one of several clusters by its share.
+#[derive(Debug)]
+pub(crate) struct Weighted {
+    /// Each a route of its own: the sum of its weight and those before it, and the route.
+    pub(crate) shares: Box<[(u64, Arc<RouteSpec>)]>,
+    pub(crate) by: WeightedBy,
+}
+
+/// Which number picks a share.
+#[derive(Debug)]
+pub(crate) enum WeightedBy {
+    Random,
+    Header(String),
+    Hash(HashPolicies),
+}
+
+impl WeightedBy {
+    /// The number that the request brings, if it is to bring one and does.
+    pub(crate) fn number(&self, input: &RouteInput<'_>) -> Option<u64> {
+        match self {
+            WeightedBy::Random => None,
+            WeightedBy::Header(name) => {
+                let mut values = input.head.headers().all(name.as_str());
+                let value = values.next().filter(|_| values.next().is_none())?;
+                str::from_utf8(value).ok()?.trim_ascii().parse().ok()
+            }
+            WeightedBy::Hash(policies) => policies.hash(input),
+        }
+    }
 }
 
 /// Sending requests to one cluster.

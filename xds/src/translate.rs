@@ -16,6 +16,7 @@ mod dynamic;
 mod endpoint;
 mod extension;
 mod forward;
+mod hash;
 mod http;
 mod inspection;
 mod listener;

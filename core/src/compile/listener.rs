@@ -301,7 +301,8 @@ fn clusters(upstream: &Upstream) -> impl Iterator<Item = &str> {
         Upstream::Header(_) => (None, &[]),
         Upstream::Weighted(clusters) => (None, clusters),
     };
-    one.into_iter().chain(many.iter().map(|cluster| cluster.name.as_str()))
+    one.into_iter()
+        .chain(many.iter().filter(|cluster| cluster.header.is_none()).map(|cluster| cluster.name.as_str()))
 }
 
 fn check_tcp(config: &config::TcpProxy) -> Vec<ConfigError> {
@@ -311,6 +312,14 @@ fn check_tcp(config: &config::TcpProxy) -> Vec<ConfigError> {
     }
     if matches!(config.upstream, Upstream::Header(_)) {
         problems.push(ConfigError::new("cluster_header", "opaque bytes have no headers"));
+    }
+    if let Upstream::Weighted(clusters) = &config.upstream {
+        for at in
+            clusters.iter().enumerate().filter(|(_, cluster)| cluster.header.is_some()).map(|(at, _)| at)
+        {
+            let at = format!("weighted_clusters.clusters[{at}].cluster_header");
+            problems.push(ConfigError::new(at, "opaque bytes have no headers"));
+        }
     }
     problems.extend(check_upstream(&config.upstream));
     problems

@@ -4,12 +4,13 @@ use super::listener::check_upstream;
 use crate::{
     config::{
         self, ConfigError, FilterOverride, HeaderMutations, HeaderOption, HostRewrite, PathRewrite,
-        RegexRewrite, Upstream, WeightedCluster,
+        RegexRewrite, Upstream, WeightedBy, WeightedCluster,
     },
     filter::{self, Counting, HeaderValue, Registry, Scope},
     route::{
-        Action, DuplicateDomain, Forward, Override, Retries, RouteSpec, RouteTable,
+        self, Action, DuplicateDomain, Forward, Override, Retries, RouteSpec, RouteTable, Weighted,
         edit::{Edits, FieldEdits, HostEdit, PathEdit},
+        hash::HashPolicies,
         matcher::Matcher,
         pattern::Substitution,
         redirect::{Redirect, RedirectPath},
@@ -137,6 +138,9 @@ impl Routes<'_> {
         if not_found.is_none() {
             self.problem(format!("{at}.cluster_not_found_response_code"), "must be 503, 404 or 500");
         }
+        let hash = HashPolicies::new(&config.hash_policy).map_err(|problems| {
+            self.problems.extend(problems.into_iter().map(|problem| problem.within(at)));
+        });
         let forward = Forward {
             upstream: config.upstream.clone(),
             not_found: not_found?,
@@ -148,13 +152,35 @@ impl Routes<'_> {
             expected_timeout: config.timeout.map(|timeout| timeout.as_millis().to_string()),
         };
         let Upstream::Weighted(clusters) = &config.upstream else { return Some(Action::Forward(forward)) };
+        let by = self.weighted_by(at, &config.weighted_by, hash.ok()?)?;
         let mut sum = 0;
         let shares = clusters.iter().enumerate().filter_map(|(c, cluster)| {
             sum += u64::from(cluster.weight);
             let at = format!("{at}.weighted_clusters.clusters[{c}]");
             Some((sum, self.share(table, &at, route, &forward, config, cluster, level)?))
         });
-        Some(Action::Weighted(shares.collect()))
+        Some(Action::Weighted(Weighted { shares: shares.collect(), by }))
+    }
+
+    fn weighted_by(&mut self, at: &str, by: &WeightedBy, hash: HashPolicies) -> Option<route::WeightedBy> {
+        Some(match by {
+            WeightedBy::Random => route::WeightedBy::Random,
+            WeightedBy::Header(name) => {
+                let what = format!("{at}.weighted_clusters.header_name");
+                route::WeightedBy::Header(self.field_name(what, name)?)
+            }
+            WeightedBy::Hash => route::WeightedBy::Hash(hash),
+        })
+    }
+
+    /// In lower case.
+    fn field_name(&mut self, at: String, name: &str) -> Option<String> {
+        let name = name.to_ascii_lowercase();
+        if Headers::new().append(name.as_str(), b"").is_err() {
+            self.problem(at, format!("not the name of a header: {name:?}"));
+            return None;
+        }
+        Some(name)
     }
 
     /// What is said about tries. What is wrong with a host's policy is told at each route that has none of its own.
@@ -195,14 +221,19 @@ impl Routes<'_> {
         if let Some(host) = &cluster.host_rewrite {
             edits.host = self.host(at, &HostRewrite::Literal(host.clone()));
         }
+        let upstream = match &cluster.header {
+            Some(_) if !cluster.name.is_empty() => {
+                self.problem(format!("{at}.cluster_header"), "may not be set beside name");
+                return None;
+            }
+            Some(header) => Upstream::Header(self.field_name(format!("{at}.cluster_header"), header)?),
+            None => Upstream::Cluster(cluster.name.clone()),
+        };
         Some(Arc::new(RouteSpec {
             name: route.name.clone(),
             // What is wrong with it was told when the route was compiled.
             matches: Matcher::new(&route.matches).ok()?,
-            action: Action::Forward(Forward {
-                upstream: Upstream::Cluster(cluster.name.clone()),
-                ..forward.clone()
-            }),
+            action: Action::Forward(Forward { upstream, ..forward.clone() }),
             overrides: level.overrides,
             edits: (!edits.is_empty()).then(|| Box::new(edits)),
         }))
@@ -244,13 +275,7 @@ impl Routes<'_> {
                 Some(HostEdit::Literal(host.clone()))
             }
             HostRewrite::Header(name) => {
-                let name = name.to_ascii_lowercase();
-                if Headers::new().append(name.as_str(), b"").is_err() {
-                    let what = format!("not the name of a header: {name:?}");
-                    self.problem(format!("{at}.host_rewrite_header"), what);
-                    return None;
-                }
-                Some(HostEdit::Header(name))
+                self.field_name(format!("{at}.host_rewrite_header"), name).map(HostEdit::Header)
             }
             HostRewrite::PathRegex(regex) => {
                 self.substitution(&format!("{at}.host_rewrite_path_regex"), regex).map(HostEdit::PathRegex)

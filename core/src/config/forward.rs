@@ -1,6 +1,6 @@
 //! Sending requests to clusters: which one, how the request is changed on its way, and how long it may take.
 
-use super::{FilterOverride, HeaderMutations, ReplayLimit, RetryPolicy, Upgrade};
+use super::{FilterOverride, HashPolicy, HeaderMutations, ReplayLimit, RetryPolicy, Upgrade, WeightedBy};
 use std::{collections::BTreeMap, time::Duration};
 
 /// Sends requests to a cluster (Envoy `RouteAction`).
@@ -8,6 +8,10 @@ use std::{collections::BTreeMap, time::Duration};
 pub struct Forward {
     /// Where to.
     pub upstream: Upstream,
+    /// Which number picks one of several clusters.
+    pub weighted_by: WeightedBy,
+    /// What of a request is hashed, where [`weighted_by`](Forward::weighted_by) asks for it.
+    pub hash_policy: Vec<HashPolicy>,
     /// The status where there is no such cluster: 503, 404 or 500 (Envoy `cluster_not_found_response_code`).
     pub cluster_not_found: u16,
     /// From the end of the request to the end of the response, tries and pauses between them included; 504 when it passes.
@@ -48,6 +52,8 @@ impl Forward {
     pub fn new(upstream: Upstream) -> Forward {
         Forward {
             upstream,
+            weighted_by: WeightedBy::default(),
+            hash_policy: Vec::new(),
             cluster_not_found: Self::CLUSTER_NOT_FOUND,
             timeout: Some(Self::TIMEOUT),
             idle_timeout: None,
@@ -77,8 +83,10 @@ pub enum Upstream {
 /// A cluster and its share.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WeightedCluster {
-    /// The cluster.
+    /// The cluster; empty where [`header`](WeightedCluster::header) names it.
     pub name: String,
+    /// The header field of the request that names the cluster instead; for routes only (Envoy `cluster_header`).
+    pub header: Option<String>,
     /// Its share of the sum of the weights.
     pub weight: u32,
     /// Header fields of requests that go there; for routes only, as the rest.
@@ -94,6 +102,7 @@ impl WeightedCluster {
     pub fn new(name: impl Into<String>, weight: u32) -> WeightedCluster {
         WeightedCluster {
             name: name.into(),
+            header: None,
             weight,
             headers: HeaderMutations::default(),
             host_rewrite: None,

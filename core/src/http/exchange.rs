@@ -209,7 +209,7 @@ fn begin(
     } else {
         Body::client(downstream)
     };
-    let route = chain.resolve(&head, &downstream.meta, &downstream.lane);
+    let route = chain.resolve(&head, &downstream.meta, asked.client, &downstream.lane);
     let of_route = match route.as_ref().map(|route| &route.spec.action) {
         Some(Action::Forward(forward)) => forward.max_stream_duration,
         _ => None,

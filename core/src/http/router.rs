@@ -84,7 +84,8 @@ pub(crate) fn route(req: Request) -> Decision {
     exchange.chain.stats.inc(HttpStat::RouterRqTotal);
     let downstream = &exchange.downstream;
     if exchange.route_cleared.replace(false) {
-        *exchange.route.borrow_mut() = exchange.chain.resolve(&head, &downstream.meta, &downstream.lane);
+        *exchange.route.borrow_mut() =
+            exchange.chain.resolve(&head, &downstream.meta, exchange.client, &downstream.lane);
     }
     let route = exchange.route.borrow();
     let pool = match (exchange.destination(), route.as_deref()) {

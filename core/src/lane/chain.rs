@@ -16,6 +16,7 @@ use std::{
     any::Any,
     cell::{Cell, OnceCell, RefCell},
     fmt,
+    net::IpAddr,
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -222,13 +223,15 @@ impl HttpChain {
         &self,
         head: &RequestHead,
         conn: &crate::conn::ConnMeta,
+        client: Option<IpAddr>,
         lane: &Lane,
     ) -> Option<Rc<Route>> {
         let routes = self.routes.borrow();
         let random = if routes.table.draws() { lane.io().random() } else { 0 };
-        let at = routes.table.resolve(&RouteInput { head, conn, random })?;
+        let input = RouteInput { head, conn, client, random };
+        let at = routes.table.resolve(&input)?;
         let route = || Rc::new(self.route(&routes.table.routes()[at], lane));
-        Some(routes.made[at].get_or_init(route).share(random).clone())
+        Some(routes.made[at].get_or_init(route).share(&input).clone())
     }
 
     /// Takes a newer table. Whoever holds routes of the old one holds those, not the table.
@@ -264,8 +267,8 @@ impl HttpChain {
             _ => None,
         };
         let shares = match &spec.action {
-            Action::Weighted(shares) => {
-                shares.iter().map(|(sum, spec)| (*sum, Rc::new(self.route(spec, lane)))).collect()
+            Action::Weighted(weighted) => {
+                weighted.shares.iter().map(|(sum, spec)| (*sum, Rc::new(self.route(spec, lane)))).collect()
             }
             _ => Box::default(),
         };
@@ -302,10 +305,21 @@ impl Route {
         self.cluster.as_deref().map(ClusterSlot::name)
     }
 
-    /// The route itself or, where it has several clusters, that of the one that `random` picks.
+    /// The route itself or, where it has several clusters, that of the one that the request gets.
     #[inline]
-    fn share(self: &Rc<Route>, random: u64) -> &Rc<Route> {
-        if self.shares.is_empty() { self } else { picked(&self.shares, random) }
+    fn share(self: &Rc<Route>, input: &RouteInput<'_>) -> &Rc<Route> {
+        if self.shares.is_empty() { self } else { self.one_of_shares(input) }
+    }
+
+    fn one_of_shares(&self, input: &RouteInput<'_>) -> &Rc<Route> {
+        let number = match &self.spec.action {
+            Action::Weighted(weighted) => weighted.by.number(input),
+            _ => None,
+        };
+        match number {
+            Some(number) => picked_by(&self.shares, number),
+            None => picked(&self.shares, input.random),
+        }
     }
 
     /// What the route, its host and its table say about the filter at this position, the closest first.
@@ -318,7 +332,16 @@ impl Route {
 fn picked<T>(shares: &[(u64, T)], random: u64) -> &T {
     // Compiled only with a sum of at least 1, so there is a last one.
     let total = shares.last().map_or(0, |(sum, _)| *sum);
-    let ticket = ((u128::from(random) * u128::from(total)) >> 64) as u64;
+    at(shares, ((u128::from(random) * u128::from(total)) >> 64) as u64)
+}
+
+/// One of several by its weight, the one that Envoy takes for this number: another proxy that gets it takes the same one.
+fn picked_by<T>(shares: &[(u64, T)], number: u64) -> &T {
+    let total = shares.last().map_or(1, |(sum, _)| *sum);
+    at(shares, number % total)
+}
+
+fn at<T>(shares: &[(u64, T)], ticket: u64) -> &T {
     &shares[shares.partition_point(|(sum, _)| *sum <= ticket)].1
 }
 

@@ -347,12 +347,12 @@ impl QueryMatcher {
 }
 
 /// What follows the question mark.
-fn query_of(path: &[u8]) -> &[u8] {
+pub(super) fn query_of(path: &[u8]) -> &[u8] {
     path.iter().position(|byte| *byte == b'?').map_or(b"", |at| &path[at + 1..])
 }
 
 /// The parameters of a query, as they are written.
-fn parameters(query: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+pub(super) fn parameters(query: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     query.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()).map(|pair| {
         match pair.iter().position(|byte| *byte == b'=') {
             Some(at) => (&pair[..at], &pair[at + 1..]),

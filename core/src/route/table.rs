@@ -213,7 +213,7 @@ mod tests {
             id: 0,
             learnt: None,
         };
-        table.resolve(&RouteInput { head, conn: &conn, random })
+        table.resolve(&RouteInput { head, conn: &conn, client: None, random })
     }
 
     fn resolve(table: &RouteTable, host: &str, path: &str) -> Option<usize> {

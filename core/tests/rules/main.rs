@@ -27,6 +27,7 @@ mod publish;
 mod retries;
 mod rewrites;
 mod routes;
+mod shares;
 mod smuggling;
 mod tcp;
 mod udp;

@@ -29,6 +29,9 @@ pub(super) struct Feature {
 /// Values that matchers look for and requests have.
 pub(super) const VALUES: [&str; 5] = ["one", "two", "Two", "onetwo", "42"];
 
+/// A field that every request has, with a number of its own.
+pub(super) const NUMBER: &str = "x-number";
+
 /// Fields that matchers look for and requests have.
 pub(super) const FIELDS: [&str; 3] = ["x-a", "x-b", "x-c"];
 
@@ -86,6 +89,40 @@ fn retry_policy(rng: &mut Rng) -> Value {
         policy["retriable_request_headers"] = json!([{"name": *rng.pick(&FIELDS), "present_match": true}]);
     }
     policy
+}
+
+/// Shares of a route, of which requests tell which one they got: one goes where a field says, one has a host of its own.
+fn shares(by: &str, how: Value) -> Value {
+    let share = |at: u32| {
+        let told = json!({"header": {"key": "x-share", "value": at.to_string()}});
+        json!({"name": "origin0", "weight": at + 1, "request_headers_to_add": [told]})
+    };
+    let mut shares: Vec<Value> = (0..7).map(share).collect();
+    shares[3]["name"] = "".into();
+    shares[3]["cluster_header"] = "x-cluster".into();
+    shares[5]["host_rewrite_literal"] = "share.example".into();
+    shares[5]["response_headers_to_remove"] = json!(["x-powered-by"]);
+    json!({"weighted_clusters": {"clusters": shares, by: how}})
+}
+
+/// By the path, so that every request has a hash, and by what else they may have.
+fn hashed(rng: &mut Rng) -> Value {
+    let mut policies = vec![json!({"header": {"header_name": ":path"}, "terminal": rng.chance(20)})];
+    let first = json!({"pattern": {"regex": "^(.).*"}, "substitution": "\\1"});
+    for policy in [
+        json!({"header": {"header_name": *rng.pick(&FIELDS)}}),
+        json!({"header": {"header_name": *rng.pick(&FIELDS), "regex_rewrite": first}}),
+        json!({"cookie": {"name": *rng.pick(&["a", "b"])}}),
+        json!({"query_parameter": {"name": "q"}}),
+        json!({"connection_properties": {"source_ip": true}}),
+    ] {
+        if rng.chance(40) {
+            policies.push(policy);
+        }
+    }
+    let mut action = shares("use_hash_policy", true.into());
+    action["hash_policy"] = policies.into();
+    action
 }
 
 /// All features.
@@ -204,6 +241,22 @@ pub(super) const FEATURES: &[Feature] = &[
         name: "route.cluster_not_found",
         place: Place::Action,
         make: |_| json!({"cluster_header": "x-none", "cluster_not_found_response_code": "NOT_FOUND"}),
+    },
+    Feature {
+        name: "route.weighted_clusters.header_name",
+        place: Place::Action,
+        make: |_| shares("header_name", NUMBER.into()),
+    },
+    Feature { name: "route.weighted_clusters.use_hash_policy", place: Place::Action, make: hashed },
+    Feature {
+        name: "route.host_rewrite_path_regex",
+        place: Place::Action,
+        make: |_| json!({"host_rewrite_path_regex": {"pattern": {"regex": "^/([a-z]+).*"}, "substitution": "\\1.example"}}),
+    },
+    Feature {
+        name: "table.most_specific_header_mutations_wins",
+        place: Place::Table,
+        make: |_| json!({"most_specific_header_mutations_wins": true}),
     },
     Feature {
         name: "redirect",

@@ -1,7 +1,7 @@
 //! Generated requests: bytes for a listener of a world, mostly well formed. Pure.
 
 use super::{
-    features::{FIELDS, VALUES},
+    features::{FIELDS, NUMBER, VALUES},
     origin::CASE,
     random::Rng,
     world::{Listener, PATHS},
@@ -108,6 +108,7 @@ fn host(rng: &mut Rng, listener: &Listener) -> String {
 }
 
 fn fields(rng: &mut Rng, out: &mut String) {
+    out.push_str(&format!("{NUMBER}: {}\r\n", rng.next()));
     for name in FIELDS {
         if rng.chance(50) {
             out.push_str(&format!("{name}: {}\r\n", rng.pick(&VALUES)));

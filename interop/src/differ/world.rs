@@ -204,7 +204,8 @@ const ONE_OF: [&[&str]; 4] = [
 ];
 
 /// The same for how a host is rewritten, which `append_x_forwarded_host` comes with.
-const HOSTS_OF: [&str; 3] = ["host_rewrite_literal", "host_rewrite_header", "auto_host_rewrite"];
+const HOSTS_OF: [&str; 4] =
+    ["host_rewrite_literal", "host_rewrite_header", "host_rewrite_path_regex", "auto_host_rewrite"];
 
 fn overlay(over: &mut Value, patch: Value) {
     let (Some(over), Value::Object(patch)) = (over.as_object_mut(), patch) else { return };

@@ -5,7 +5,7 @@ use std::mem::take;
 
 use corelane::config::{
     AppendAction, Forward, HeaderMutations, HeaderOption, HostRewrite, PathRewrite, Redirect, RedirectPath,
-    RegexRewrite, Upstream, WeightedCluster,
+    RegexRewrite, Upstream, WeightedBy, WeightedCluster,
 };
 use corelane_proto::envoy::{
     config::{
@@ -14,7 +14,7 @@ use corelane_proto::envoy::{
             RedirectAction, RouteAction, WeightedCluster as Weighted,
             redirect_action::{PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier},
             route_action::{ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier},
-            weighted_cluster::{ClusterWeight, cluster_weight},
+            weighted_cluster::{ClusterWeight, RandomValueSpecifier, cluster_weight},
         },
     },
     r#type::matcher::v3::RegexMatchAndSubstitute,
@@ -104,6 +104,7 @@ impl Translator<'_> {
         mut message: RouteAction,
         path: &Path<'_>,
     ) -> Option<Forward> {
+        let mut weighted_by = WeightedBy::Random;
         let upstream = match message.cluster_specifier.take() {
             Some(ClusterSpecifier::Cluster(name)) => {
                 self.known(table, &name, &path.field("cluster"));
@@ -111,7 +112,9 @@ impl Translator<'_> {
             }
             Some(ClusterSpecifier::ClusterHeader(name)) => Some(Upstream::Header(name.to_ascii_lowercase())),
             Some(ClusterSpecifier::WeightedClusters(clusters)) => {
-                Some(self.weighted(table, clusters, &path.field("weighted_clusters")))
+                let (upstream, by) = self.weighted(table, clusters, &path.field("weighted_clusters"));
+                weighted_by = by;
+                Some(upstream)
             }
             other => {
                 message.cluster_specifier = other;
@@ -142,9 +145,12 @@ impl Translator<'_> {
         let path_rewrite = self.path_rewrite(&mut message, path);
         let host_rewrite = self.host_rewrite(&mut message, path);
         let append_x_forwarded_host = take(&mut message.append_x_forwarded_host);
+        let hash_policy = self.hash_policies(take(&mut message.hash_policy), &path.field("hash_policy"));
         self.done(message, path);
         Some(Forward {
             upstream: upstream?,
+            weighted_by,
+            hash_policy,
             cluster_not_found,
             timeout,
             idle_timeout,
@@ -186,7 +192,7 @@ impl Translator<'_> {
         }
     }
 
-    fn regex_rewrite(
+    pub(super) fn regex_rewrite(
         &mut self,
         mut message: RegexMatchAndSubstitute,
         path: &Path<'_>,
@@ -201,7 +207,7 @@ impl Translator<'_> {
         Some(RegexRewrite { pattern: pattern?, substitution })
     }
 
-    fn weighted(&mut self, table: &Table, mut message: Weighted, path: &Path<'_>) -> Upstream {
+    fn weighted(&mut self, table: &Table, mut message: Weighted, path: &Path<'_>) -> (Upstream, WeightedBy) {
         let list = path.field("clusters");
         let mut clusters = Vec::new();
         let mut sum = 0u64;
@@ -217,8 +223,18 @@ impl Translator<'_> {
         if message.total_weight.map(u64::from) == Some(sum) {
             message.total_weight = None;
         }
+        // Nothing here changes what stands in the configuration.
+        message.runtime_key_prefix.clear();
+        let by = match message.random_value_specifier.take() {
+            None => WeightedBy::Random,
+            Some(RandomValueSpecifier::HeaderName(name)) => WeightedBy::Header(name),
+            Some(RandomValueSpecifier::UseHashPolicy(by)) => match by {
+                true => WeightedBy::Hash,
+                false => WeightedBy::Random,
+            },
+        };
         self.done(message, path);
-        Upstream::Weighted(clusters)
+        (Upstream::Weighted(clusters), by)
     }
 
     fn weighted_cluster(
@@ -228,7 +244,13 @@ impl Translator<'_> {
         path: &Path<'_>,
     ) -> WeightedCluster {
         let name = take(&mut message.name);
-        self.known(table, &name, &path.field("name"));
+        let header = Some(take(&mut message.cluster_header)).filter(|header| !header.is_empty());
+        match (name.is_empty(), &header) {
+            (true, Some(_)) => {}
+            (false, Some(_)) => self.refuse(&path.field("cluster_header"), "may not be set beside name"),
+            (true, None) => self.refuse(&path.field("name"), "is required, or cluster_header"),
+            (false, None) => self.known(table, &name, &path.field("name")),
+        }
         // A cluster without a weight gets no request.
         let weight = message.weight.take().unwrap_or(0);
         let headers = take_mutations!(self, message, path);
@@ -238,7 +260,7 @@ impl Translator<'_> {
             .take()
             .map(|cluster_weight::HostRewriteSpecifier::HostRewriteLiteral(host)| host);
         self.done(message, path);
-        WeightedCluster { name, weight, headers, host_rewrite, per_filter_config }
+        WeightedCluster { name, header, weight, headers, host_rewrite, per_filter_config }
     }
 
     pub(super) fn redirect(&mut self, mut message: RedirectAction, path: &Path<'_>) -> Option<Redirect> {

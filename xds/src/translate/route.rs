@@ -2,7 +2,12 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    env,
+    ffi::OsString,
+    fs::{self, File},
+    io::{self, Read},
     mem::take,
+    os::unix::ffi::OsStringExt,
 };
 
 use corelane::config::{
@@ -204,12 +209,31 @@ impl Translator<'_> {
         // The API's own rule keeps it within 200 and 599.
         let status = u16::try_from(take(&mut message.status)).ok()?;
         let body_path = path.field("body");
-        let body = message.body.take().and_then(|body| self.inline(body, &body_path)).unwrap_or_default();
+        let body = message.body.take().and_then(|body| self.data(body, table.body_max, &body_path));
+        let body = body.unwrap_or_default();
         if body.len() > table.body_max as usize {
             self.refuse(&body_path, format!("has {} bytes, of {} at most", body.len(), table.body_max));
         }
         self.done(message, path);
         Some(DirectResponse { status, body })
+    }
+
+    /// Data that stands in the configuration itself, in a file, or in the environment. Of a file that has more than `max` bytes
+    /// so much is read that this is seen.
+    fn data(&mut self, mut source: DataSource, max: u32, path: &Path<'_>) -> Option<Vec<u8>> {
+        let (field, read) = match source.specifier.take() {
+            Some(Specifier::Filename(name)) => ("filename", read_file(&name, max)),
+            Some(Specifier::EnvironmentVariable(name)) => {
+                let value = env::var_os(&name).ok_or_else(|| format!("there is no variable {name:?}"));
+                ("environment_variable", value.map(OsString::into_vec))
+            }
+            other => {
+                source.specifier = other;
+                return self.inline(source, path);
+            }
+        };
+        self.done(source, path);
+        read.map_err(|what| self.refuse(&path.field(field), what)).ok()
     }
 
     /// Data that stands in the configuration itself.
@@ -257,4 +281,17 @@ impl Translator<'_> {
         // Envoy's wrapper turns a filter on that its chain has turned off.
         Some(FilterOverride { config, disabled: disabled.or(Some(false)) })
     }
+}
+
+/// A file's first bytes, one more than `max` of them at most. Only a regular file: another one may have no end, or no beginning.
+fn read_file(name: &str, max: u32) -> Result<Vec<u8>, String> {
+    let read = || {
+        if !fs::metadata(name)?.is_file() {
+            return Err(io::Error::other("is not a regular file"));
+        }
+        let mut bytes = Vec::new();
+        File::open(name)?.take(u64::from(max) + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    read().map_err(|error| format!("cannot read {name:?}: {error}"))
 }

@@ -1,10 +1,11 @@
 //! The issue's file, every refusal, and a sweep over every field of the API that no field is ignored in silence.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, fs, time::Duration};
 
 use corelane::config::{
-    Action, Balancer, Breakers, ClusterKind, Codec, DnsFamily, DnsResolver, FilterOverride, Forward, Health,
-    HttpConnectionManager, LoadBalancing, PathMatch, Terminal, Upgrade, Upstream,
+    Action, Balancer, Breakers, ClusterKind, Codec, DnsFamily, DnsResolver, FilterOverride, Forward,
+    HashPolicy, HashSource, Health, HttpConnectionManager, LoadBalancing, PathMatch, RegexRewrite, Terminal,
+    Upgrade, Upstream, WeightedBy,
 };
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MapKey, ReflectMessage as _, Value};
 
@@ -159,7 +160,13 @@ fn what_is_not_implemented_or_contradicts_itself_is_refused_with_its_path() {
         ("timeout: 0s, idle", "timeout: -1s, idle", format!("{HCM}.{HOST}.routes[0].route.timeout: must not be negative")),
         ("timeout: 0s, idle", "hedge_policy: {}, idle", format!("{HCM}.{HOST}.routes[0].route.hedge_policy: is not implemented")),
         ("weight: 1}", "weight: 0}", format!("{HCM}.{HOST}.routes[1].route.weighted_clusters.clusters: the weights sum up to 0, which must be 1 to 4294967295")),
-        ("{inline_string: hello}", "{filename: /etc/passwd}", format!("{HCM}.{HOST}.routes[2].direct_response.body.filename: is not implemented")),
+        ("{inline_string: hello}", "{filename: /no/such/file}", format!("{HCM}.{HOST}.routes[2].direct_response.body.filename: cannot read \"/no/such/file\": No such file or directory (os error 2)")),
+        ("{inline_string: hello}", "{filename: /dev/zero}", format!("{HCM}.{HOST}.routes[2].direct_response.body.filename: cannot read \"/dev/zero\": is not a regular file")),
+        ("{inline_string: hello}", "{environment_variable: NO_SUCH_VARIABLE}", format!("{HCM}.{HOST}.routes[2].direct_response.body.environment_variable: there is no variable \"NO_SUCH_VARIABLE\"")),
+        ("[{name: backend, weight: 1}]", "[{name: backend, cluster_header: x-a, weight: 1}]", format!("{HCM}.{HOST}.routes[1].route.weighted_clusters.clusters[0].cluster_header: may not be set beside name")),
+        ("[{name: backend, weight: 1}]", "[{weight: 1}]", format!("{HCM}.{HOST}.routes[1].route.weighted_clusters.clusters[0].name: is required, or cluster_header")),
+        ("timeout: 0s, idle", "hash_policy: [{cookie: {name: a, ttl: 0s}}], idle", format!("{HCM}.{HOST}.routes[0].route.hash_policy[0].cookie.ttl: is not implemented")),
+        ("timeout: 0s, idle", "hash_policy: [{filter_state: {key: a}}], idle", format!("{HCM}.{HOST}.routes[0].route.hash_policy[0].filter_state: is not implemented")),
         ("domains: ['*']", "domains: [a.b, A.b]", format!("{HCM}.{HOST}.domains[1]: the domain \"A.b\" is already taken")),
         ("domains: ['*']", "domains: ['a.*.b']", format!("{HCM}.{HOST}.domains[0]: \"a.*.b\" has a * that is not at one end")),
         ("type: STATIC", "type: ORIGINAL_DST", "static_resources.clusters[0].type: ORIGINAL_DST is not implemented".into()),
@@ -417,6 +424,58 @@ fn same(one: &Translated, other: &Translated) -> bool {
 }
 
 /// Every kind of matcher, in the old spellings too.
+#[test]
+fn shares_are_picked_by_what_requests_bring() {
+    let forward = |weighted: &str| {
+        let weighted = format!(
+            "{{weighted_clusters: {{clusters: [{{name: backend, weight: 1}}, {{cluster_header: X-B, weight: 2}}]{weighted}"
+        );
+        let text = FILE.replace("{weighted_clusters: {clusters: [{name: backend, weight: 1}]}}", &weighted);
+        let translated = translate(&text).unwrap();
+        let Action::Forward(forward) = &manager(&translated).routes.virtual_hosts[0].routes[1].action else {
+            panic!("forwards");
+        };
+        forward.clone()
+    };
+    let by_header = forward(", header_name: x-a, runtime_key_prefix: k}}");
+    assert_eq!(by_header.weighted_by, WeightedBy::Header("x-a".into()));
+    let Upstream::Weighted(clusters) = &by_header.upstream else { panic!("several") };
+    let names: Vec<_> = clusters.iter().map(|c| (c.name.as_str(), c.header.as_deref(), c.weight)).collect();
+    assert_eq!(names, [("backend", None, 1), ("", Some("X-B"), 2)]);
+    let by_hash = forward(
+        ", use_hash_policy: true}, hash_policy: [ \
+         {header: {header_name: x-a, regex_rewrite: {pattern: {regex: a}, substitution: b}}, terminal: true}, \
+         {cookie: {name: c, path: /}}, {query_parameter: {name: q}}, \
+         {connection_properties: {source_ip: true}}, {connection_properties: {}}]}",
+    );
+    assert_eq!(by_hash.weighted_by, WeightedBy::Hash);
+    let rewrite = Some(RegexRewrite { pattern: "a".into(), substitution: "b".into() });
+    let policy = |source, terminal| HashPolicy { source, terminal };
+    let want = [
+        policy(HashSource::Header { name: "x-a".into(), rewrite }, true),
+        policy(HashSource::Cookie("c".into()), false),
+        policy(HashSource::QueryParameter("q".into()), false),
+        policy(HashSource::ClientIp, false),
+    ];
+    assert_eq!(by_hash.hash_policy, want);
+    assert_eq!(forward(", use_hash_policy: false}}").weighted_by, WeightedBy::Random);
+}
+
+#[test]
+fn bodies_of_direct_responses_may_stand_elsewhere() {
+    let body = |source: &str| {
+        let translated = translate(&FILE.replace("{inline_string: hello}", source)).unwrap();
+        match &manager(&translated).routes.virtual_hosts[0].routes[2].action {
+            Action::DirectResponse(direct) => direct.body.clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let own = fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/src/translate/hash.rs")).unwrap();
+    assert!(own.len() < 4096, "as much as may stand in a direct response");
+    assert_eq!(body(&format!("{{filename: {}/src/translate/hash.rs}}", env!("CARGO_MANIFEST_DIR"))), own);
+    assert_eq!(body("{environment_variable: CARGO_PKG_NAME}"), b"corelane-xds");
+}
+
 #[test]
 fn routes_match_on_more_than_a_path() {
     use corelane::config::{

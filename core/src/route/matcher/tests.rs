@@ -25,7 +25,7 @@ fn takes(config: &RouteMatch, head: &RequestHead, random: u64) -> bool {
         learnt: None,
         id: 0,
     };
-    let input = RouteInput { head, conn: &conn, random };
+    let input = RouteInput { head, conn: &conn, client: None, random };
     Matcher::new(config).unwrap().matches(head.path_without_query(), &input)
 }
 

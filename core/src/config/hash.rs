@@ -1,0 +1,43 @@
+//! What of a request is hashed, where requests that are alike are to go the same way.
+
+use super::RegexRewrite;
+
+/// One part of a request's hash (Envoy `RouteAction.HashPolicy`). A request that has none of the parts has no hash.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HashPolicy {
+    /// What is hashed.
+    pub source: HashSource,
+    /// Leaves out what comes after it, if there is a hash by then.
+    pub terminal: bool,
+}
+
+/// What of a request a part of its hash is made of.
+#[derive(Clone, Debug, PartialEq)]
+pub enum HashSource {
+    /// The values of a header field, whatever their order; no part without one.
+    Header {
+        /// The field.
+        name: String,
+        /// What every value becomes first.
+        rewrite: Option<RegexRewrite>,
+    },
+    /// A cookie of this name; no part without one, or where it is empty.
+    Cookie(String),
+    /// The first query parameter of this name, as it is written; no part without one.
+    QueryParameter(String),
+    /// The client's IP address, the one that trusted proxies tell where they do (Envoy `connection_properties.source_ip`).
+    ClientIp,
+}
+
+/// Which number picks one of several weighted clusters: modulo the sum of the weights, except for one that is drawn.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum WeightedBy {
+    /// One that is drawn for each request.
+    #[default]
+    Random,
+    /// The one that this header field holds; a drawn one where it does not stand there once, or is no number of 64 bits
+    /// (Envoy `header_name`).
+    Header(String),
+    /// The request's hash; a drawn one where it has none (Envoy `use_hash_policy`).
+    Hash,
+}
