@@ -9,6 +9,7 @@ mod format;
 mod lane;
 mod record;
 mod render;
+mod reply;
 mod time;
 mod writer;
 
@@ -16,10 +17,11 @@ pub use flags::Flag;
 pub(crate) use flags::Flags;
 pub(crate) use lane::LaneLog;
 pub(crate) use record::{Draft, Ends, Outcome, Record, Took, Wants};
+pub(crate) use reply::{Answer, Replies};
 pub use writer::Logs;
 
 use crate::{
-    config::{AccessLog, ConfigError, LogFilter},
+    config::{AccessLog, ConfigError, LocalReplies, LogFilter},
     telemetry::{Cells, FileStat, Stats},
 };
 use corelane_io::{Io, Mailbox};
@@ -42,6 +44,8 @@ const LOGS: usize = 64;
 /// The compiled access logs of a chain.
 pub(crate) struct ChainLog {
     logs: Vec<Log>,
+    /// What becomes of the proxy's own answers, whose bodies may say what logs say.
+    replies: Option<Replies>,
     wants: Wants,
     delay: Duration,
     stats: Arc<Stats<FileStat>>,
@@ -59,14 +63,15 @@ struct Log {
 }
 
 impl ChainLog {
-    /// Compiles the logs of the chain that is named `chain`; `None` where it has none.
+    /// Compiles the logs of the chain that is named `chain`, and what its own answers look like; `None` where it has neither.
     pub(crate) fn compile(
         config: &[AccessLog],
+        replies: Option<&LocalReplies>,
         chain: &str,
         logs: &Logs,
         problems: &mut Vec<ConfigError>,
     ) -> Option<Arc<ChainLog>> {
-        if config.is_empty() {
+        if config.is_empty() && replies.is_none() {
             return None;
         }
         if config.len() > LOGS {
@@ -95,7 +100,8 @@ impl ChainLog {
                 Err(what) => problem(".log_format", what),
             }
         }
-        let writer = match logs.mailbox() {
+        let replies = replies.map(|replies| Replies::compile(replies, &mut wants, &surroundings, problems));
+        let writer = match if config.is_empty() { Ok(None) } else { logs.mailbox() } {
             Ok(writer) => writer,
             Err(error) => {
                 problems.push(ConfigError::new("access_log", format!("its thread does not start: {error}")));
@@ -104,12 +110,18 @@ impl ChainLog {
         };
         Some(Arc::new(ChainLog {
             logs: compiled,
+            replies,
             wants,
             delay: logs.delay(),
             stats: logs.stats().clone(),
             writer,
             under_way: AtomicUsize::new(0),
         }))
+    }
+
+    /// What becomes of the proxy's own answers.
+    pub(crate) fn replies(&self) -> Option<&Replies> {
+        self.replies.as_ref()
     }
 
     pub(crate) fn wants(&self) -> &Wants {
@@ -150,6 +162,7 @@ impl ChainLog {
                 omit_empty: log.omit_empty,
                 now: io.wall(),
                 random: &random,
+                body: b"",
             };
             lines.clear();
             for told in batch.of(at) {

@@ -17,6 +17,7 @@ use crate::{
     config::{Config, ConfigError, Problems},
     control::Snapshot,
     filter::{Counting, Registry, Scope},
+    places::Places,
     route::RouteTable,
     telemetry::StatsStore,
 };
@@ -28,6 +29,8 @@ pub struct Compiler {
     registry: Arc<Registry>,
     stats: Arc<StatsStore>,
     logs: Arc<Logs>,
+    /// The connections of all listeners, where they are limited.
+    places: Option<Arc<Places>>,
 }
 
 impl Compiler {
@@ -37,13 +40,19 @@ impl Compiler {
     /// see [`with_logs`](Compiler::with_logs).
     pub fn new(registry: Arc<Registry>, stats: Arc<StatsStore>) -> Compiler {
         let logs = Arc::new(Logs::dry(&stats));
-        Compiler { registry, stats, logs }
+        Compiler { registry, stats, logs, places: None }
     }
 
     /// The same compiler, with access logs that are opened and written.
     #[must_use]
     pub fn with_logs(self, logs: Arc<Logs>) -> Compiler {
         Compiler { logs, ..self }
+    }
+
+    /// The same compiler, with no more than so many connections for all of its listeners together.
+    #[must_use]
+    pub(crate) fn with_places(self, limit: Option<u64>) -> Compiler {
+        Compiler { places: limit.map(Places::new), ..self }
     }
 
     /// The access logs of what it compiled.

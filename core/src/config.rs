@@ -11,6 +11,7 @@ mod hash;
 mod headers;
 mod http;
 mod listener;
+mod local_reply;
 mod matcher;
 mod normalization;
 mod retry;
@@ -31,9 +32,10 @@ pub use headers::{AppendAction, HeaderMutations, HeaderOption};
 pub use http::{Codec, HttpConnectionManager, HttpFilter, ServerHeader};
 pub(crate) use listener::continued;
 pub use listener::{
-    ChainMatch, DestinationRule, FilterChain, Inspection, Inspector, ListenSocket, Listener, ListenerFilter,
-    ProxyProtocol, SourceType, TlsInspector,
+    ChainMatch, ConnectionLimits, DestinationRule, FilterChain, Inspection, Inspector, ListenSocket,
+    Listener, ListenerFilter, ProxyProtocol, SourceType, TlsInspector,
 };
+pub use local_reply::{LocalReplies, ReplyFormat, ReplyMapper};
 pub use matcher::{
     Fraction, HeaderMatch, HeaderMatcher, PathMatch, QueryParameterMatch, QueryParameterMatcher, RouteMatch,
     StringMatcher, StringPattern,

@@ -25,6 +25,7 @@ pub mod limits;
 pub mod listener;
 mod matching;
 mod pause;
+mod places;
 mod proxy;
 pub mod route;
 mod stop;

@@ -10,6 +10,7 @@ use crate::{
     lane::{ChainCell, Current, Lane, UdpChain, tracked},
     limits::ACCEPT_PAUSE,
     matching::Facts,
+    places::Place,
     tcp,
     telemetry::{Cells, ListenerHistogram, ListenerStat},
     udp,
@@ -215,24 +216,29 @@ impl ListenerSlot {
 
     /// Serves one connection in a task of its own, after a look at it where the listener takes one.
     fn take(self: &Rc<Self>, lane: &Rc<Lane>, Accepted { stream, peer, at }: Accepted) {
+        let places = match self.spec.borrow().admit() {
+            Ok(places) => places,
+            Err(stat) => return self.stats.inc(stat), // dropped: the client sees the connection closed
+        };
         let listener = at;
         let (accepted, id) = (lane.io().now(), lane.next_connection());
         let meta = ConnMeta { peer, listener, accepted, id, learnt: None };
         match &*self.learner.borrow() {
-            None => self.serve(lane, stream, meta),
+            None => self.serve(lane, stream, meta, places),
             Some(learner) => {
-                let learning = learn(lane.clone(), self.clone(), learner.clone(), stream, meta);
+                let learning = learn(lane.clone(), self.clone(), learner.clone(), stream, meta, places);
                 lane.io().spawn(tracked(lane, learning));
             }
         }
     }
 
-    fn serve(&self, lane: &Rc<Lane>, stream: Stream, meta: ConnMeta) {
+    fn serve(&self, lane: &Rc<Lane>, stream: Stream, meta: ConnMeta, places: [Option<Place>; 2]) {
         let Some(cell) = self.choose(&stream, &meta) else {
             self.stats.inc(ListenerStat::NoFilterChainMatch);
             return; // dropped unfinished: the client sees a reset
         };
-        let conn = Conn { stream, open: Some(Open::new(&self.stats, lane.io(), meta.accepted)), meta };
+        let conn =
+            Conn { stream, open: Some(Open::new(&self.stats, lane.io(), meta.accepted, places)), meta };
         match cell.current() {
             Current::Http(_) => lane.io().spawn(tracked(lane, http::serve(conn, cell, lane.clone()))),
             Current::Tcp(_) => lane.io().spawn(tracked(lane, tcp::forward(conn, cell, lane.clone()))),
@@ -273,6 +279,7 @@ async fn learn(
     learner: Rc<Learner>,
     mut stream: Stream,
     mut meta: ConnMeta,
+    places: [Option<Place>; 2],
 ) {
     if learner.learn(&mut stream, &mut meta).await.is_err() {
         return;
@@ -281,7 +288,13 @@ async fn learn(
     let wanted = meta.original_destination().filter(|_| restored && learner.config().use_original_dst);
     let other = wanted.and_then(|wanted| lane.listeners.borrow().at(wanted));
     let Some(other) = other.filter(|other| !Rc::ptr_eq(other, &slot)) else {
-        return slot.serve(&lane, stream, meta);
+        return slot.serve(&lane, stream, meta, places);
+    };
+    // It is a connection of the other listener from now on.
+    drop(places);
+    let places = match other.spec.borrow().admit() {
+        Ok(places) => places,
+        Err(stat) => return other.stats.inc(stat),
     };
     meta.listener = other.spec.borrow().config().address.clone();
     meta.accepted = lane.io().now();
@@ -292,7 +305,7 @@ async fn learn(
     {
         return;
     }
-    other.serve(&lane, stream, meta);
+    other.serve(&lane, stream, meta, places);
 }
 
 /// The listeners of a lane, by name and by address.
@@ -415,13 +428,15 @@ pub(crate) struct Open {
     stats: Cells<ListenerStat>,
     io: Io,
     accepted: Instant,
+    /// Under the limits, where there are any.
+    _places: [Option<Place>; 2],
 }
 
 impl Open {
-    fn new(stats: &Cells<ListenerStat>, io: &Io, accepted: Instant) -> Open {
+    fn new(stats: &Cells<ListenerStat>, io: &Io, accepted: Instant, places: [Option<Place>; 2]) -> Open {
         stats.inc(ListenerStat::CxTotal);
         stats.inc(ListenerStat::CxActive);
-        Open { stats: stats.clone(), io: io.clone(), accepted }
+        Open { stats: stats.clone(), io: io.clone(), accepted, _places: places }
     }
 }
 

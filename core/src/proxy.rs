@@ -38,6 +38,7 @@ pub struct Builder {
     driver: Config,
     registry: Registry,
     names: Option<System>,
+    max_connections: Option<u64>,
     log_delay: Duration,
     log_variable: fn(&str) -> Option<String>,
     service_cluster: Arc<str>,
@@ -52,6 +53,7 @@ impl Proxy {
             driver: Config::default(),
             registry: Registry::new(),
             names: None,
+            max_connections: None,
             log_delay: ACCESS_LOG_DELAY,
             log_variable: |_| None,
             service_cluster: "".into(),
@@ -136,6 +138,14 @@ impl Builder {
         self
     }
 
+    /// How many connections of all listeners may be open at once, but for those that ignore it (Envoy
+    /// `overload.global_downstream_max_connections`); as many as come, if nobody says.
+    #[must_use]
+    pub fn max_connections(mut self, limit: u64) -> Builder {
+        self.max_connections = Some(limit);
+        self
+    }
+
     /// Within what time a line of an access log is written (Envoy `--file-flush-interval-msec`).
     #[must_use]
     pub fn log_delay(mut self, delay: Duration) -> Builder {
@@ -186,7 +196,8 @@ impl Builder {
             let _ = start.send(lanes.clone());
         }
         let logs = Logs::new(&stats, self.log_delay).with_variables(self.log_variable);
-        let shared = shared(self.registry, stats, reports, logs);
+        let compiler = compiler(self.registry, &stats, logs, self.max_connections);
+        let shared = shared(compiler, stats, reports);
         let orders = Control { shared: shared.clone(), lanes };
         threads.push(thread::Builder::new().name("control".into()).spawn(move || block_on(control(orders)))?);
         let handle = Handle::new(shared);
@@ -216,7 +227,8 @@ impl Builder {
         }
         let reports = lanes.iter().map(|io| io.report().clone()).collect();
         let logs = Logs::new(&stats, self.log_delay).with_variables(self.log_variable);
-        let shared = shared(self.registry, stats, reports, logs);
+        let compiler = compiler(self.registry, &stats, logs, self.max_connections);
+        let shared = shared(compiler, stats, reports);
         lanes[0].spawn(control(Control { shared: shared.clone(), lanes: mailboxes }));
         let handle = Handle::new(shared);
         let settings = Settings::Fixed(self.names.unwrap_or_default());
@@ -225,9 +237,13 @@ impl Builder {
     }
 }
 
-fn shared(registry: Registry, stats: Arc<StatsStore>, reports: Vec<Report>, logs: Logs) -> Arc<Shared> {
+fn compiler(registry: Registry, stats: &Arc<StatsStore>, logs: Logs, connections: Option<u64>) -> Compiler {
+    Compiler::new(Arc::new(registry), stats.clone()).with_logs(Arc::new(logs)).with_places(connections)
+}
+
+fn shared(compiler: Compiler, stats: Arc<StatsStore>, reports: Vec<Report>) -> Arc<Shared> {
     Arc::new(Shared {
-        compiler: Compiler::new(Arc::new(registry), stats.clone()).with_logs(Arc::new(logs)),
+        compiler,
         stats,
         reports,
         orders: Default::default(),

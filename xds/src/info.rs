@@ -24,6 +24,7 @@ use crate::{
     dump,
     lkg::Standing,
     logging::{self, LOGGERS},
+    runtime::Runtime,
     source::{ControlCluster, Target},
 };
 
@@ -39,6 +40,7 @@ pub struct Server {
     args: Args,
     handle: Handle,
     started: SystemTime,
+    runtime: Arc<Runtime>,
     /// `node` of the bootstrap; a reload may change it.
     node: Mutex<Option<Value>>,
     /// Clusters that the bootstrap names; all others came from a control plane.
@@ -63,6 +65,7 @@ impl Server {
             args,
             handle,
             started,
+            runtime: Arc::default(),
             node: Mutex::new(node),
             static_clusters: Mutex::default(),
             progress,
@@ -70,6 +73,13 @@ impl Server {
             good: None,
             aside: Vec::new(),
         }
+    }
+
+    /// Shows this runtime.
+    #[must_use]
+    pub fn showing(mut self, runtime: Arc<Runtime>) -> Self {
+        self.runtime = runtime;
+        self
     }
 
     /// A server whose first configuration comes from elsewhere.
@@ -230,6 +240,11 @@ pub fn pages(server: &Arc<Server>) -> Pages {
             "print version, state, options and drivers",
             with(|server, _| Reply::json(&server.info(SystemTime::now()))),
         )
+        .read(
+            "/runtime",
+            "print runtime values, of each layer and in the end",
+            with(|server, _| Reply::json(&server.runtime.page())),
+        )
         .wait(
             "/stats",
             "print statistics; ?usedonly, ?filter=REGEX, ?invert_filter, ?format=text|json|prometheus, \
@@ -319,9 +334,6 @@ fn fixed(pages: Pages) -> Pages {
     pages
         .read("/certs", "print certificates in use: there are none", |_| {
             Reply::json(&json!({ "certificates": [] }))
-        })
-        .read("/runtime", "print runtime values: there are none", |_| {
-            Reply::json(&json!({"entries": {}, "layers": []}))
         })
         .read("/memory", "print memory in use, in bytes, as the kernel sees it", |_| memory::page())
         .read("/hot_restart_version", "print that there is no hot restart", |_| {

@@ -130,6 +130,9 @@ fn start(profile: &Profile, args: Args, first: &Translated) -> Result<Running, V
     if let Some(name) = args.node.cluster.as_deref().or(named) {
         builder = builder.service_cluster(name);
     }
+    if let Some(limit) = first.max_connections {
+        builder = builder.max_connections(limit);
+    }
     if let Some(lanes) = args.concurrency {
         builder = builder.lanes(lanes.get());
     }
@@ -140,7 +143,7 @@ fn start(profile: &Profile, args: Args, first: &Translated) -> Result<Running, V
     let good = dynamic.then(|| last_known_good(&args, first)).flatten();
     let mut server =
         Server::new(args, handle.clone(), started, first.node.clone()).following(progress.clone());
-    server = server.reaching(first.dynamic.control.values());
+    server = server.reaching(first.dynamic.control.values()).showing(first.dynamic.runtime.clone());
     if let Some(good) = &good {
         server = server.keeping(good.standing().clone());
     }
@@ -238,9 +241,16 @@ fn obey(
 /// Reads the configuration again. A bad one changes nothing.
 fn reload(source: &Source, running: &Running, first: &Translated) {
     let outcome = source.load().and_then(|next| {
-        if next.admin != first.admin {
-            let what = "cannot be changed without a restart";
-            return Err(vec![Problem::new("admin.address", what)]);
+        let fixed = [
+            ("admin.address", next.admin == first.admin),
+            ("layered_runtime", next.dynamic.runtime == first.dynamic.runtime),
+            ("overload_manager", next.max_connections == first.max_connections),
+        ];
+        let changed = fixed.iter().filter(|(_, same)| !same);
+        let problems: Vec<_> =
+            changed.map(|(path, _)| Problem::new(path, "cannot be changed without a restart")).collect();
+        if !problems.is_empty() {
+            return Err(problems);
         }
         let (node, bootstrap, clusters) = (next.node.clone(), next.bootstrap.clone(), clusters(&next));
         match &running.agent {

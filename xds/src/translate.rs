@@ -20,6 +20,7 @@ mod hash;
 mod http;
 mod inspection;
 mod listener;
+mod local_reply;
 mod matcher;
 mod matching;
 mod node;
@@ -28,6 +29,7 @@ mod resource;
 mod rest;
 mod retry;
 mod route;
+mod runtime;
 mod secret;
 mod source;
 mod udp;
@@ -36,10 +38,10 @@ mod upgrade;
 use std::{collections::BTreeSet, mem::take, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
-use corelane::config::{Cluster, Config};
+use corelane::config::{Cluster, Config, LogSink};
 use corelane_io::Peer;
 use corelane_proto::envoy::config::{
-    bootstrap::v3::{Admin as AdminMessage, Bootstrap},
+    bootstrap::v3::{Admin as AdminMessage, Bootstrap, Watchdog, Watchdogs},
     cluster::v3::Cluster as ClusterMessage,
     listener::v3::Listener as ListenerMessage,
 };
@@ -67,6 +69,8 @@ pub struct Translated {
     pub dynamic: Dynamic,
     /// Where the admin interface listens; nowhere where `None`.
     pub admin: Option<Peer>,
+    /// How many connections all listeners may have together; as many as come where `None`.
+    pub max_connections: Option<u64>,
     /// The whole message in its wire form, as `/config_dump` shows it.
     pub bootstrap: Bytes,
     /// The node in protobuf's JSON form, as `/server_info` shows it.
@@ -95,6 +99,7 @@ pub fn lenient(schema: &Schema, mut bootstrap: Bootstrap) -> (Translated, Vec<Pr
     let node = translator.json(&dynamic.node, &root.field("node"));
     let admin = take(&mut bootstrap.admin).and_then(|admin| translator.admin(admin, &root.field("admin")));
     translator.names(&mut bootstrap, &root);
+    let max_connections = translator.process(&mut bootstrap, &root);
     let mut config = Config::default();
     let path = root.field("static_resources");
     let mut resources = take(&mut bootstrap.static_resources).unwrap_or_default();
@@ -107,14 +112,16 @@ pub fn lenient(schema: &Schema, mut bootstrap: Bootstrap) -> (Translated, Vec<Pr
     translator.dynamic(&mut bootstrap, &mut dynamic, &root);
     translator.clusters(clusters, &mut config, &mut dynamic, &path.field("clusters"));
     translator.listeners(listeners, &mut config, &mut dynamic, &path.field("listeners"));
-    translator.without_effect(&mut bootstrap);
+    translator.without_effect(&mut bootstrap, &root);
     translator.done(bootstrap, &root);
+    dynamic.runtime = translator.runtime.clone();
     dynamic.references = take(&mut translator.references);
     dynamic.sources = take(&mut translator.sources);
     dynamic.control = take(&mut translator.control);
     let problems = translator.problems();
     let origins = take(&mut translator.origins);
-    (Translated { config, dynamic, admin, bootstrap: packed, node, origins }, problems)
+    let translated = Translated { config, dynamic, admin, max_connections, bootstrap: packed, node, origins };
+    (translated, problems)
 }
 
 impl Translator<'_> {
@@ -171,6 +178,14 @@ impl Translator<'_> {
         if admin.access_log_path == "/dev/null" {
             admin.access_log_path.clear();
         }
+        let logs = self.access_logs(take(&mut admin.access_log), &path.field("access_log"));
+        if logs.iter().any(|log| log.sink != LogSink::File("/dev/null".into())) {
+            self.refuse(&path.field("access_log"), "is not implemented, but for /dev/null");
+        }
+        // Where /cpuprofiler writes, which is not among the pages.
+        admin.profile_path.clear();
+        // The admin's connections are not counted among those of listeners.
+        admin.ignore_global_conn_limit = false;
         let address =
             take(&mut admin.address).and_then(|address| self.address(address, &path.field("address")));
         self.done(admin, path);
@@ -189,7 +204,7 @@ impl Translator<'_> {
     }
 
     /// Settings whose effect is there, or whose subject is not.
-    fn without_effect(&mut self, bootstrap: &mut Bootstrap) {
+    fn without_effect(&mut self, bootstrap: &mut Bootstrap, root: &Path<'_>) {
         // How often sinks are served; without sinks there is nothing to flush, and the admin reads counters as they are.
         if bootstrap.stats_sinks.is_empty() {
             bootstrap.stats_flush_interval = None;
@@ -197,6 +212,33 @@ impl Translator<'_> {
         }
         // Each lane is pinned to its CPU anyway.
         bootstrap.enable_worker_cpu_affinity = false;
+        // Statistics and clusters are a few words until they are used; there is nothing to put off.
+        bootstrap.deferred_stat_options = None;
+        if let Some(mut manager) = bootstrap.cluster_manager.take() {
+            manager.enable_deferred_cluster_creation = false;
+            self.done(manager, &root.field("cluster_manager"));
+        }
+        // About Envoy's allocator, its gRPC clients and its tables of header fields.
+        bootstrap.memory_allocator_manager = None;
+        bootstrap.grpc_async_client_manager_config = None;
+        bootstrap.inline_headers.clear();
+        self.watchdogs(bootstrap, root);
+    }
+
+    /// Watchdogs count threads that are stuck, and may end the process for it. A lane never waits: there is nothing to count.
+    /// What would be done about it is refused.
+    fn watchdogs(&mut self, bootstrap: &mut Bootstrap, root: &Path<'_>) {
+        let both = root.field("watchdogs");
+        let Watchdogs { main_thread_watchdog, worker_watchdog } =
+            bootstrap.watchdogs.take().unwrap_or_default();
+        for (dog, path) in [
+            (bootstrap.watchdog.take(), root.field("watchdog")),
+            (main_thread_watchdog, both.field("main_thread_watchdog")),
+            (worker_watchdog, both.field("worker_watchdog")),
+        ] {
+            let actions = dog.map(|dog| dog.actions).unwrap_or_default();
+            self.done(Watchdog { actions, ..Watchdog::default() }, &path);
+        }
     }
 
     /// Reports the names that occur twice among resources of one kind.
@@ -214,6 +256,8 @@ impl Translator<'_> {
 mod dynamic_tests;
 #[cfg(test)]
 mod listener_tests;
+#[cfg(test)]
+mod process_tests;
 #[cfg(test)]
 mod retry_tests;
 #[cfg(test)]

@@ -77,6 +77,8 @@ pub(super) enum Text {
     Route,
     /// What a TLS client asked for, where a listener filter looked.
     ServerName,
+    /// What the proxy's own answer said, in a format of such answers; nothing in a log, as in Envoy.
+    ReplyBody,
     /// A UUID of its own for each line.
     Unique,
 }
@@ -90,7 +92,7 @@ pub(super) enum Whose {
 }
 
 /// Operators without an argument.
-const OPERATORS: [(&str, Value); 30] = [
+const OPERATORS: [(&str, Value); 31] = [
     ("RESPONSE_CODE", Value::Number(Number::ResponseCode)),
     ("BYTES_RECEIVED", Value::Number(Number::BytesReceived)),
     ("BYTES_SENT", Value::Number(Number::BytesSent)),
@@ -109,6 +111,7 @@ const OPERATORS: [(&str, Value); 30] = [
     ("ROUTE_NAME", Value::Text(Text::Route)),
     ("REQUESTED_SERVER_NAME", Value::Text(Text::ServerName)),
     ("UNIQUE_ID", Value::Text(Text::Unique)),
+    ("LOCAL_REPLY_BODY", Value::Text(Text::ReplyBody)),
     ("DOWNSTREAM_REMOTE_ADDRESS", Value::Address(Whose::Client, Part::Whole)),
     ("DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", Value::Address(Whose::Client, Part::WithoutPort)),
     ("DOWNSTREAM_REMOTE_PORT", Value::Address(Whose::Client, Part::Port)),

@@ -22,6 +22,8 @@ pub(super) struct Renderer<'a> {
     pub(super) omit_empty: bool,
     pub(super) now: SystemTime,
     pub(super) random: &'a dyn Fn() -> u64,
+    /// What the proxy's own answer said, while it is written anew.
+    pub(super) body: &'a [u8],
 }
 
 impl Renderer<'_> {
@@ -121,6 +123,7 @@ impl Renderer<'_> {
             Value::Text(Text::Cluster) => append(told.cluster()),
             Value::Text(Text::Route) => append(told.route()),
             Value::Text(Text::ServerName) => append(told.server_name()),
+            Value::Text(Text::ReplyBody) => append(Some(self.body)),
             Value::Text(Text::Unique) => append(Some(&crate::http::uuid([(self.random)(), (self.random)()]))),
             Value::Text(text) => words(*text, record, out),
             Value::Number(number) => write_some(out, self::number(*number, record)),

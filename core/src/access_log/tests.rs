@@ -71,8 +71,13 @@ fn line_of(format: &LogFormat, record: Record) -> String {
     batch.push(record.clone(), &draft, 0);
     batch.push(record, &draft, 1);
     let now = UNIX_EPOCH + Duration::from_secs(1);
-    let renderer =
-        Renderer { requests: wants.request.len(), omit_empty: format.omit_empty_values, now, random: &|| 0 };
+    let renderer = Renderer {
+        requests: wants.request.len(),
+        omit_empty: format.omit_empty_values,
+        now,
+        body: b"",
+        random: &|| 0,
+    };
     let mut out = Vec::new();
     batch.of(0).for_each(|told| renderer.line(&line, told, &mut out));
     String::from_utf8(out).unwrap()
@@ -194,7 +199,7 @@ impl Drop for Scratch {
 
 fn compile(logs: &Logs, configs: &[AccessLog]) -> Arc<ChainLog> {
     let mut problems = Vec::new();
-    let chain = ChainLog::compile(configs, "", logs, &mut problems);
+    let chain = ChainLog::compile(configs, None, "", logs, &mut problems);
     assert!(problems.is_empty(), "{problems:?}");
     chain.unwrap()
 }
@@ -254,7 +259,7 @@ fn what_cannot_be_written_or_understood_is_a_problem() {
         log_to(&fine, "x", Some(LogFilter::Sampled { numerator: 1, denominator: 0 })),
     ];
     let mut problems = Vec::new();
-    ChainLog::compile(&configs, "", &logs, &mut problems);
+    ChainLog::compile(&configs, None, "", &logs, &mut problems);
     let told: Vec<_> = problems.iter().map(|problem| problem.to_string()).collect();
     assert_eq!(told.len(), 3, "{told:?}");
     assert!(
@@ -262,6 +267,6 @@ fn what_cannot_be_written_or_understood_is_a_problem() {
         "{told:?}"
     );
     let mut problems = Vec::new();
-    ChainLog::compile(&configs[..1], "", &Logs::dry(&store), &mut problems);
+    ChainLog::compile(&configs[..1], None, "", &Logs::dry(&store), &mut problems);
     assert!(problems.is_empty(), "what is only checked opens nothing");
 }

@@ -8,6 +8,7 @@ use crate::{
     http::router::RouterConfig,
     inspect::InspectionStats,
     matching::Matcher,
+    places::{Place, Places},
     route::RouteTable,
     telemetry::{ClusterUdpStat, HttpStat, ListenerStat, Stats, StatsStore, TcpStat, UdpStat},
 };
@@ -26,6 +27,10 @@ pub struct Listener {
     /// `None` where nothing is looked at before the chain is chosen.
     inspection: Option<InspectionStats>,
     udp: Option<Arc<UdpChain>>,
+    /// Its own connections, where they are limited.
+    places: Option<Arc<Places>>,
+    /// The connections of all listeners, where they are limited.
+    all_places: Option<Arc<Places>>,
 }
 
 /// What a compiled chain hands its connections to.
@@ -151,7 +156,9 @@ impl Listener {
         }
         let inspection = InspectionStats::of(&config.inspection, stats);
         let stats = stats.of(&stat_name(config));
-        Ok(Listener { config: config.clone(), stats, chains, matcher, inspection, udp })
+        let places = places(&config.limits, old);
+        let all_places = compiler.places.clone().filter(|_| !config.limits.ignores_the_proxys);
+        Ok(Listener { config: config.clone(), stats, chains, matcher, inspection, udp, places, all_places })
     }
 
     /// What it was compiled from.
@@ -175,6 +182,26 @@ impl Listener {
         self.udp.as_ref()
     }
 
+    /// From now on there may be as many connections as the configuration says: it is in force.
+    pub(crate) fn set_limits(&self) {
+        if let (Some(places), Some(limit)) = (&self.places, self.config.limits.own) {
+            places.set_limit(limit);
+        }
+    }
+
+    /// A place for one more connection.
+    ///
+    /// # Errors
+    /// The count of those that had none.
+    pub(crate) fn admit(&self) -> Result<[Option<Place>; 2], ListenerStat> {
+        let place = |places: &Option<Arc<Places>>, stat| match places {
+            Some(places) => places.take().map(Some).ok_or(stat),
+            None => Ok(None),
+        };
+        let all = place(&self.all_places, ListenerStat::GlobalCxOverflow)?;
+        Ok([all, place(&self.places, ListenerStat::CxOverflow)?])
+    }
+
     /// How a chain is chosen; `None` where the first one serves everything.
     pub(crate) fn matcher(&self) -> Option<&Matcher> {
         self.matcher.as_ref()
@@ -196,6 +223,13 @@ impl Listener {
     pub(crate) fn accepts_for_all(&self, address: &Peer) -> bool {
         address.ip().is_none() || !self.config.socket.reuse_port
     }
+}
+
+/// The places of a listener: those of the one that it replaces go on, with who sits there. Connections that came while there
+/// was no limit were not counted and are not.
+fn places(limits: &config::ConnectionLimits, old: Option<&Listener>) -> Option<Arc<Places>> {
+    let limit = limits.own?;
+    Some(old.and_then(|old| old.places.clone()).unwrap_or_else(|| Places::new(limit)))
 }
 
 /// Compiles which chain serves which connections.
@@ -251,7 +285,8 @@ impl Terminal {
             }
             config::Terminal::Tcp(tcp) => {
                 let mut problems = check_tcp(tcp);
-                let log = ChainLog::compile(&tcp.access_log, &chain.name, &compiler.logs, &mut problems);
+                let log =
+                    ChainLog::compile(&tcp.access_log, None, &chain.name, &compiler.logs, &mut problems);
                 if !problems.is_empty() {
                     return Err(Problems(problems));
                 }
@@ -348,9 +383,10 @@ impl HttpChain {
         old: Option<&HttpChain>,
         compiler: &Compiler,
     ) -> Result<HttpChain, Problems> {
-        let Compiler { registry, stats, logs } = compiler;
+        let Compiler { registry, stats, logs, .. } = compiler;
         let mut problems = Vec::new();
-        let log = ChainLog::compile(&config.access_log, chain, logs, &mut problems);
+        let log =
+            ChainLog::compile(&config.access_log, config.local_replies.as_ref(), chain, logs, &mut problems);
         let (filters, router) = compile_filters(config, old, registry, stats, &mut problems);
         let table = Routes { registry, stats, problems: &mut problems }.table(&config.routes);
         for (field, value) in [("server_name", &config.server_name), ("via", &config.via)]

@@ -20,6 +20,8 @@ pub struct Listener {
     pub per_connection_buffer_limit: u32,
     /// How the sockets are made.
     pub socket: ListenSocket,
+    /// How many connections may be open.
+    pub limits: ConnectionLimits,
     /// What is learnt about a connection before its chain is chosen.
     pub inspection: Inspection,
     /// What an accepted connection is served by: the chain that matches it best.
@@ -46,6 +48,7 @@ impl Listener {
             stat_prefix: None,
             per_connection_buffer_limit: Self::PER_CONNECTION_BUFFER_LIMIT,
             socket: ListenSocket::default(),
+            limits: ConnectionLimits::default(),
             inspection: Inspection::default(),
             chains: vec![FilterChain::new(terminal)],
             default_chain: None,
@@ -72,6 +75,17 @@ impl Listener {
         let chains = chains.map(|(i, chain)| (format!("filter_chains[{i}]"), chain));
         chains.chain(self.default_chain.iter().map(|chain| ("default_filter_chain".to_owned(), chain)))
     }
+}
+
+/// How many connections of a listener may be open at once. One more is closed as soon as it is accepted, and counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConnectionLimits {
+    /// Of this listener, over all lanes; as many as come where `None` (Envoy reads it from the runtime's
+    /// `envoy.resource_limits.listener.NAME.connection_limit`).
+    pub own: Option<u64>,
+    /// Takes connections beyond the limit of the whole proxy (Envoy `ignore_global_conn_limit`); see
+    /// [`Builder::max_connections`](crate::Builder::max_connections).
+    pub ignores_the_proxys: bool,
 }
 
 /// How the listening sockets of a listener are made.

@@ -125,6 +125,7 @@ impl Control {
                 cluster.count_members();
             }
         }
+        change.listeners.iter().filter_map(|(_, listener)| listener.as_ref()).for_each(|l| l.set_limits());
         self.each({
             let change = change.clone();
             move |lane, ack| lane.apply(change.clone(), ack)

@@ -86,6 +86,15 @@ impl Body {
         }
     }
 
+    /// All of it, where it is there already; the body is left as it is where it is not.
+    pub(crate) fn take_whole(&mut self) -> Option<Chunk> {
+        match &mut self.0 {
+            Source::Empty => Some(Chunk::Static(b"")),
+            Source::Full(chunk) => Some(chunk.take().unwrap_or(Chunk::Static(b""))),
+            Source::Client { .. } | Source::Upstream(_) | Source::Wrapped(_) => None,
+        }
+    }
+
     /// The length, where it is known without reading.
     pub fn known_length(&self) -> Option<u64> {
         match &self.0 {

@@ -104,6 +104,7 @@ fn run<'a>(
                 reply::to_error(e, &cx)
             }
         };
+        log::own_answer(&mut head, &mut body, &exchange);
         if exchange.switched.get() {
             let raw = upgrade::serve(Response { head, body }, exchange, &asked);
             return downstream.lane.io().boxed_local(raw).pin().await;
@@ -171,6 +172,8 @@ fn admit(downstream: &Downstream, chain: &HttpChain, head: &mut RequestHead) -> 
     let persists = h1::request_persists(head);
     match h1::expectation(head) {
         Expectation::None => {}
+        // What else may be expected is for the upstream to know, as in Envoy.
+        Expectation::Unknown => {}
         Expectation::Continue if config.proxy_100_continue => {}
         Expectation::Continue => {
             head.headers_mut().remove(Known::Expect);
@@ -178,7 +181,6 @@ fn admit(downstream: &Downstream, chain: &HttpChain, head: &mut RequestHead) -> 
                 downstream.push(Chunk::Static(CONTINUE));
             }
         }
-        Expectation::Unknown => return Err(Error::local(Kind::Denied(Status::EXPECTATION_FAILED))),
     }
     let client = forwarded::request(head, downstream, config)
         .map_err(|_| Error::downstream(Kind::Head(ParseError::HeadTooLarge)))?;
@@ -412,15 +414,16 @@ fn refuse(
     }
     let mut head = downstream.lane.heads.response();
     reply::fill(&mut head, error);
-    let body = error.body();
+    let body = log::own_refusal(downstream, chain, error, request, &mut head);
+    let length = body.len();
     let mut out = downstream.lane.io().vec();
     // Fields that were checked when the chain was compiled cannot be refused.
     let _ = forwarded::response(&mut head, &downstream.lane, &chain.spec.config, None);
-    h1::write_response(&mut out, &head, Framing::Length(body.len() as u64), Persist::Close);
+    h1::write_response(&mut out, &head, Framing::Length(length as u64), Persist::Close);
     downstream.push(Chunk::Vec(out));
-    downstream.push(Chunk::Static(body.as_bytes()));
+    downstream.push(body);
     stats.inc(HttpStat::class(head.status()));
-    downstream.count_sent(body.len());
+    downstream.count_sent(length);
     log::refused(downstream, chain, error, request, &head);
     downstream.lane.heads.recycle_response(head);
     Ok(After::Close)

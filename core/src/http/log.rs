@@ -1,16 +1,16 @@
 //! What an exchange tells the access log of its chain. Owns what is noted down and when; where a chain has no log, each of
 //! these is one comparison.
 
-use super::downstream::Downstream;
+use super::{body::Body, downstream::Downstream};
 use crate::{
-    access_log::{Draft, Ends, LaneLog, Outcome, Record, Took},
+    access_log::{Answer, Draft, Ends, LaneLog, Outcome, Record, Replies, Took},
     error::{Error, Kind},
     filter::Exchange,
     lane::HttpChain,
     route::Action,
     upstream::{Lease, Pool},
 };
-use corelane_io::Peer;
+use corelane_io::{Chunk, Peer};
 use corelane_wire::{RequestHead, ResponseHead, Version};
 use std::time::Duration;
 
@@ -105,6 +105,60 @@ pub(super) fn refused(
     tell(log, downstream, draft, took, failed(error, false), Some(version), None);
 }
 
+/// Makes of an answer that no upstream gave what the chain wants of such answers.
+#[inline]
+pub(super) fn own_answer(head: &mut ResponseHead, body: &mut Body, exchange: &Exchange) {
+    let Some(log) = &exchange.chain.log else { return };
+    if let Some(replies) = log.chain().replies()
+        && (exchange.clock.responded().is_none() || exchange.failure.get().is_some())
+    {
+        rewrite(head, body, replies, log, exchange);
+    }
+}
+
+#[cold]
+fn rewrite(head: &mut ResponseHead, body: &mut Body, replies: &Replies, log: &LaneLog, exchange: &Exchange) {
+    let mut notes = exchange.notes.borrow_mut();
+    let Some(draft) = &mut *notes else { return };
+    let Some(text) = body.take_whole() else { return };
+    let Downstream { lane, .. } = &*exchange.downstream;
+    let all = lane.io().now() - exchange.clock.started();
+    let took = Took {
+        request: exchange.clock.complete().map(|at| at - exchange.clock.started()),
+        response: None,
+        all,
+    };
+    let outcome = outcome(exchange, None, false);
+    let record =
+        record(log, &exchange.downstream, draft, took, outcome, Some(exchange.version), exchange.client);
+    let answer = Answer { wants: log.chain().wants(), record, draft, io: lane.io() };
+    *body = Body::full(replies.rewrite(answer, head, text.bytes().to_vec()));
+}
+
+/// As [`own_answer`], of a request that did not become an exchange.
+pub(super) fn own_refusal(
+    downstream: &Downstream,
+    chain: &HttpChain,
+    error: Error,
+    request: Option<&RequestHead>,
+    head: &mut ResponseHead,
+) -> Chunk {
+    let body = error.body().as_bytes();
+    let Some((log, replies)) = chain.log.as_ref().and_then(|log| Some((log, log.chain().replies()?))) else {
+        return Chunk::Static(body);
+    };
+    let (mut draft, wants) = (log.draft(), log.chain().wants());
+    match request {
+        Some(head) => draft.request(wants, head, None),
+        None => draft.connection(wants),
+    }
+    let took = Took { request: None, response: None, all: Duration::ZERO };
+    let version = request.map_or(Version::Http11, RequestHead::version);
+    let record = record(log, downstream, &mut draft, took, failed(error, false), Some(version), None);
+    let answer = Answer { wants, record, draft: &mut draft, io: downstream.lane.io() };
+    Chunk::Vec(replies.rewrite(answer, head, body.to_vec()))
+}
+
 fn tell(
     log: &LaneLog,
     downstream: &Downstream,
@@ -114,12 +168,26 @@ fn tell(
     version: Option<Version>,
     client: Option<std::net::IpAddr>,
 ) {
+    let record = record(log, downstream, &mut draft, took, outcome, version, client);
+    log.push(record, draft);
+}
+
+/// What was noted down, as it is now.
+fn record(
+    log: &LaneLog,
+    downstream: &Downstream,
+    draft: &mut Draft,
+    took: Took,
+    outcome: Outcome,
+    version: Option<Version>,
+    client: Option<std::net::IpAddr>,
+) -> Record {
     let io = downstream.lane.io();
     if let Some(name) = downstream.meta.server_name() {
         draft.server_name(name);
     }
     let (received, sent) = downstream.moved();
-    let record = Record {
+    Record {
         started: draft.started.unwrap_or_else(|| io.wall()),
         took,
         received,
@@ -132,13 +200,12 @@ fn tell(
             peer: downstream.meta.peer.clone(),
             client,
             local: if log.chain().wants().local { local(downstream) } else { None },
-            upstream: draft.upstream.take(),
+            upstream: draft.upstream.clone(),
         },
         attempts: draft.attempts,
         health_check: draft.health_check,
         connection: downstream.meta.id,
-    };
-    log.push(record, draft);
+    }
 }
 
 /// The address that the client connected to. The kernel is asked only where the listener's own does not say it.

@@ -210,6 +210,10 @@ family! {
         CxTotal = "downstream_cx_total" Counter,
         CxActive = "downstream_cx_active" Gauge,
         CxDestroy = "downstream_cx_destroy" Counter,
+        /// Connections beyond the limit of the listener.
+        CxOverflow = "downstream_cx_overflow" Counter,
+        /// Connections beyond the limit of the whole proxy.
+        GlobalCxOverflow = "downstream_global_cx_overflow" Counter,
         /// Connections that no chain matched.
         NoFilterChainMatch = "no_filter_chain_match" Counter,
         /// Connections that listener filters look at.

@@ -194,6 +194,15 @@ impl Lab {
         }
     }
 
+    /// Whether a connection to `web` ends before anything was sent on it.
+    pub(crate) async fn is_closed_at_once(&self) -> bool {
+        let addr = self.handle.listening()[0].1.clone();
+        match self.io.connect(&addr).await {
+            Ok(stream) => Wire::new(&self.io, stream).rest().await.0.is_empty(),
+            Err(_) => true,
+        }
+    }
+
     pub(crate) async fn dial(&self, addr: &Peer) -> Wire {
         Wire::new(&self.io, self.io.connect(addr).await.unwrap())
     }

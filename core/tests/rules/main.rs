@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::cloned_ref_to_slice_refs, reason = "a list of endpoints of which most tests have one")]
 
+mod admission;
 mod balancing;
 mod breakers;
 mod buffer;
@@ -22,6 +23,7 @@ mod http;
 mod lab;
 mod listeners;
 mod local_ratelimit;
+mod local_replies;
 mod normalization;
 mod publish;
 mod retries;

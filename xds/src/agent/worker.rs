@@ -332,6 +332,7 @@ impl Worker {
             base: self.publisher.snapshot(),
             known_clusters: Rc::new(known),
             control: dynamic.control.clone(),
+            runtime: dynamic.runtime.clone(),
             sources,
             from: update.source,
             has_ads: dynamic.ads.is_some(),

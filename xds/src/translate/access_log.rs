@@ -2,7 +2,9 @@
 
 use std::mem::take;
 
-use corelane::config::{AccessLog, Comparison, ComparisonOp, LogFilter, LogFormat, LogShape, LogSink};
+use corelane::config::{
+    AccessLog, Comparison, ComparisonOp, Fraction, LogFilter, LogFormat, LogShape, LogSink,
+};
 use corelane_proto::{
     envoy::{
         config::{
@@ -101,7 +103,11 @@ impl Translator<'_> {
         Some(LogFormat { shape, omit_empty_values: false })
     }
 
-    fn log_format(&mut self, mut message: SubstitutionFormatString, path: &Path<'_>) -> Option<LogFormat> {
+    pub(super) fn log_format(
+        &mut self,
+        mut message: SubstitutionFormatString,
+        path: &Path<'_>,
+    ) -> Option<LogFormat> {
         let format = take(&mut message.format);
         let omit_empty_values = take(&mut message.omit_empty_values);
         // Names are sorted, whether or not anybody asks for it.
@@ -131,7 +137,7 @@ impl Translator<'_> {
         Some(LogFormat { shape, omit_empty_values })
     }
 
-    fn log_filter(&mut self, mut message: AccessLogFilter, path: &Path<'_>) -> Option<LogFilter> {
+    pub(super) fn log_filter(&mut self, mut message: AccessLogFilter, path: &Path<'_>) -> Option<LogFilter> {
         let filter = match take(&mut message.filter_specifier) {
             Some(FilterSpecifier::StatusCodeFilter(filter)) => {
                 self.comparison(filter.comparison, &path.field("status_code_filter")).map(LogFilter::Status)
@@ -140,8 +146,15 @@ impl Translator<'_> {
                 self.comparison(filter.comparison, &path.field("duration_filter")).map(LogFilter::Duration)
             }
             Some(FilterSpecifier::NotHealthCheckFilter(_)) => Some(LogFilter::NotHealthCheck),
-            // No runtime can set another share than the file's, and each draw is independent.
-            Some(FilterSpecifier::RuntimeFilter(filter)) => Some(sampled(filter.percent_sampled)),
+            // Each draw is independent, whether or not that is asked for.
+            Some(FilterSpecifier::RuntimeFilter(filter)) => {
+                Some(match self.runtime.share(&filter.runtime_key) {
+                    Some(Fraction { numerator, denominator }) => {
+                        LogFilter::Sampled { numerator, denominator }
+                    }
+                    None => sampled(filter.percent_sampled),
+                })
+            }
             Some(FilterSpecifier::ResponseFlagFilter(filter)) => Some(LogFilter::Flags(filter.flags)),
             Some(FilterSpecifier::AndFilter(filter)) => {
                 self.log_filters(filter.filters, &path.field("and_filter")).map(LogFilter::All)
@@ -178,9 +191,9 @@ impl Translator<'_> {
             Op::Ge => ComparisonOp::Ge,
             Op::Le => ComparisonOp::Le,
         };
-        // Its key names a runtime value, of which there are none: the default holds.
-        let value = message.value.map_or(0, |value| value.default_value);
-        Some(Comparison { op, value: u64::from(value) })
+        let value = message.value.unwrap_or_default();
+        let known = self.runtime.whole(&value.runtime_key);
+        Some(Comparison { op, value: known.unwrap_or(u64::from(value.default_value)) })
     }
 }
 

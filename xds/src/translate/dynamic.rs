@@ -9,6 +9,7 @@ use corelane_proto::envoy::config::{
 
 use crate::{
     problem::Path,
+    runtime::Runtime,
     source::{ApiSource, Authorities, ControlCluster, Sources, Subscribed},
     store::{Kind, Reference, Source},
     translate::{resource::ExtensionSlot, rest::Translator},
@@ -31,6 +32,8 @@ pub struct Dynamic {
     pub sources: Sources,
     /// Clusters that speak HTTP/2, by name.
     pub control: Arc<BTreeMap<String, ControlCluster>>,
+    /// What the keys of a runtime stand for, in resources from elsewhere too.
+    pub runtime: Arc<Runtime>,
     /// What the static resources name.
     pub references: Vec<Reference>,
     /// Where the endpoints of static clusters come from, by cluster.

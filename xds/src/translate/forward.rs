@@ -60,7 +60,11 @@ impl Mutations {
 }
 
 impl Translator<'_> {
-    fn header_options(&mut self, options: Vec<HeaderValueOption>, list: &Path<'_>) -> Vec<HeaderOption> {
+    pub(super) fn header_options(
+        &mut self,
+        options: Vec<HeaderValueOption>,
+        list: &Path<'_>,
+    ) -> Vec<HeaderOption> {
         let options = options.into_iter().enumerate();
         options.filter_map(|(at, option)| self.header_option(option, &list.index(at))).collect()
     }

@@ -2,7 +2,9 @@
 
 use std::mem::take;
 
-use corelane::config::{FilterChain, Listener, TcpProxy, Terminal, Upstream, WeightedCluster};
+use corelane::config::{
+    ConnectionLimits, FilterChain, Listener, TcpProxy, Terminal, Upstream, WeightedCluster,
+};
 use corelane_io::Peer;
 use corelane_proto::envoy::{
     config::{
@@ -67,6 +69,10 @@ impl Translator<'_> {
             self.refuse(&list, "must not be empty without a default_filter_chain");
         }
         let additional = self.additional_addresses(take(&mut message.additional_addresses), path);
+        let limits = ConnectionLimits {
+            own: self.runtime.whole(&format!("envoy.resource_limits.listener.{name}.connection_limit")),
+            ignores_the_proxys: take(&mut message.ignore_global_conn_limit),
+        };
         self.without_effect_on_a_listener(&mut message);
         self.done(message, path);
         Some(Listener {
@@ -77,6 +83,7 @@ impl Translator<'_> {
             inbound,
             per_connection_buffer_limit: limit,
             socket,
+            limits,
             inspection,
             chains: chains.into_iter().collect::<Option<_>>()?,
             default_chain: match default {
@@ -93,8 +100,7 @@ impl Translator<'_> {
         message.reuse_port = false;
         // Read before, and by tracing, which is not here.
         message.traffic_direction = 0;
-        // There is no global limit to be exempt from, and no overload manager to bypass.
-        message.ignore_global_conn_limit = false;
+        // Nothing but the number of connections is managed.
         message.bypass_overload_manager = false;
         // A lane takes what its turn has room for; this bounds the same in Envoy's event loop.
         message.max_connections_to_accept_per_socket_event = None;

@@ -108,13 +108,13 @@ impl Translator<'_> {
         Some(QueryParameterMatcher { name, matches: matches? })
     }
 
-    /// The default value: there is no runtime that could say otherwise.
+    /// What the runtime says, or else the default.
     pub(super) fn fraction(
         &mut self,
         mut message: RuntimeFractionalPercent,
         path: &Path<'_>,
     ) -> Option<Fraction> {
-        message.runtime_key.clear();
+        let key = take(&mut message.runtime_key);
         let fraction = message.default_value.take().map(|percent| Fraction {
             numerator: percent.numerator,
             denominator: match percent.denominator() {
@@ -127,6 +127,6 @@ impl Translator<'_> {
         if fraction.is_none() {
             self.refuse(&path.field("default_value"), "is required");
         }
-        fraction
+        self.runtime.share(&key).or(fraction)
     }
 }

@@ -26,6 +26,7 @@ use prost::{Message, Name};
 use crate::{
     message::{newer::Newer, schema::OnDemand, screen::Screen, validate::Validator},
     problem::{Path, Problem},
+    runtime::Runtime,
     source::{Authorities, ControlCluster, Sources, Subscribed},
     store::{Kind, Source, Translated},
     translate::{extension::Values, rest::Translator, secret::Secret},
@@ -100,6 +101,8 @@ pub struct Context<'a> {
     pub known_clusters: Rc<BTreeSet<String>>,
     /// The bootstrap's clusters that speak HTTP/2.
     pub control: Arc<BTreeMap<String, ControlCluster>>,
+    /// What keys of the runtime stand for.
+    pub runtime: Arc<Runtime>,
     /// All sources so far; extended by what a resource names.
     pub sources: &'a mut Sources,
     /// Where the resource came from.
@@ -130,6 +133,7 @@ impl Context<'_> {
         translator.values = Some(self.values);
         translator.known_clusters = self.known_clusters.clone();
         translator.control = self.control.clone();
+        translator.runtime = self.runtime.clone();
         translator.sources = take(self.sources);
         translator.from = Some(self.from);
         translator.has_ads = self.has_ads;

@@ -16,6 +16,7 @@ use prost_reflect::{DynamicMessage, ReflectMessage as _, SerializeOptions, Value
 use crate::{
     message::schema::Schema,
     problem::{Path, Problem},
+    runtime::Runtime,
     source::{Authorities, ControlCluster, Sources},
     store::{Reference, Source},
     translate::{extension::Values, origins::Origins, resource::ExtensionSlot},
@@ -31,6 +32,8 @@ pub(super) struct Translator<'s> {
     /// Clusters that a route of a table that is checked may name.
     pub(super) known_clusters: Rc<BTreeSet<String>>,
     pub(super) origins: Origins,
+    /// What keys of the runtime stand for.
+    pub(super) runtime: Arc<Runtime>,
     /// Clusters that speak HTTP/2.
     pub(super) control: Arc<BTreeMap<String, ControlCluster>>,
     /// The sources that are named, here or before.
@@ -58,6 +61,7 @@ impl<'s> Translator<'s> {
             bootstrap_resolver: DnsResolver::default(),
             known_clusters: Rc::default(),
             origins: Origins::default(),
+            runtime: Arc::default(),
             control: Arc::default(),
             sources: Sources::default(),
             from: None,

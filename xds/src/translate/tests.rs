@@ -183,7 +183,7 @@ fn what_is_not_implemented_or_contradicts_itself_is_refused_with_its_path() {
         ("port_value: 10000}}\n", "port_value: 10000}}\n    connection_balance_config: {exact_balance: {}}\n", "static_resources.listeners[0].connection_balance_config: is not implemented".into()),
         ("- name: tcp\n", "- name: http\n", "static_resources.listeners: a second listener is named \"http\"".into()),
         ("          cluster: backend\n", "          cluster: backend\n          tunneling_config: {hostname: a}\n", "static_resources.listeners[1].filter_chains[0].filters[0].typed_config.tunneling_config: is not implemented".into()),
-        ("cluster: mesh}", "cluster: mesh}\nlayered_runtime: {}", "layered_runtime: is not implemented".into()),
+        ("cluster: mesh}", "cluster: mesh}\nhds_config: {api_type: GRPC, transport_api_version: V3}", "hds_config: is not implemented".into()),
         ("explicit_http_config: {http_protocol_options: {}}", "auto_config: {}", "static_resources.clusters[0].typed_extension_protocol_options[\"envoy.extensions.upstreams.http.v3.HttpProtocolOptions\"].auto_config: is not implemented".into()),
     ];
     for (from, to, problem) in table {
