@@ -4,6 +4,7 @@
 //! A chain's logs are one: its lanes note down once what all of them want to know (`record`), decide which of them want it,
 //! and send it in batches. Formats are parsed when the chain is compiled (`format`) and filled in by the writer (`render`).
 
+mod filter;
 mod flags;
 mod format;
 mod lane;
@@ -21,10 +22,11 @@ pub(crate) use reply::{Answer, Replies};
 pub use writer::Logs;
 
 use crate::{
-    config::{AccessLog, ConfigError, LocalReplies, LogFilter},
+    config::{AccessLog, ConfigError, LocalReplies},
     telemetry::{Cells, FileStat, Stats},
 };
 use corelane_io::{Io, Mailbox};
+use filter::Filter;
 use format::{Line, Surroundings};
 use record::Batch;
 use render::Renderer;
@@ -59,7 +61,7 @@ struct Log {
     output: Option<Arc<Output>>,
     line: Line,
     omit_empty: bool,
-    filter: Option<LogFilter>,
+    filter: Option<Filter>,
 }
 
 impl ChainLog {
@@ -83,15 +85,20 @@ impl ChainLog {
         let surroundings = Surroundings { hostname: writer::hostname(), chain, variable: &variable };
         let mut compiled = Vec::new();
         for (at, log) in config.iter().enumerate() {
+            let filter = log.filter.as_ref().map(|filter| Filter::compile(filter, &mut wants)).transpose();
+            let filter = match filter {
+                Ok(filter) => filter,
+                Err(error) => {
+                    problems.push(error.within(&format!("access_log[{at}].filter")));
+                    None
+                }
+            };
             let mut problem = |field: &str, what: String| {
                 problems.push(ConfigError::new(format!("access_log[{at}]{field}"), what));
             };
-            if let Some(what) = log.filter.as_ref().and_then(wrong) {
-                problem(".filter", what);
-            }
             match Line::parse(&log.format, &mut wants, &surroundings) {
                 Ok(line) => {
-                    let (omit_empty, filter) = (log.format.omit_empty_values, log.filter.clone());
+                    let omit_empty = log.format.omit_empty_values;
                     match logs.open(&log.sink) {
                         Ok(output) => compiled.push(Log { output, line, omit_empty, filter }),
                         Err(error) => problem(".path", format!("cannot be opened: {error}")),
@@ -135,7 +142,7 @@ impl ChainLog {
 
     /// The logs that want a record, as bits.
     fn wanted_by(&self, record: &Record, random: impl Fn() -> u64) -> u64 {
-        let admits = |log: &Log| log.filter.as_ref().is_none_or(|filter| admits(filter, record, &random));
+        let admits = |log: &Log| log.filter.as_ref().is_none_or(|filter| filter.admits(record, &random));
         let logs = self.logs.iter().enumerate().filter(|(_, log)| admits(log));
         logs.fold(0, |bits, (at, _)| bits | 1 << at)
     }
@@ -180,39 +187,6 @@ impl ChainLog {
 impl fmt::Debug for ChainLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ChainLog({} logs)", self.logs.len())
-    }
-}
-
-fn admits(filter: &LogFilter, record: &Record, random: &impl Fn() -> u64) -> bool {
-    let outcome = &record.outcome;
-    match filter {
-        LogFilter::Status(comparison) => comparison.holds(u64::from(record.status)),
-        LogFilter::Duration(comparison) => {
-            comparison.holds(u64::try_from(record.took.all.as_millis()).unwrap_or(u64::MAX))
-        }
-        LogFilter::Sampled { numerator, denominator } => {
-            let drawn = (u128::from(random()) * u128::from(*denominator)) >> 64;
-            drawn < u128::from(*numerator)
-        }
-        LogFilter::NotHealthCheck => !record.health_check,
-        LogFilter::Flags(flags) => {
-            outcome.flags().any(|set| flags.is_empty() || flags.iter().any(|f| f == set))
-        }
-        LogFilter::All(filters) => filters.iter().all(|filter| admits(filter, record, random)),
-        LogFilter::Any(filters) => filters.iter().any(|filter| admits(filter, record, random)),
-    }
-}
-
-/// What is wrong with a filter.
-fn wrong(filter: &LogFilter) -> Option<String> {
-    match filter {
-        LogFilter::Sampled { denominator: 0, .. } => Some("the denominator is zero".into()),
-        LogFilter::Flags(flags) => {
-            let unknown = flags.iter().find(|flag| flags::long(flag).is_none())?;
-            Some(format!("{unknown:?} is not a response flag"))
-        }
-        LogFilter::All(filters) | LogFilter::Any(filters) => filters.iter().find_map(wrong),
-        _ => None,
     }
 }
 

@@ -219,6 +219,7 @@ impl Drop for Account {
                 upstream: draft.upstream.take(),
             },
             attempts: draft.attempts,
+            matched: 0,
             health_check: false,
             connection: meta.id,
         };

@@ -2,7 +2,7 @@
 //! nothing here formats, and adding a record to a batch allocates nothing once the batch has grown.
 
 use super::flags::Flags;
-use crate::filter::substitution::Field;
+use crate::{filter::substitution::Field, route::matcher::HeaderMatcher};
 use corelane_io::Peer;
 use corelane_wire::{RequestHead, ResponseHead, Version};
 use std::{
@@ -30,6 +30,8 @@ pub(crate) struct Record {
     pub(crate) attempts: u32,
     /// Whether a filter recognised it as a health check.
     pub(crate) health_check: bool,
+    /// Which of [`Wants::matchers`] its request matched, as bits.
+    pub(crate) matched: u64,
     /// Of the client's connection.
     pub(crate) connection: u64,
 }
@@ -86,6 +88,8 @@ pub(crate) struct Ends {
 pub(crate) struct Wants {
     pub(crate) request: Vec<Field>,
     pub(crate) response: Vec<Field>,
+    /// What filters ask of header fields of requests; no more than there are bits in a word.
+    pub(crate) matchers: Vec<HeaderMatcher>,
     /// The address that the client connected to, which only the kernel may know.
     pub(crate) local: bool,
 }
@@ -104,6 +108,8 @@ pub(crate) struct Draft {
     /// Of the response, once there is one.
     pub(crate) status: u16,
     pub(crate) health_check: bool,
+    /// As in [`Record`].
+    pub(crate) matched: u64,
 }
 
 /// A part of the text; `None` where there was nothing.
@@ -137,6 +143,8 @@ impl Draft {
         for field in &wants.request {
             self.add(field.in_request(head));
         }
+        let matched = wants.matchers.iter().map(|matcher| u64::from(matcher.matches_request(head)));
+        self.matched = matched.enumerate().fold(0, |bits, (at, bit)| bits | bit << at);
     }
 
     /// A connection of a TCP proxy has neither heads nor routes.
@@ -144,6 +152,7 @@ impl Draft {
         self.text.clear();
         self.spans.clear();
         (0..FIELDS + wants.request.len()).for_each(|_| self.add(None));
+        self.matched = 0;
     }
 
     /// Notes down the cluster, after its request or connection.
@@ -179,7 +188,7 @@ impl Draft {
         self.text.clear();
         self.spans.clear();
         (self.started, self.upstream) = (None, None);
-        (self.attempts, self.status, self.health_check) = (0, 0, false);
+        (self.attempts, self.status, self.health_check, self.matched) = (0, 0, false, 0);
     }
 }
 

@@ -3,14 +3,13 @@
 //! where a lane formats, and only where a chain asks for it.
 
 use super::{
-    admits,
+    filter::Filter,
     format::{Line, Surroundings},
     record::{Batch, Draft, Record, Wants},
     render::Renderer,
-    wrong,
 };
 use crate::{
-    config::{ConfigError, LocalReplies, LogFilter, LogFormat, LogShape, ReplyFormat, ReplyMapper},
+    config::{ConfigError, LocalReplies, LogFormat, LogShape, ReplyFormat, ReplyMapper},
     filter::HeaderValue,
 };
 use corelane_io::Io;
@@ -23,7 +22,7 @@ pub(crate) struct Replies {
 }
 
 struct Mapper {
-    filter: LogFilter,
+    filter: Filter,
     status: Option<Status>,
     body: Option<String>,
     format: Option<Format>,
@@ -75,7 +74,7 @@ impl Replies {
     pub(crate) fn rewrite(&self, mut answer: Answer<'_>, head: &mut ResponseHead, body: Vec<u8>) -> Vec<u8> {
         answer.record.status = head.status().code();
         let before = head.headers().get(Known::ContentType).map(<[u8]>::to_vec);
-        let admitted = |mapper: &&Mapper| admits(&mapper.filter, &answer.record, &|| answer.io.random());
+        let admitted = |mapper: &&Mapper| mapper.filter.admits(&answer.record, &|| answer.io.random());
         let mapper = self.mappers.iter().find(admitted);
         let mut text = body.clone();
         if let Some(mapper) = mapper {
@@ -136,7 +135,8 @@ impl Mapper {
         problems: &mut Vec<ConfigError>,
     ) -> Option<Mapper> {
         let before = problems.len();
-        problems.extend(wrong(&config.filter).map(|what| ConfigError::new("filter", what)));
+        let filter =
+            Filter::compile(&config.filter, wants).map_err(|error| problems.push(error.within("filter")));
         let status = config.status.and_then(Status::new).filter(|status| !status.is_informational());
         if let (Some(code), None) = (config.status, status) {
             problems.push(ConfigError::new("status_code", format!("{code} is no status of an answer")));
@@ -165,8 +165,8 @@ impl Mapper {
                 Err(problem) => problems.push(problem.within("body_format_override")),
             }
         }
-        let (filter, body) = (config.filter.clone(), config.body.clone());
-        (problems.len() == before).then(|| Mapper { filter, status, body, format, headers })
+        let (filter, body) = (filter.ok()?, config.body.clone());
+        (problems.len() == before).then_some(Mapper { filter, status, body, format, headers })
     }
 }
 

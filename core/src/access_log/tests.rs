@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    config::{Comparison, ComparisonOp, LogFormat, LogShape, LogSink},
+    config::{Comparison, ComparisonOp, HeaderMatch, HeaderMatcher, LogFilter, LogFormat, LogShape, LogSink},
     telemetry::StatsStore,
 };
 use corelane_io::Peer;
@@ -35,6 +35,7 @@ fn record() -> Record {
             upstream: Some(Peer::Tcp("[::ffff:127.0.0.1]:9860".parse().unwrap())),
         },
         attempts: 1,
+        matched: 0b10,
         health_check: false,
         connection: 7,
     }
@@ -169,10 +170,38 @@ fn filters_decide_by_the_record() {
     ];
     for (filter, plain, failed) in table {
         let random = || u64::MAX / 2;
-        let admitted = (admits(&filter, &record(), &random), admits(&filter, &refused, &random));
+        let compiled = Filter::compile(&filter, &mut Wants::default()).unwrap();
+        let admitted = (compiled.admits(&record(), &random), compiled.admits(&refused, &random));
         assert_eq!(admitted, (plain, failed), "{filter:?}");
     }
-    assert!(wrong(&flags(&["XX"])).unwrap().contains("XX"));
+    let wrong = Filter::compile(&flags(&["XX"]), &mut Wants::default()).unwrap_err();
+    assert!(wrong.to_string().contains("XX"));
+}
+
+/// The record is of a request that the second matcher of its chain matched.
+#[test]
+fn a_filter_may_ask_for_header_fields() {
+    let mut wants = Wants::default();
+    let header = |name: &str| {
+        LogFilter::Header(Box::new(HeaderMatcher {
+            name: name.into(),
+            matches: HeaderMatch::Present(true),
+            invert: false,
+            missing_is_empty: false,
+        }))
+    };
+    let first = Filter::compile(&header("x-a"), &mut wants).unwrap();
+    let both = LogFilter::Any(vec![header("x-b"), header("x-c")]);
+    let second = Filter::compile(&both, &mut wants).unwrap();
+    assert_eq!(wants.matchers.len(), 3);
+    assert_eq!((first.admits(&record(), &|| 0), second.admits(&record(), &|| 0)), (false, true));
+    let mut head = RequestHead::new();
+    head.headers_mut().append("x-c", b"1").unwrap();
+    let mut draft = Draft::default();
+    draft.request(&wants, &head, None);
+    assert_eq!(draft.matched, 0b100);
+    let more = LogFilter::All(vec![header("x"); 62]);
+    assert!(Filter::compile(&more, &mut wants).unwrap_err().to_string().contains("64 matchers"));
 }
 
 /// A file of its own, removed at the end.

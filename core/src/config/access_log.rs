@@ -1,5 +1,6 @@
 //! Access logs: where a line about each request or connection goes, what it says, and which are left out.
 
+use super::HeaderMatcher;
 use std::path::PathBuf;
 
 /// One access log of a connection manager, a TCP proxy or a listener (Envoy `AccessLog`).
@@ -60,6 +61,8 @@ pub enum LogFilter {
     NotHealthCheck,
     /// Those with one of these response flags; with any at all where the list is empty.
     Flags(Vec<String>),
+    /// Those whose request matches; a connection of a TCP proxy does not.
+    Header(Box<HeaderMatcher>),
     /// Those that all of these admit.
     All(Vec<LogFilter>),
     /// Those that one of these admits.

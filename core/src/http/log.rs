@@ -204,6 +204,7 @@ fn record(
         },
         attempts: draft.attempts,
         health_check: draft.health_check,
+        matched: draft.matched,
         connection: downstream.meta.id,
     }
 }

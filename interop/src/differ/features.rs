@@ -125,6 +125,26 @@ fn hashed(rng: &mut Rng) -> Value {
     action
 }
 
+/// What answers of the proxy's own look like, by their status.
+fn local_replies(rng: &mut Rng) -> Value {
+    let mut mapper = json!({"filter": {"status_code_filter": {"comparison":
+        {"op": "EQ", "value": {"default_value": *rng.pick(&[200, 403, 404, 503]), "runtime_key": "none"}}}}});
+    if rng.chance(50) {
+        mapper["status_code"] = (*rng.pick(&[200, 404, 410, 599])).into();
+    }
+    if rng.chance(50) {
+        mapper["body"] = json!({"inline_string": *rng.pick(&["other words", ""])});
+    }
+    if rng.chance(50) {
+        mapper["headers_to_add"] = add(rng, "list")["list"].take();
+    }
+    if rng.chance(50) {
+        mapper["body_format_override"] = json!({"text_format_source": {"inline_string":
+            "%RESPONSE_CODE% [%LOCAL_REPLY_BODY%] %RESP(x-added)% %ROUTE_NAME%\n"}});
+    }
+    json!({"local_reply_config": {"mappers": [mapper]}})
+}
+
 /// All features.
 pub(super) const FEATURES: &[Feature] = &[
     Feature { name: "match.case_sensitive", place: Place::Match, make: |_| json!({"case_sensitive": false}) },
@@ -395,6 +415,21 @@ pub(super) const FEATURES: &[Feature] = &[
         name: "server_header_transformation",
         place: Place::Manager,
         make: |rng| json!({"server_header_transformation": *rng.pick(&["APPEND_IF_ABSENT", "PASS_THROUGH"])}),
+    },
+    Feature { name: "local_reply_config.mappers", place: Place::Manager, make: local_replies },
+    Feature {
+        name: "local_reply_config.body_format",
+        place: Place::Manager,
+        make: |rng| {
+            let shape = json!({"code": "%RESPONSE_CODE%", "what": "%LOCAL_REPLY_BODY%", "path": "%REQ(:path)%",
+                "host": "%UPSTREAM_HOST%", "list": ["%PROTOCOL%", "%REQ(x-a)%"]});
+            let format = match rng.chance(50) {
+                true => json!({"json_format": shape}),
+                false => json!({"content_type": "text/html", "text_format_source": {"inline_string":
+                    "<b>%RESPONSE_CODE% %RESPONSE_FLAGS%</b> %LOCAL_REPLY_BODY% %REQ(x-none)%"}}),
+            };
+            json!({"local_reply_config": {"body_format": format}})
+        },
     },
     Feature { name: "via", place: Place::Manager, make: |_| json!({"via": "1.1 proxy"}) },
     Feature {

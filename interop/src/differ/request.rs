@@ -135,6 +135,7 @@ fn fields(rng: &mut Rng, out: &mut String) {
         "X-Envoy-Upstream-Rq-Timeout-Ms: 4000\r\n",
         "X-Envoy-Attempt-Count: 7\r\n",
         "Empty:\r\n",
+        "Expect: a-miracle\r\n",
         "Via: 1.0 before\r\n",
         "X_Under: 1\r\n",
         "X-Forwarded-Port: 1\r\n",

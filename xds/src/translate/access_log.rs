@@ -156,6 +156,15 @@ impl Translator<'_> {
                 })
             }
             Some(FilterSpecifier::ResponseFlagFilter(filter)) => Some(LogFilter::Flags(filter.flags)),
+            Some(FilterSpecifier::HeaderFilter(mut filter)) => {
+                let path = path.field("header_filter");
+                let header = filter.header.take();
+                self.done(filter, &path);
+                // That there is one is a rule of the API.
+                header
+                    .and_then(|header| self.header_matcher(header, &path.field("header")))
+                    .map(|matcher| LogFilter::Header(Box::new(matcher)))
+            }
             Some(FilterSpecifier::AndFilter(filter)) => {
                 self.log_filters(filter.filters, &path.field("and_filter")).map(LogFilter::All)
             }

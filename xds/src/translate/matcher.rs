@@ -65,7 +65,11 @@ impl Translator<'_> {
         list.filter_map(|(at, message)| self.header_matcher(message, &path.index(at))).collect()
     }
 
-    fn header_matcher(&mut self, mut message: HeaderMessage, path: &Path<'_>) -> Option<HeaderMatcher> {
+    pub(super) fn header_matcher(
+        &mut self,
+        mut message: HeaderMessage,
+        path: &Path<'_>,
+    ) -> Option<HeaderMatcher> {
         let plain = |pattern| Some(HeaderMatch::Text(StringMatcher::new(pattern)));
         let matches = match message.header_match_specifier.take() {
             // A name alone asks for the field to be there.

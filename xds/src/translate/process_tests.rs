@@ -1,6 +1,9 @@
 //! What a bootstrap says about the whole process: the runtime, limits, and settings of Envoy that have no subject here.
 
-use corelane::config::{Comparison, ComparisonOp, ConnectionLimits, Fraction, LogFilter, Terminal};
+use corelane::config::{
+    Comparison, ComparisonOp, ConnectionLimits, Fraction, HeaderMatch, HeaderMatcher, LogFilter,
+    StringMatcher, StringPattern, Terminal,
+};
 
 use super::*;
 use crate::bootstrap::{self as file, Syntax};
@@ -30,7 +33,8 @@ static_resources:
             filter: {and_filter: {filters: [
               {status_code_filter: {comparison: {op: GE, value: {default_value: 400, runtime_key: log.least}}}},
               {runtime_filter: {runtime_key: log.share, percent_sampled: {numerator: 1}}},
-              {runtime_filter: {runtime_key: log.unset, percent_sampled: {numerator: 2}}}]}}
+              {runtime_filter: {runtime_key: log.unset, percent_sampled: {numerator: 2}}},
+              {header_filter: {header: {name: x-log, string_match: {exact: 'yes'}}}}]}}
             typed_config: {'@type': type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog}
           route_config: {virtual_hosts: [{name: a, domains: ['*'], routes: [{
             match: {prefix: /, runtime_fraction: {runtime_key: route.share, default_value: {numerator: 7}}},
@@ -54,6 +58,12 @@ layered_runtime: {layers: [
         LogFilter::Status(Comparison { op: ComparisonOp::Ge, value: 500 }),
         LogFilter::Sampled { numerator: 5, denominator: 10_000 },
         LogFilter::Sampled { numerator: 2, denominator: 100 },
+        LogFilter::Header(Box::new(HeaderMatcher {
+            name: "x-log".into(),
+            matches: HeaderMatch::Text(StringMatcher::new(StringPattern::Exact("yes".into()))),
+            invert: false,
+            missing_is_empty: false,
+        })),
     ]);
     assert_eq!(manager.access_log[0].filter, Some(expected));
     let matches = &manager.routes.virtual_hosts[0].routes[0].matches;
@@ -141,7 +151,7 @@ stats_flush_interval: 5s
         ("/dev/null", "/tmp/admin.log", "admin.access_log: is not implemented, but for /dev/null"),
         (
             "miss_timeout: 1s",
-            "actions: [{event: MISS, config: {name: a}}]",
+            "actions: [{event: MISS, config: {name: a, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}}]",
             "watchdogs.worker_watchdog.actions: is not implemented",
         ),
         (

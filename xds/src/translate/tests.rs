@@ -541,6 +541,19 @@ const WITHOUT_EFFECT: &[&str] = &[
     // Changes are applied as they come; and there is no local cluster whose zones could count.
     "common_lb.update_merge_window",
     "common_lb.zone_aware_lb_config",
+    // Nothing of theirs is here: profiles, an allocator, tables of fields, gRPC clients, counts of threads that are stuck.
+    "admin.ignore_global_conn_limit",
+    "admin.profile_path",
+    "bootstrap.deferred_stat_options",
+    "bootstrap.grpc_async_client_manager_config",
+    "bootstrap.inline_headers",
+    "bootstrap.memory_allocator_manager",
+    "bootstrap.watchdog",
+    "bootstrap.watchdogs",
+    // Empty, they say nothing; what stands in them is refused or done.
+    "bootstrap.cluster_manager",
+    "bootstrap.layered_runtime",
+    "bootstrap.overload_manager",
     // Without a duration it only switches the route's timeout off, which here is off.
     "action.max_stream_duration",
     // The default, said explicitly.
@@ -552,7 +565,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "listener.bind_to_port",
     "listener.bypass_overload_manager",
     "listener.enable_reuse_port",
-    "listener.ignore_global_conn_limit",
     "listener.max_connections_to_accept_per_socket_event",
     "listener.metadata",
     "listener.reuse_port",
