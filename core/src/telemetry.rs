@@ -10,10 +10,10 @@ mod histogram;
 mod membership;
 
 pub use families::{
-    ClusterHistogram, ClusterStat, ClusterUdpStat, CorsStat, DiscoveryStat, FaultStat, FileStat,
-    HealthCheckStat, HttpHistogram, HttpInspectorStat, HttpStat, ListenerHistogram, ListenerStat,
-    LocalRateLimitStat, NoHistogram, ProxyProtocolStat, RequestCompressorStat, ResponseCompressorStat,
-    TcpStat, TlsInspectorStat, UdpStat,
+    ClusterHistogram, ClusterStat, ClusterUdpStat, CompressorHeadStat, CompressorStat, CorsStat,
+    DiscoveryStat, FaultStat, FileStat, HealthCheckStat, HttpHistogram, HttpInspectorStat, HttpStat,
+    ListenerHistogram, ListenerStat, LocalRateLimitStat, NoHistogram, ProxyProtocolStat, TcpStat,
+    TlsInspectorStat, UdpStat,
 };
 pub use histogram::{BOUNDS, Bin, Histogram, QUANTILES};
 pub(crate) use membership::Membership;

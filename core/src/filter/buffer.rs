@@ -107,20 +107,20 @@ impl HttpFilter for Buffer {
             return next.run(req).await;
         }
         if matches!(h1::request_framing(&req.head), Ok(Framing::Length(length)) if length > limit as u64) {
-            return Ok(too_large(&req.cx));
+            return Ok(too_large(&req.head, &req.cx));
         }
         match collect(&mut req.body, limit, &req.cx).await? {
-            None => return Ok(too_large(&req.cx)),
+            None => return Ok(too_large(&req.head, &req.cx)),
             Some(whole) => req.body = whole.with(&mut req.head),
         }
         next.run(req).await
     }
 }
 
-fn too_large(cx: &Cx) -> Response {
+fn too_large(head: &RequestHead, cx: &Cx) -> Response {
     cx.exchange().chain.stats.inc(HttpStat::RqTooLarge);
     cx.set_details("request_payload_too_large");
-    reply::text(Status::CONTENT_TOO_LARGE, "Payload Too Large", cx)
+    reply::text(Status::CONTENT_TOO_LARGE, "Payload Too Large", head, cx)
 }
 
 /// A whole body.
@@ -138,7 +138,10 @@ async fn collect(body: &mut Body, limit: usize, cx: &Cx) -> Result<Option<Whole>
         match frame {
             Frame::Data(chunk) if chunk.len() > limit - whole.data.len() => return Ok(None),
             Frame::Data(chunk) => whole.data.extend_from_slice(chunk.bytes()),
-            Frame::Trailers(trailers) => whole.trailers = Some(trailers),
+            // Where they do not go on they have no say in how the body is framed.
+            Frame::Trailers(trailers) => {
+                whole.trailers = Some(trailers).filter(|_| cx.exchange().passes_trailers());
+            }
         }
     }
     clock.request_complete(io.now());

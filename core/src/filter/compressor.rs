@@ -12,13 +12,13 @@ use crate::{
     error::{Error, Kind as ErrorKind},
     http::{Body, reply, upgrade::Switch},
     lane::Lane,
-    telemetry::{Cells, RequestCompressorStat, ResponseCompressorStat, Stats},
+    telemetry::{Cells, CompressorHeadStat, CompressorStat, Stats},
 };
 use body::Compressed;
 use choice::{Choice, Offer};
 use codec::Library;
 use config::{Compressor, OfRoute};
-use corelane_wire::{Headers, Known};
+use corelane_wire::{Headers, Known, Method};
 use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 /// Makes [`Compress`]ors, from Envoy's `envoy.extensions.filters.http.compressor.v3.Compressor` and, for routes,
@@ -41,16 +41,18 @@ enum Kind {
 
 #[derive(Debug)]
 struct Counters {
-    request: Arc<Stats<RequestCompressorStat>>,
-    response: Arc<Stats<ResponseCompressorStat>>,
+    request: Arc<Stats<CompressorStat>>,
+    response: Arc<Stats<CompressorStat>>,
+    heads: Arc<Stats<CompressorHeadStat>>,
 }
 
 /// The filter on a lane.
 #[derive(Debug)]
 pub struct Compress {
     config: Arc<Config>,
-    request: Cells<RequestCompressorStat>,
-    response: Cells<ResponseCompressorStat>,
+    request: Cells<CompressorStat>,
+    response: Cells<CompressorStat>,
+    heads: Cells<CompressorHeadStat>,
 }
 
 impl FilterFactory for CompressorFactory {
@@ -86,8 +88,9 @@ impl FilterFactory for CompressorFactory {
         let Compressor { library, library_name, legacy, .. } = &**compressor;
         let root = format!("{prefix}.compressor.{library_name}.{}", library.stat_name());
         let request = counting.store.of(&format!("{root}.request"));
+        let heads = counting.store.of(&root);
         let response = if *legacy { root } else { format!("{root}.response") };
-        *counters = Some(Counters { request, response: counting.store.of(&response) });
+        *counters = Some(Counters { request, response: counting.store.of(&response), heads });
     }
 
     fn build(config: Arc<Config>, lane: &Lane, _: Option<Rc<Compress>>) -> Rc<Compress> {
@@ -95,34 +98,24 @@ impl FilterFactory for CompressorFactory {
             Config(Kind::Chain(_, counters)) => counters.as_ref(),
             Config(Kind::Route(_)) => None,
         };
-        let Counters { request, response } = counters.expect("filters are built of a chain's configuration");
+        let Counters { request, response, heads } =
+            counters.expect("filters are built of a chain's configuration");
         let (request, response) = (request.cells(lane.index()), response.cells(lane.index()));
-        Rc::new(Compress { config, request, response })
+        let heads = heads.cells(lane.index());
+        Rc::new(Compress { config, request, response, heads })
     }
 }
 
 /// The compressors that a request passed, in order.
 struct Passed(RefCell<Vec<(Arc<Config>, Offer)>>);
 
-/// Where the bytes of a body are counted.
-pub(super) enum Counts {
-    Request(Cells<RequestCompressorStat>),
-    Response(Cells<ResponseCompressorStat>),
-}
-
-impl Counts {
-    fn bytes(&self, read: usize, written: usize) {
-        match self {
-            Counts::Request(stats) => {
-                stats.add(RequestCompressorStat::TotalUncompressedBytes, read as u64);
-                stats.add(RequestCompressorStat::TotalCompressedBytes, written as u64);
-            }
-            Counts::Response(stats) => {
-                stats.add(ResponseCompressorStat::TotalUncompressedBytes, read as u64);
-                stats.add(ResponseCompressorStat::TotalCompressedBytes, written as u64);
-            }
-        }
-    }
+/// What a request says about its response.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    /// `accept-encoding`.
+    accept: Option<&'a [u8]>,
+    /// HEAD.
+    bodyless: bool,
 }
 
 impl HttpFilter for Compress {
@@ -136,7 +129,9 @@ impl HttpFilter for Compress {
         });
         let enabled = route.and_then(|route| route.enabled).unwrap_or(compressor.response.direction.enabled);
         let library = route.and_then(|route| route.library.as_ref()).unwrap_or(&compressor.library);
-        let accept = req.head.headers().get("accept-encoding").map(<[u8]>::to_vec);
+        let accept = accepted(req.head.headers());
+        // Whatever the response says of its body then, none follows.
+        let bodyless = req.head.method() == Method::Head;
         let removes = route.and_then(|route| route.remove_accept_encoding);
         if enabled && removes.unwrap_or(compressor.response.remove_accept_encoding) {
             req.head.headers_mut().remove("accept-encoding");
@@ -157,10 +152,11 @@ impl HttpFilter for Compress {
             }
         };
         if !enabled || cx.exchange().switched.get() {
-            self.response.inc(ResponseCompressorStat::NotCompressed);
+            self.response.inc(CompressorStat::NotCompressed);
             return Ok(response);
         }
-        self.compress_response(compressor, library, accept.as_deref(), response, &cx)
+        let asked = Asked { accept: accept.as_deref(), bodyless };
+        self.compress_response(compressor, library, asked, response, &cx)
     }
 }
 
@@ -174,20 +170,20 @@ impl Compress {
             && length(headers, &req.body).is_none_or(|length| {
                 let enough = length >= direction.min_length;
                 if !enough {
-                    self.request.inc(RequestCompressorStat::ContentLengthTooSmall);
+                    self.request.inc(CompressorStat::ContentLengthTooSmall);
                 }
                 enough
             })
             && direction.allows_type(headers)
             && !headers.contains("content-encoding");
         if !compresses {
-            self.request.inc(RequestCompressorStat::NotCompressed);
+            self.request.inc(CompressorStat::NotCompressed);
             return Ok(());
         }
         encode(req.head.headers_mut(), compressor.library.encoding())?;
-        self.request.inc(RequestCompressorStat::Compressed);
+        self.request.inc(CompressorStat::Compressed);
         let (body, encoder) = (std::mem::take(&mut req.body), compressor.library.start()?);
-        req.body = Body::wrap(Compressed::new(body, encoder, Counts::Request(self.request.clone())));
+        req.body = Body::wrap(Compressed::new(body, encoder, self.request.clone()));
         Ok(())
     }
 
@@ -195,18 +191,18 @@ impl Compress {
         &self,
         compressor: &Compressor,
         library: &Library,
-        accept: Option<&[u8]>,
+        asked: Asked<'_>,
         mut response: Response,
         cx: &Cx,
     ) -> Result<Response, Error> {
         let (long_enough, compressible) = self.suits(compressor, &response);
-        let wanted =
-            !response.body.is_empty() && long_enough && self.accepted(library, accept, &response, cx);
+        let any = !asked.bodyless && !response.body.is_empty();
+        let wanted = any && long_enough && self.accepted(library, asked.accept, &response, cx);
         if compressible {
             vary(response.head.headers_mut());
         }
         if !wanted || !compressible {
-            self.response.inc(ResponseCompressorStat::NotCompressed);
+            self.response.inc(CompressorStat::NotCompressed);
             return Ok(response);
         }
         let headers = response.head.headers_mut();
@@ -222,9 +218,9 @@ impl Compress {
             }
         }
         encode(headers, library.encoding())?;
-        self.response.inc(ResponseCompressorStat::Compressed);
-        let counts = Counts::Response(self.response.clone());
-        response.body = Body::wrap(Compressed::new(response.body, library.start()?, counts));
+        self.response.inc(CompressorStat::Compressed);
+        let encoder = library.start()?;
+        response.body = Body::wrap(Compressed::new(response.body, encoder, self.response.clone()));
         Ok(response)
     }
 
@@ -235,7 +231,7 @@ impl Compress {
         let long_enough =
             length(headers, &response.body).is_none_or(|length| length >= config.direction.min_length);
         if !long_enough {
-            self.response.inc(ResponseCompressorStat::ContentLengthTooSmall);
+            self.response.inc(CompressorStat::ContentLengthTooSmall);
             return (false, false);
         }
         let as_it_is = headers.all("cache-control").any(|value| has_token(value, b"no-transform"));
@@ -243,7 +239,7 @@ impl Compress {
             return (true, false);
         }
         if config.disable_on_etag && headers.contains("etag") {
-            self.response.inc(ResponseCompressorStat::NotCompressedEtag);
+            self.heads.inc(CompressorHeadStat::NotCompressedEtag);
             return (true, false);
         }
         let code = response.head.status().code();
@@ -253,7 +249,7 @@ impl Compress {
     /// Whether the client wants this compressor, of all that could do it.
     fn accepted(&self, library: &Library, accept: Option<&[u8]>, response: &Response, cx: &Cx) -> bool {
         let Some(accept) = accept else {
-            self.response.inc(ResponseCompressorStat::NoAcceptHeader);
+            self.heads.inc(CompressorHeadStat::NoAcceptHeader);
             return false;
         };
         let Some(passed) = cx.get::<Passed>() else { return false };
@@ -264,15 +260,22 @@ impl Compress {
         });
         let choice = Choice::new(accept, able.map(|(_, offer)| *offer));
         let chosen = choice.encoding() == Some(library.encoding());
-        self.response.inc(match choice {
-            Choice::Encoding(_) if chosen => ResponseCompressorStat::HeaderCompressorUsed,
-            Choice::Encoding(_) => ResponseCompressorStat::HeaderCompressorOvershadowed,
-            Choice::Any(_) => ResponseCompressorStat::HeaderWildcard,
-            Choice::Identity => ResponseCompressorStat::HeaderIdentity,
-            Choice::NotValid => ResponseCompressorStat::HeaderNotValid,
+        self.heads.inc(match choice {
+            Choice::Encoding(_) if chosen => CompressorHeadStat::HeaderCompressorUsed,
+            Choice::Encoding(_) => CompressorHeadStat::HeaderCompressorOvershadowed,
+            Choice::Any(_) => CompressorHeadStat::HeaderWildcard,
+            Choice::Identity => CompressorHeadStat::HeaderIdentity,
+            Choice::NotValid => CompressorHeadStat::HeaderNotValid,
         });
         chosen
     }
+}
+
+/// What a client accepts, as one list.
+fn accepted(headers: &Headers) -> Option<Vec<u8>> {
+    headers
+        .contains("accept-encoding")
+        .then(|| headers.all("accept-encoding").collect::<Vec<_>>().join(&b','))
 }
 
 /// The length of a body, where it is told.

@@ -2,12 +2,12 @@
 //! route, its virtual host and its table say. Owns which request is which; matches no route.
 
 use super::{
-    Counting, Cx, FilterFactory, Flow, HeadFilter, Scope,
+    Counting, Cx, FilterFactory, Flow, HeadFilter, Response, Scope,
     fields::{Fraction, Nothing, RawFraction, RawText},
 };
 use crate::{
     config::{ConfigError, ConfigValue},
-    http::reply,
+    http::Body,
     lane::Lane,
     route::{Action, matcher::Text},
     telemetry::{Cells, CorsStat, Stats},
@@ -244,9 +244,11 @@ impl HeadFilter for Cors {
 }
 
 /// The answer to a preflight, but for what every response to an allowed origin gets.
-fn preflight_reply(asked: &Headers, policies: &Policies, cx: &Cx) -> super::Response {
+fn preflight_reply(asked: &Headers, policies: &Policies, cx: &Cx) -> Response {
     cx.set_details("cors_response");
-    let mut response = reply::text(Status::OK, "", cx);
+    // Not edited as the route says: what browsers are told is all here.
+    let mut response = Response { head: cx.lane().heads.response(), body: Body::empty() };
+    response.head.set_status(Status::OK);
     let headers = response.head.headers_mut();
     if policies.flag(|p| p.credentials, false) {
         set(headers, "access-control-allow-credentials", b"true");

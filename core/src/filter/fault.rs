@@ -156,13 +156,13 @@ fn refusal(with: AbortWith, body: &str, head: &RequestHead, cx: &Cx) -> Response
         AbortWith::Grpc(_) | AbortWith::Header => Status::OK,
     };
     if !is_grpc(head) {
-        return reply::text(status, body, cx);
+        return reply::text(status, body, head, cx);
     }
     let code = match with {
         AbortWith::Grpc(code) => code,
         AbortWith::Http(_) | AbortWith::Header => grpc_status(status),
     };
-    let mut response = reply::text(Status::OK, "", cx);
+    let mut response = reply::text(Status::OK, "", head, cx);
     let headers = response.head.headers_mut();
     let fields = [
         headers.append("content-type", b"application/grpc"),

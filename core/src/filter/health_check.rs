@@ -126,7 +126,7 @@ impl HeadFilter for HealthCheck {
             Some(checks) => checks.0.borrow_mut().push(check),
             None => cx.insert(Checks(RefCell::new(vec![check]))),
         }
-        if answers { Flow::Reply(self.answer(kept, cx)) } else { Flow::Continue }
+        if answers { Flow::Reply(self.answer(kept, head, cx)) } else { Flow::Continue }
     }
 
     fn response_head(&self, head: &mut ResponseHead, cx: &Cx) {
@@ -151,7 +151,7 @@ impl HeadFilter for HealthCheck {
 }
 
 impl HealthCheck {
-    fn answer(&self, kept: Option<Answer>, cx: &Cx) -> super::Response {
+    fn answer(&self, kept: Option<Answer>, head: &RequestHead, cx: &Cx) -> super::Response {
         let (status, details) = match kept {
             _ if cx.lane().is_unhealthy() => (Status::SERVICE_UNAVAILABLE, "health_check_failed"),
             Some(answer) => {
@@ -167,7 +167,7 @@ impl HealthCheck {
             self.stats.inc(HealthCheckStat::Failed);
             cx.set_flag(Flag::FailedLocalHealthCheck);
         }
-        let mut response = reply::text(status, "", cx);
+        let mut response = reply::text(status, "", head, cx);
         if kept.is_some_and(|answer| answer.degraded) && details == "health_check_cached" {
             self.stats.inc(HealthCheckStat::Degraded);
             response.head.headers_mut().append_static(DEGRADED);

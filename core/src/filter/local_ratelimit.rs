@@ -110,6 +110,7 @@ fn limit(
     }
     stats.inc(LocalRateLimitStat::Enforced);
     // Envoy's documentation promises x-envoy-ratelimited here as well; its filter does not set it, and neither does this.
+    reply::remember(head, cx);
     let mut response = reply::to_error(Error::local(Kind::RateLimited(config.status)), cx);
     add(&config.response_headers, head, cx, Some(response.head.headers_mut()));
     Flow::Reply(response)

@@ -77,14 +77,27 @@ pub(crate) fn fill(head: &mut ResponseHead, error: Error) {
     }
 }
 
-/// A filter's own answer in words. What it says in the access log is for the filter to tell.
-pub(crate) fn text(status: Status, body: &str, cx: &Cx) -> Response {
+/// Keeps what the route's edits of a response need of a request that never gets to the router.
+pub(crate) fn remember(request: &RequestHead, cx: &Cx) {
+    if let Some(route) = &*cx.exchange().route.borrow()
+        && let Some(edits) = &route.spec.edits
+    {
+        edits.keep(request, cx);
+    }
+}
+
+/// A filter's own answer in words, edited as the route says. What it says in the access log is for the filter to tell.
+pub(crate) fn text(status: Status, body: &str, request: &RequestHead, cx: &Cx) -> Response {
+    remember(request, cx);
     let mut head = cx.lane().heads.response();
     head.set_status(status);
+    if !body.is_empty() {
+        head.headers_mut().append_static(TEXT);
+    }
+    router::edit(&mut head, cx.exchange());
     if body.is_empty() {
         return Response { head, body: Body::empty() };
     }
-    head.headers_mut().append_static(TEXT);
     let mut bytes = cx.lane().io().vec();
     bytes.extend_from_slice(body.as_bytes());
     Response { head, body: Body::full(Chunk::Vec(bytes)) }

@@ -368,8 +368,8 @@ family! {
 }
 
 family! {
-    /// Of what compressors do to requests: `http.PREFIX.compressor.NAME.LIBRARY.request.`.
-    RequestCompressorStat in "http" histograms NoHistogram {
+    /// Of what compressors do to requests, `http.PREFIX.compressor.NAME.LIBRARY.request.`, and to responses, `..response.`.
+    CompressorStat in "http" histograms NoHistogram {
         Compressed = "compressed" Counter,
         NotCompressed = "not_compressed" Counter,
         TotalUncompressedBytes = "total_uncompressed_bytes" Counter,
@@ -379,13 +379,8 @@ family! {
 }
 
 family! {
-    /// Of what compressors do to responses: `http.PREFIX.compressor.NAME.LIBRARY.response.`.
-    ResponseCompressorStat in "http" histograms NoHistogram {
-        Compressed = "compressed" Counter,
-        NotCompressed = "not_compressed" Counter,
-        TotalUncompressedBytes = "total_uncompressed_bytes" Counter,
-        TotalCompressedBytes = "total_compressed_bytes" Counter,
-        ContentLengthTooSmall = "content_length_too_small" Counter,
+    /// Of what compressors decide by the heads of responses and their requests: `http.PREFIX.compressor.NAME.LIBRARY.`.
+    CompressorHeadStat in "http" histograms NoHistogram {
         NoAcceptHeader = "no_accept_header" Counter,
         HeaderIdentity = "header_identity" Counter,
         HeaderCompressorUsed = "header_compressor_used" Counter,

@@ -5,8 +5,8 @@ use crate::{
     lab::{Lab, get, response, route, rules},
 };
 use corelane::config::{
-    Action, Config, ConfigValue, FilterOverride, Forward, HttpConnectionManager, HttpFilter, Route, Upstream,
-    WeightedCluster,
+    Action, AppendAction, Config, ConfigValue, FilterOverride, Forward, HeaderOption, HttpConnectionManager,
+    HttpFilter, Route, Upstream, WeightedCluster,
 };
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -22,6 +22,7 @@ rules! {
     faults_beyond_the_limit_are_not_injected,
     a_fault_is_active_until_its_exchange_ends,
     a_response_is_slowed_down,
+    a_filters_answer_is_edited_as_the_route_says,
 }
 
 const NAME: &str = "envoy.filters.http.fault";
@@ -268,4 +269,19 @@ async fn a_response_is_slowed_down(lab: Lab) {
         }
     }
     assert_eq!(counts(&lab), [0, 0, 2, 0]);
+}
+
+async fn a_filters_answer_is_edited_as_the_route_says(lab: Lab) {
+    proxy(&lab, faulty(abort(503)), |m| {
+        let told = HeaderOption {
+            name: "x-told".into(),
+            value: "%REQ(x-user)%".into(),
+            action: AppendAction::Append,
+            keep_empty: false,
+        };
+        m.routes.virtual_hosts[0].routes[0].headers.response_add.push(told);
+    })
+    .await;
+    let refused = lab.client().await.ask("GET / HTTP/1.1\r\nhost: a\r\nx-user: ann\r\n\r\n").await;
+    assert_eq!((refused.status(), refused.field("x-told")), (503, Some("ann")));
 }

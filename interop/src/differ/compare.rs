@@ -2,7 +2,8 @@
 //! and the list of what differs on purpose, each with its reason.
 
 use super::{message::Message, origin::Received, request::Request};
-use std::collections::BTreeMap;
+use flate2::read::GzDecoder;
+use std::{collections::BTreeMap, io::Read};
 
 /// What happened to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +28,11 @@ impl Seen {
             Got::Answer(message) => status(message),
             _ => 0,
         }
+    }
+
+    /// Whether the answer has this field.
+    fn answers(&self, field: &str) -> bool {
+        matches!(&self.got, Got::Answer(message) if message.fields.iter().any(|(name, _)| name == field))
     }
 }
 
@@ -116,6 +122,28 @@ const INTENDED: &[Intended] = &[
         },
     },
     Intended {
+        why: "a health check is answered at once, and its body ends the connection, where Envoy waits for the body",
+        explains: |_, ours, _, line| {
+            ours.answers("x-envoy-upstream-healthchecked-cluster")
+                && line == "client connection: corelane [\"close\"], envoy none"
+        },
+    },
+    Intended {
+        why: "what another library compresses is as long as that library finds",
+        explains: |_, ours, _, line| {
+            let compressed = |received: &Received| {
+                received
+                    .request
+                    .fields
+                    .iter()
+                    .any(|(name, value)| name == "content-encoding" && value == "gzip")
+            };
+            ours.received.iter().any(compressed)
+                && line.starts_with("upstream content-length: corelane [")
+                && !line.ends_with("envoy none")
+        },
+    },
+    Intended {
         why: "a client on this machine is told by its address, where Envoy tells the machine's own",
         explains: |_, _, _, line| {
             line.strip_prefix("upstream x-forwarded-for: ").is_some_and(own_address_alone)
@@ -191,11 +219,21 @@ fn messages(side: &str, ours: &Message, theirs: &Message, found: &mut Vec<String
             found.push(format!("{side} {name}: corelane {}, envoy {}", show(a.get(name)), show(b.get(name))));
         }
     }
-    if ours.body != theirs.body {
+    if content(ours) != content(theirs) {
         let text = |body: &[u8]| String::from_utf8_lossy(&body[..body.len().min(80)]).into_owned();
         let (a, b) = (text(&ours.body), text(&theirs.body));
         let (la, lb) = (ours.body.len(), theirs.body.len());
         found.push(format!("{side} body: corelane {la} bytes {a:?}, envoy {lb} bytes {b:?}"));
+    }
+}
+
+/// A body without what compressed it: two libraries find two ways to say the same.
+fn content(message: &Message) -> Vec<u8> {
+    let mut expanded = Vec::new();
+    let compressed = message.fields.iter().any(|(name, value)| name == "content-encoding" && value == "gzip");
+    match compressed && GzDecoder::new(&*message.body).read_to_end(&mut expanded).is_ok() {
+        true => expanded,
+        false => message.body.clone(),
     }
 }
 
@@ -217,8 +255,10 @@ fn by_name(message: &Message) -> BTreeMap<&str, Vec<String>> {
         fields.entry(name).or_default().push(value);
     }
     // Several lines are one list (RFC 9110 5.3), which Envoy writes as one line and Corelane leaves as it came.
-    if let Some(values) = fields.get_mut("x-forwarded-for") {
-        *values = vec![values.join(",")];
+    for name in ["x-forwarded-for", "accept-encoding", "cache-control"] {
+        if let Some(values) = fields.get_mut(name) {
+            *values = vec![values.join(",")];
+        }
     }
     fields
 }

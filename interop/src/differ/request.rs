@@ -141,6 +141,10 @@ fn fields(rng: &mut Rng, out: &mut String) {
         "X-Forwarded-Port: 1\r\n",
         "Origin: http://page.example\r\n",
         "Authorization: Basic Og==\r\n",
+        "Access-Control-Request-Method: PUT\r\n",
+        "Accept-Encoding: br;q=0.2, gzip\r\n",
+        "Accept-Encoding: gzip;q=0, *\r\n",
+        "X-Envoy-Fault-Abort-Request: 418\r\n",
     ];
     for field in more {
         if rng.chance(12) {

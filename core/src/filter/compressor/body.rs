@@ -1,9 +1,10 @@
 //! A body that is compressed as it flows: each piece is passed on at once, so that nothing is held back and nothing piles up.
 
-use super::{Counts, codec::Encoder};
+use super::codec::Encoder;
 use crate::{
     error::Error,
     http::{Body, BodyStream, Frame},
+    telemetry::{Cells, CompressorStat},
 };
 use corelane_io::Chunk;
 use corelane_wire::Headers;
@@ -16,12 +17,12 @@ pub(super) struct Compressed {
     encoder: Option<Encoder>,
     /// Those of the body, which come behind the last of the data.
     trailers: Option<Box<Headers>>,
-    counts: Counts,
+    stats: Cells<CompressorStat>,
 }
 
 impl Compressed {
-    pub(super) fn new(body: Body, encoder: Encoder, counts: Counts) -> Compressed {
-        Compressed { body, encoder: Some(encoder), trailers: None, counts }
+    pub(super) fn new(body: Body, encoder: Encoder, stats: Cells<CompressorStat>) -> Compressed {
+        Compressed { body, encoder: Some(encoder), trailers: None, stats }
     }
 
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Vec<u8>>, Error>> {
@@ -36,7 +37,8 @@ impl Compressed {
                     (0, encoder.finish()?)
                 }
             };
-            self.counts.bytes(read, out.len());
+            self.stats.add(CompressorStat::TotalUncompressedBytes, read as u64);
+            self.stats.add(CompressorStat::TotalCompressedBytes, out.len() as u64);
             if !out.is_empty() {
                 return Poll::Ready(Ok(Some(out)));
             }
