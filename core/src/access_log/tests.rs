@@ -122,6 +122,13 @@ fn flags_have_long_names_and_may_be_two() {
     let shape = LogShape::Text("%RESPONSE_FLAGS% %RESPONSE_FLAGS_LONG%".into());
     let line = line_of(&LogFormat { shape, omit_empty_values: false }, failed);
     assert_eq!(line, "UF,URX UpstreamConnectionFailure,UpstreamRetryLimitExceeded");
+    // Of requests Envoy notes first that there was no other try, then why the last one failed.
+    let mut slow = record();
+    let noted = Flags::default().with(Flag::UpstreamRetryLimitExceeded);
+    slow.outcome = Outcome { noted, flag: "UT", details: "upstream_per_try_timeout", ..Outcome::default() };
+    let shape = LogShape::Text("%RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%".into());
+    let line = line_of(&LogFormat { shape, omit_empty_values: false }, slow);
+    assert_eq!(line, "URX,UT upstream_per_try_timeout");
 }
 
 #[test]
