@@ -5,7 +5,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicU32, Ordering},
     },
     thread,
@@ -163,8 +163,9 @@ fn assignment(name: &str, addrs: &[SocketAddr]) -> String {
 }
 
 fn encode<M: Message + Name + Default>(text: &str) -> Bytes {
-    let schema = Schema::load();
-    let message: M = decode::message(&schema, &yaml::parse(text).unwrap(), Path::root("")).unwrap();
+    // Half a second without optimization.
+    static SCHEMA: LazyLock<Schema> = LazyLock::new(Schema::load);
+    let message: M = decode::message(&SCHEMA, &yaml::parse(text).unwrap(), Path::root("")).unwrap();
     message.encode_to_vec().into()
 }
 

@@ -6,6 +6,7 @@ mod plane;
 #[path = "../common/ports.rs"]
 mod ports;
 mod secrets;
+mod seeds;
 
 use std::{collections::BTreeMap, fs, time::Duration};
 

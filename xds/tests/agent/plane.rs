@@ -103,6 +103,28 @@ impl Plane {
         }
     }
 
+    /// The next request of any type, if there is one within `patience`.
+    pub(crate) fn next(&mut self, patience: Duration) -> Option<Asked> {
+        if !self.early.is_empty() {
+            return Some(self.early.remove(0));
+        }
+        loop {
+            match self.seen.recv_timeout(patience).ok()? {
+                Seen::Opened(id, method, sender) => self.stream = Some((id, method, sender)),
+                // What an ended stream still had to say is lost.
+                Seen::Asked(id, bytes) if self.stream.as_ref().is_some_and(|(open, ..)| *open == id) => {
+                    return Some(self.read(id, bytes));
+                }
+                Seen::Asked(..) => {}
+            }
+        }
+    }
+
+    /// Whether a stream is open, as far as was looked.
+    pub(crate) fn is_open(&self) -> bool {
+        self.stream.is_some()
+    }
+
     fn is_delta(&self) -> bool {
         self.stream.as_ref().is_some_and(|(_, method, _)| method.contains("/Delta"))
     }
@@ -188,7 +210,8 @@ impl Plane {
     /// Sends a message as it is.
     pub(crate) fn send_bytes(&self, message: Bytes) {
         let (_, _, sender) = self.stream.as_ref().expect("a stream is open");
-        sender.send(Some(message)).unwrap();
+        // One that has ended meanwhile loses it.
+        let _ = sender.send(Some(message));
     }
 
     /// Ends the stream that is open.
