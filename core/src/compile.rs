@@ -185,6 +185,13 @@ impl Edit<'_> {
         }
     }
 
+    /// Lets the endpoints of a cluster go that are not told of any more and fail their checks.
+    pub(crate) fn settle(&mut self, cluster: &str) {
+        if let Some(next) = self.next.clusters.get(cluster).and_then(|old| old.settled()) {
+            self.next.clusters.insert(cluster.into(), Arc::new(next));
+        }
+    }
+
     /// What the edit began with, as far as it has come.
     pub fn snapshot(&self) -> &Snapshot {
         &self.next

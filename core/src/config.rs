@@ -9,6 +9,7 @@ mod dns;
 mod forward;
 mod hash;
 mod headers;
+mod health_check;
 mod http;
 mod listener;
 mod local_reply;
@@ -23,12 +24,14 @@ mod value;
 pub use access_log::{AccessLog, Comparison, ComparisonOp, LogFilter, LogFormat, LogShape, LogSink};
 pub use cidr::Cidr;
 pub use cluster::{
-    Balancer, Breakers, Cluster, ClusterKind, Endpoint, Health, LoadBalancing, Locality, RetryBudget,
+    Balancer, Breakers, Cluster, ClusterKind, Endpoint, EndpointExtra, Health, HealthChecking, LoadBalancing,
+    Locality, RetryBudget,
 };
 pub use dns::{Dns, DnsFamily, DnsResolver, DnsTarget};
 pub use forward::{Forward, HostRewrite, PathRewrite, RegexRewrite, Upstream, WeightedCluster};
 pub use hash::{HashPolicy, HashSource, WeightedBy};
 pub use headers::{AppendAction, HeaderMutations, HeaderOption};
+pub use health_check::{EndpointCheck, HealthCheck, HealthCheckPace, HealthProbe, HttpProbe, TcpProbe};
 pub use http::{Codec, HttpConnectionManager, HttpFilter, ServerHeader};
 pub(crate) use listener::continued;
 pub use listener::{

@@ -7,7 +7,7 @@
 mod news;
 mod publish;
 
-pub(crate) use news::News;
+pub(crate) use news::{News, Watcher};
 pub(crate) use publish::{Control, control};
 
 use crate::{
@@ -310,6 +310,12 @@ impl Handle {
             1 if !self.0.unhealthy.load(SeqCst) => State::Live,
             _ => State::Draining,
         }
+    }
+
+    /// Has the control task look again at what changes without a publish: whether clusters are warm.
+    pub(crate) fn look_again(&self) {
+        // Refused only where the proxy has ended.
+        drop(self.prepare(|_| Ok(())));
     }
 
     pub(crate) fn news(&self) -> &News {

@@ -13,7 +13,7 @@ pub use system::System;
 
 use crate::{
     compile::Cluster,
-    control::Handle,
+    control::{Handle, Watcher},
     limits::{DNS_FILES_FRESH, DNS_LOOKUPS},
 };
 use corelane_io::{Instant, Io};
@@ -62,7 +62,7 @@ pub(crate) async fn run(io: Io, handle: Handle, settings: Settings) {
                 watched.insert(name.clone(), (cluster.clone(), stop));
             }
         }
-        if !handle.news().rung(&mut seen).await {
+        if !handle.news().rung(Watcher::Names, &mut seen).await {
             watched.values().for_each(|(_, stop)| stop.now());
             return;
         }

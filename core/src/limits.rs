@@ -106,6 +106,9 @@ pub const DNS_SEARCH: usize = 6;
 /// The shortest time between two lookups of one name, whatever its TTL or the configuration says.
 pub const DNS_PAUSE: Duration = Duration::from_millis(10);
 
+/// Bytes that one active health check takes before it is given up: what tells healthy from unhealthy stands at the beginning.
+pub const HEALTH_CHECK_BYTES: usize = 64 << 10;
+
 /// Bytes of a compiled regular expression, and of the memory that a search with it may take: an expression of a route has
 /// some thousand instructions at most, and a table may have many of them.
 pub const REGEX_BYTES: usize = 1 << 20;

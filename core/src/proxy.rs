@@ -7,6 +7,7 @@ use crate::{
     control::{Control, Handle, Shared, block_on, control},
     dns::{self, Settings, System},
     filter::Registry,
+    health,
     lane::Lane,
     limits::{ACCESS_LOG_DELAY, LANES},
     telemetry::StatsStore,
@@ -233,6 +234,7 @@ impl Builder {
         let handle = Handle::new(shared);
         let settings = Settings::Fixed(self.names.unwrap_or_default());
         lanes[0].spawn(dns::run(lanes[0].clone(), handle.clone(), settings));
+        lanes[0].spawn(health::run(lanes[0].clone(), handle.clone()));
         handle
     }
 }
@@ -255,11 +257,12 @@ fn shared(compiler: Compiler, stats: Arc<StatsStore>, reports: Vec<Report>) -> A
     })
 }
 
-/// The thread that resolves names. epoll, always: it sends a datagram now and then.
+/// The thread that resolves names and checks health. epoll, always: it sends a datagram now and then.
 fn run_names(handle: Handle, settings: Settings, ready: &mpsc::Sender<io::Result<()>>) {
     match Reactor::new(&Config { backend: Backend::Epoll, ..Config::default() }) {
         Ok(reactor) => {
             let _ = ready.send(Ok(()));
+            reactor.io().spawn(health::run(reactor.io().clone(), handle.clone()));
             reactor.run(dns::run(reactor.io().clone(), handle, settings));
         }
         Err(e) => {

@@ -11,8 +11,8 @@ mod membership;
 
 pub use families::{
     ClusterHistogram, ClusterStat, ClusterUdpStat, CompressorHeadStat, CompressorStat, CorsStat,
-    DiscoveryStat, FaultStat, FileStat, HealthCheckStat, HttpHistogram, HttpInspectorStat, HttpStat,
-    ListenerHistogram, ListenerStat, LocalRateLimitStat, NoHistogram, ProxyProtocolStat, TcpStat,
+    DiscoveryStat, FaultStat, FileStat, HealthCheckStat, HealthStat, HttpHistogram, HttpInspectorStat,
+    HttpStat, ListenerHistogram, ListenerStat, LocalRateLimitStat, NoHistogram, ProxyProtocolStat, TcpStat,
     TlsInspectorStat, UdpStat,
 };
 pub use histogram::{BOUNDS, Bin, Histogram, QUANTILES};

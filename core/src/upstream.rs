@@ -11,6 +11,7 @@ mod wait;
 
 pub(crate) use connection::Dialed;
 pub use connection::Lease;
+pub(crate) use eyeballs::connect;
 pub(crate) use pool::{Beside, Chosen, Pool};
 pub(crate) use state::Active;
 pub use state::{ClusterState, EndpointState, Finding, Limit, Permit};

@@ -17,6 +17,7 @@ mod endpoint;
 mod extension;
 mod forward;
 mod hash;
+mod health;
 mod http;
 mod inspection;
 mod listener;
@@ -252,6 +253,8 @@ impl Translator<'_> {
     }
 }
 
+#[cfg(test)]
+mod cluster_tests;
 #[cfg(test)]
 mod dynamic_tests;
 #[cfg(test)]

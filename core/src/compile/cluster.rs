@@ -2,11 +2,17 @@
 
 use crate::{
     config::{self, ClusterKind, ConfigError, Endpoint, Problems},
-    telemetry::{ClusterStat, DiscoveryStat, Membership, Stats, StatsStore},
-    upstream::{ClusterState, EndpointState},
+    health,
+    telemetry::{ClusterStat, DiscoveryStat, HealthStat, Membership, Stats, StatsStore},
+    upstream::{ClusterState, EndpointState, Finding},
 };
 use corelane_io::Peer;
-use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+    sync::Arc,
+};
 
 /// A compiled cluster: its configuration and the state that all lanes share.
 pub struct Cluster {
@@ -14,6 +20,8 @@ pub struct Cluster {
     config: Arc<config::Cluster>,
     state: Arc<ClusterState>,
     /// What the cluster found by itself, or was told, for those that do; `None` until then.
+    told: Option<Arc<[Endpoint]>>,
+    /// The same, and those that are not told of any more and pass their checks.
     found: Option<Arc<[Endpoint]>>,
     /// How often it has found something.
     revision: u64,
@@ -22,6 +30,8 @@ pub struct Cluster {
     stats: Arc<Stats<ClusterStat>>,
     /// For a cluster that finds its endpoints itself.
     discovery: Option<Arc<Stats<DiscoveryStat>>>,
+    /// For a cluster that checks them.
+    checks: Option<Arc<Stats<HealthStat>>>,
     membership: Arc<Membership>,
 }
 
@@ -43,22 +53,26 @@ impl Cluster {
         };
         // What was found stays true as long as the same is looked for.
         let same = old.filter(|old| old.config.kind == config.kind);
-        let (found, revision) = match same {
-            Some(old) => (old.found.clone(), old.revision),
-            None => (None, old.map_or(0, |old| old.revision)),
-        };
+        let (told, found) = same.map_or((None, None), |old| (old.told.clone(), old.found.clone()));
+        let revision = old.map_or(0, |old| old.revision);
         let name = config.alt_stat_name.as_ref().unwrap_or(&config.name);
         let mut cluster = Cluster {
             state,
+            told,
             found,
             revision,
             endpoints: Vec::new(),
             stats: stats.of(name),
             discovery: config.kind.dns().map(|_| stats.of(name)),
+            checks: config.health.check.as_ref().map(|_| stats.of(name)),
             membership: stats.membership(name),
             config,
         };
         cluster.endpoints = cluster.endpoint_states(old.map_or(&[], |old| &old.endpoints));
+        if old.is_some_and(|old| old.config.health.check.is_none() && old.is_warm()) {
+            // It serves already: its endpoints are well until a check says otherwise.
+            cluster.state.set_checked();
+        }
         Ok(cluster)
     }
 
@@ -67,23 +81,44 @@ impl Cluster {
         let mut next = Cluster {
             config: self.config.clone(),
             state: self.state.clone(),
-            found: Some(found),
+            found: Some(self.with_leaving(&found)),
+            told: Some(found),
             revision,
             endpoints: Vec::new(),
             stats: self.stats.clone(),
             discovery: self.discovery.clone(),
+            checks: self.checks.clone(),
             membership: self.membership.clone(),
         };
         next.endpoints = next.endpoint_states(&self.endpoints);
         next
     }
 
+    /// What was told, and those that were told before and pass their checks: they stay until they fail them (Envoy's
+    /// stabilisation of discovery by health checks).
+    fn with_leaving(&self, told: &Arc<[Endpoint]>) -> Arc<[Endpoint]> {
+        let health = &self.config.health;
+        if health.check.is_none()
+            || health.ignore_on_removal
+            || matches!(self.config.kind, ClusterKind::LogicalDns(_))
+        {
+            return told.clone();
+        }
+        let here: BTreeSet<&Peer> = told.iter().map(|endpoint| &endpoint.addr).collect();
+        let leaving = self.endpoints.iter().zip(self.members()).filter(|(state, member)| {
+            let well = !state.has(Finding::FailsChecks) && !member.is_unchecked();
+            well && !here.contains(&member.addr)
+        });
+        let leaving: Vec<Endpoint> = leaving.map(|(_, member)| member.clone()).collect();
+        if leaving.is_empty() { told.clone() } else { told.iter().cloned().chain(leaving).collect() }
+    }
+
     /// This cluster with what `other`, another generation of it, found since; `None` where that is no news.
     pub(crate) fn with_news_of(&self, other: &Cluster) -> Option<Cluster> {
         let same = Arc::ptr_eq(&self.state, &other.state) && self.config.kind == other.config.kind;
         let newer = same && other.revision > self.revision;
-        let found = other.found.as_ref().filter(|_| newer)?;
-        Some(self.with_found(found.clone(), other.revision))
+        let told = other.told.as_ref().filter(|_| newer)?;
+        Some(self.with_found(told.clone(), other.revision))
     }
 
     /// The state of each member, taken over from `old` by identity.
@@ -99,9 +134,24 @@ impl Cluster {
         // An address that occurs twice has two states: each keeps its own.
         let states = self.members().iter().map(|endpoint| {
             let kept = known.get_mut(&endpoint.addr).and_then(Vec::pop);
-            kept.cloned().unwrap_or_else(|| Arc::new(EndpointState::new(endpoint.addr.clone())))
+            kept.cloned().unwrap_or_else(|| Arc::new(self.fresh(endpoint)))
         });
-        states.collect()
+        let states: Vec<Arc<EndpointState>> = states.collect();
+        let told = self.told.as_ref().map_or(states.len(), |told| told.len());
+        for (at, state) in states.iter().enumerate() {
+            state.set(Finding::Leaves, at >= told);
+        }
+        states
+    }
+
+    /// The state of an endpoint that was not there before.
+    fn fresh(&self, endpoint: &Endpoint) -> EndpointState {
+        let addr = endpoint.addr.clone();
+        let health = &self.config.health;
+        if health.check.is_none() || endpoint.is_unchecked() {
+            return EndpointState::new(addr);
+        }
+        EndpointState::unchecked(addr, health.ignore_new_until_checked)
     }
 
     /// A cluster that nobody configured: one endpoint, no limits (see `Cx::set_upstream`).
@@ -120,7 +170,18 @@ impl Cluster {
         let endpoints = vec![Arc::new(EndpointState::new(addr.clone()))];
         let membership = stats.membership(&config.name);
         let stats = stats.of(&config.name);
-        Cluster { config, state, found: None, revision: 0, endpoints, stats, discovery: None, membership }
+        Cluster {
+            config,
+            state,
+            told: None,
+            found: None,
+            revision: 0,
+            endpoints,
+            stats,
+            discovery: None,
+            checks: None,
+            membership,
+        }
     }
 
     /// What it was compiled from.
@@ -147,9 +208,24 @@ impl Cluster {
         self.revision
     }
 
-    /// Whether it can be used: a cluster that finds its endpoints itself has looked for them once, with or without success.
+    /// The same cluster without those endpoints that are not told of any more and fail their checks. That is no news: what is
+    /// told next counts.
+    pub(crate) fn settled(&self) -> Option<Cluster> {
+        let told = self.told.clone()?;
+        Some(self.with_found(told, self.revision))
+    }
+
+    /// Whether its endpoints are known: they may be none.
+    pub(crate) fn is_found(&self) -> bool {
+        matches!(self.config.kind, ClusterKind::Static) || self.found.is_some()
+    }
+
+    /// Whether it can be used: a cluster that finds its endpoints itself has looked for them once, with or without success,
+    /// and one that checks them has checked those that it began with.
     pub fn is_warm(&self) -> bool {
-        self.found.is_some() || self.config.kind.dns().is_none_or(|dns| !dns.wait_for_warm)
+        let waits = self.config.kind.dns().is_none_or(|dns| dns.wait_for_warm);
+        let found = self.found.is_some() || self.config.kind.dns().is_none();
+        !waits || (found && (self.config.health.check.is_none() || self.state.was_checked()))
     }
 
     /// What all lanes share about its endpoints, in the order of [`Cluster::members`].
@@ -162,10 +238,16 @@ impl Cluster {
         self.discovery.as_ref()
     }
 
+    /// What is counted about checking them, for a cluster that does.
+    pub(crate) fn checks(&self) -> Option<&Arc<Stats<HealthStat>>> {
+        self.checks.as_ref()
+    }
+
     /// The statistics about its endpoints are those of this generation from now on.
     pub(crate) fn count_members(&self) {
         let members = self.endpoints.iter().zip(self.members());
-        self.membership.set(members.map(|(state, member)| (state.clone(), member.health)).collect());
+        let checked = self.config.health.check.is_some();
+        self.membership.set(members.map(|(state, member)| (state.clone(), member.health)).collect(), checked);
     }
 
     pub(crate) fn stats(&self) -> &Arc<Stats<ClusterStat>> {
@@ -231,10 +313,43 @@ pub(super) fn check(config: &config::Cluster) -> Vec<ConfigError> {
             problem(&format!("endpoints[{i}].address"), "has no port");
         }
     }
+    if let Some(check) = &config.health.check {
+        check_health(check, &config.name, &mut problem);
+    }
     if let Some(dns) = config.kind.dns() {
         check_dns(dns, &config.kind, &mut problem);
     }
     problems
+}
+
+fn check_health(check: &config::HealthCheck, cluster: &str, problem: &mut dyn FnMut(&str, &str)) {
+    let at = |field: &str| format!("health_checks[0].{field}");
+    let pace = &check.pace;
+    for (field, duration) in [
+        ("timeout", check.timeout),
+        ("interval", pace.interval),
+        ("no_traffic_interval", pace.no_traffic_interval),
+        ("no_traffic_healthy_interval", pace.no_traffic_healthy_interval),
+        ("unhealthy_interval", pace.unhealthy_interval),
+        ("unhealthy_edge_interval", pace.unhealthy_edge_interval),
+        ("healthy_edge_interval", pace.healthy_edge_interval),
+    ] {
+        if duration.is_zero() {
+            problem(&at(field), "must be greater than zero");
+        }
+    }
+    for (field, threshold) in
+        [("unhealthy_threshold", check.unhealthy_threshold), ("healthy_threshold", check.healthy_threshold)]
+    {
+        if threshold == 0 {
+            problem(&at(field), "must be 1 at least");
+        }
+    }
+    if let config::HealthProbe::Http(probe) = &check.probe
+        && health::request(probe, probe.host.as_deref().unwrap_or(cluster)).is_none()
+    {
+        problem(&at("http_health_check"), "its method, host, path or a header cannot be sent in a request");
+    }
 }
 
 fn check_dns(dns: &config::Dns, kind: &ClusterKind, problem: &mut dyn FnMut(&str, &str)) {

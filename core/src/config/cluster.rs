@@ -1,6 +1,6 @@
 //! Clusters: where requests can go, and how many at a time.
 
-use super::Dns;
+use super::{Dns, EndpointCheck, HealthCheck};
 use corelane_io::Peer;
 use std::{sync::Arc, time::Duration};
 
@@ -34,6 +34,20 @@ pub struct Cluster {
     pub per_connection_buffer_limit: u32,
     /// Passes trailers on, both ways (Envoy `http_protocol_options.enable_trailers`); else they are dropped.
     pub enable_trailers: bool,
+    /// How endpoints are asked whether they are well, and what follows from it.
+    pub health: HealthChecking,
+}
+
+/// Whose health is asked for (Envoy `Cluster.health_checks`).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HealthChecking {
+    /// The check; `None` takes every endpoint for healthy that the configuration does not call otherwise.
+    pub check: Option<Box<HealthCheck>>,
+    /// An endpoint that is not told of any more is gone at once, and not only once it fails its checks.
+    pub ignore_on_removal: bool,
+    /// An endpoint that was not checked yet counts for nothing, panic included (Envoy
+    /// `common_lb_config.ignore_new_hosts_until_first_hc`).
+    pub ignore_new_until_checked: bool,
 }
 
 impl Cluster {
@@ -59,6 +73,7 @@ impl Cluster {
             max_requests_per_connection: None,
             per_connection_buffer_limit: Self::PER_CONNECTION_BUFFER_LIMIT,
             enable_trailers: false,
+            health: HealthChecking::default(),
         }
     }
 }
@@ -158,6 +173,17 @@ pub struct Endpoint {
     pub locality: Arc<Locality>,
     /// What the source of the configuration says about it (Envoy `health_status`).
     pub health: Health,
+    /// What few endpoints have; shared by those that came of one name.
+    pub extra: Option<Arc<EndpointExtra>>,
+}
+
+/// What few endpoints have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EndpointExtra {
+    /// The name that led to it, or that it was given; empty for none (Envoy `Endpoint.hostname`).
+    pub hostname: String,
+    /// How it is checked, where that differs from its cluster (Envoy `Endpoint.health_check_config`).
+    pub check: EndpointCheck,
 }
 
 impl Endpoint {
@@ -170,7 +196,18 @@ impl Endpoint {
             priority: 0,
             locality: Arc::default(),
             health: Health::Healthy,
+            extra: None,
         }
+    }
+
+    /// Whether it is left out where its cluster checks endpoints.
+    pub(crate) fn is_unchecked(&self) -> bool {
+        self.extra.as_ref().is_some_and(|extra| extra.check.disabled)
+    }
+
+    /// The name that led to it, or that it was given; empty for none.
+    pub fn hostname(&self) -> &str {
+        self.extra.as_ref().map_or("", |extra| &extra.hostname)
     }
 }
 

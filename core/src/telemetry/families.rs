@@ -232,6 +232,20 @@ family! {
 }
 
 family! {
+    /// Of the active health checks of a cluster: `cluster.NAME.`.
+    HealthStat in "cluster" histograms NoHistogram {
+        Attempt = "health_check.attempt" Counter,
+        Success = "health_check.success" Counter,
+        Failure = "health_check.failure" Counter,
+        /// By what an endpoint said in an answer to a client.
+        PassiveFailure = "health_check.passive_failure" Counter,
+        NetworkFailure = "health_check.network_failure" Counter,
+        /// Of checks that ask for a service's name, which there are none of.
+        VerifyCluster = "health_check.verify_cluster" Counter,
+    }
+}
+
+family! {
     /// Of the UDP proxies with one prefix: `udp.PREFIX.`.
     UdpStat in "udp" histograms NoHistogram {
         Total = "downstream_sess_total" Counter,

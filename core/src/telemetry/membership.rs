@@ -8,7 +8,7 @@ use crate::{
 };
 use std::sync::{
     Arc, Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering::Relaxed},
+    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
 /// The endpoints of a cluster as statistics: `cluster.NAME.membership_*`. Used off-lane only: it locks.
@@ -18,17 +18,26 @@ pub(crate) struct Membership {
     name: String,
     changes: AtomicU64,
     members: Mutex<Vec<(Arc<EndpointState>, Health)>>,
+    /// Their health is checked.
+    checked: AtomicBool,
 }
 
 impl Membership {
     pub(crate) const FIRST: &'static str = "membership_change";
 
     pub(crate) fn new(name: &str) -> Membership {
-        Membership { name: name.to_owned(), changes: AtomicU64::new(0), members: Mutex::default() }
+        Membership {
+            name: name.to_owned(),
+            changes: AtomicU64::new(0),
+            members: Mutex::default(),
+            checked: AtomicBool::new(false),
+        }
     }
 
-    /// These are the endpoints from now on, with what the configuration says about them.
-    pub(crate) fn set(&self, next: Vec<(Arc<EndpointState>, Health)>) {
+    /// These are the endpoints from now on, with what the configuration says about them; `checked` tells whether they are
+    /// asked how they are.
+    pub(crate) fn set(&self, next: Vec<(Arc<EndpointState>, Health)>, checked: bool) {
+        self.checked.store(checked, Relaxed);
         let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
         let same =
             members.len() == next.len() && members.iter().zip(&next).all(|(a, b)| Arc::ptr_eq(&a.0, &b.0));
@@ -56,6 +65,16 @@ impl Readable for Membership {
         for (stat, kind, value) in values {
             each(Sample { name: StatName { root: "cluster", resource: &self.name, stat }, kind, value });
         }
+        if self.checked.load(Relaxed) {
+            let with = |finding| members.iter().filter(|(state, _)| state.has(finding)).count();
+            for (stat, value) in [
+                ("health_check.degraded", with(Finding::SaysDegraded)),
+                ("health_check.healthy", members.len() - with(Finding::FailsChecks)),
+            ] {
+                let name = StatName { root: "cluster", resource: &self.name, stat };
+                each(Sample { name, kind: Kind::Gauge, value: value as u64 });
+            }
+        }
     }
 
     fn visit_histograms(&self, _: &mut dyn FnMut(StatName<'_>, Histogram)) {}
@@ -77,15 +96,15 @@ mod tests {
         let members = store.membership("web");
         let states = ["/a", "/b", "/c"].map(|path| Arc::new(EndpointState::new(Peer::Unix(path.into()))));
         let next = || states.iter().map(|state| (state.clone(), Health::Healthy)).collect::<Vec<_>>();
-        members.set(next());
+        members.set(next(), false);
         states[0].set(Finding::Ejected, true);
         states[1].set(Finding::SaysDegraded, true);
         let read = |stat: &str| store.value(&format!("cluster.web.membership_{stat}"));
         assert_eq!([read("total"), read("healthy"), read("degraded")], [Some(3), Some(1), Some(1)]);
         states[0].set(Finding::Ejected, false);
-        members.set(next());
+        members.set(next(), false);
         assert_eq!([read("healthy"), read("change")], [Some(2), Some(1)], "the same set is no change");
-        members.set(Vec::new());
+        members.set(Vec::new(), false);
         assert_eq!([read("total"), read("change")], [Some(0), Some(2)]);
     }
 }

@@ -16,7 +16,7 @@ use std::{
 ///
 /// # Errors
 /// That of the last attempt, when all have failed.
-pub(super) async fn connect(io: &Io, addrs: &[Peer]) -> io::Result<Stream> {
+pub(crate) async fn connect(io: &Io, addrs: &[Peer]) -> io::Result<Stream> {
     match addrs {
         [one] => io.connect(one).await,
         _ => race(io, interleaved(addrs)).await,

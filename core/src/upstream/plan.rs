@@ -47,12 +47,12 @@ pub(crate) struct Pick {
 }
 
 impl Plan {
-    /// For endpoints of which `health` tells how well they are, by index.
+    /// For endpoints of which `health` tells how well they are, by index; `None` for those that count for nothing yet.
     pub(crate) fn new(
         policy: config::Balancer,
         settings: &LoadBalancing,
         members: &[Endpoint],
-        health: impl Fn(usize) -> Health,
+        health: impl Fn(usize) -> Option<Health>,
         mut random: impl FnMut() -> u64,
     ) -> Plan {
         let mut priorities: BTreeMap<u32, Priority> = BTreeMap::new();
@@ -115,6 +115,8 @@ impl Plan {
 #[derive(Debug, Default)]
 struct Priority {
     all: Vec<usize>,
+    /// How many count when health is measured.
+    counted: usize,
     healthy: Vec<usize>,
     degraded: Vec<usize>,
     /// What they weigh, as health is measured.
@@ -124,8 +126,10 @@ struct Priority {
 }
 
 impl Priority {
-    fn add(&mut self, at: usize, weight: u64, health: Health) {
+    fn add(&mut self, at: usize, weight: u64, health: Option<Health>) {
         self.all.push(at);
+        let Some(health) = health else { return };
+        self.counted += 1;
         self.weight += weight;
         match health {
             Health::Healthy => {
@@ -148,7 +152,7 @@ impl Priority {
 
     fn is_in_panic(&self, settings: &LoadBalancing) -> bool {
         let available = (self.healthy.len() + self.degraded.len()) as f64;
-        let all = self.all.len().max(1) as f64;
+        let all = self.counted.max(1) as f64;
         100.0 * available / all < settings.panic_threshold.min(100.0)
     }
 }

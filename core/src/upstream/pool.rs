@@ -5,7 +5,7 @@ use super::{
     connection::{Connection, Dialed, Lease, Slot},
     eyeballs::connect,
     plan::Plan,
-    state::{Active, ClusterState, EndpointState, Limit},
+    state::{Active, ClusterState, EndpointState, Finding, Limit},
     wait::{Waiters, Waiting},
 };
 use crate::{
@@ -483,7 +483,10 @@ fn plan(io: &Io, spec: &compile::Cluster) -> (u64, Plan) {
     let planned = spec.state().health_changes();
     let config = spec.config();
     let (members, states) = (spec.members(), spec.endpoints());
-    let health = |at: usize| states[at].health(members[at].health);
+    let health = |at: usize| {
+        let state = &states[at];
+        (!state.has(Finding::Unchecked)).then(|| state.health(members[at].health))
+    };
     let plan = Plan::new(config.balancer, &config.load_balancing, members, health, || io.random());
     (planned, plan)
 }

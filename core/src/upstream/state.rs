@@ -7,7 +7,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst},
     },
 };
 
@@ -58,6 +58,8 @@ struct Rare {
     budget: AtomicU64,
     /// How often the health of one of its endpoints has changed.
     health: AtomicU64,
+    /// The endpoints that it began with were checked once.
+    checked: AtomicBool,
 }
 
 impl ClusterState {
@@ -138,6 +140,16 @@ impl ClusterState {
         self.rare.0.health.load(SeqCst)
     }
 
+    /// The endpoints that it began with were checked once.
+    pub(crate) fn set_checked(&self) {
+        self.rare.0.checked.store(true, SeqCst);
+    }
+
+    /// Whether the endpoints that it began with were checked once.
+    pub(crate) fn was_checked(&self) -> bool {
+        self.rare.0.checked.load(SeqCst)
+    }
+
     /// Whether a connection permit could be had now.
     pub(crate) fn connection_free(&self) -> bool {
         self.in_use(Limit::Connections) < self.limit(Limit::Connections)
@@ -203,10 +215,16 @@ pub enum Finding {
     FailsChecks,
     /// It says in its answers to health checks that it is degraded (Envoy `degraded_active_hc`).
     SaysDegraded,
-    /// Its health has not been checked yet (Envoy `pending_active_hc`).
+    /// Its health has not been checked yet, and it counts for nothing until then (Envoy `pending_active_hc`).
     Unchecked,
     /// Outlier detection has ejected it (Envoy `failed_outlier_check`).
     Ejected,
+    /// The last check that failed was not answered in time (Envoy `active_hc_timeout`).
+    ChecksTimeOut,
+    /// It is not told of any more, and stays while it passes its checks (Envoy `pending_dynamic_removal`).
+    Leaves,
+    /// No check of it has ended yet. Says nothing about its health.
+    AwaitsCheck,
 }
 
 impl Finding {
@@ -219,6 +237,20 @@ impl EndpointState {
     /// An endpoint with nothing in flight.
     pub fn new(addr: Peer) -> EndpointState {
         EndpointState { addr, active: AtomicU32::new(0), findings: AtomicU32::new(0) }
+    }
+
+    /// An endpoint that is to be checked, and fails until it has passed. With `counts_for_nothing` it is left out meanwhile
+    /// where healthy endpoints are counted.
+    pub(crate) fn unchecked(addr: Peer, counts_for_nothing: bool) -> EndpointState {
+        let state = EndpointState::new(addr);
+        for (finding, found) in [
+            (Finding::FailsChecks, true),
+            (Finding::AwaitsCheck, true),
+            (Finding::Unchecked, counts_for_nothing),
+        ] {
+            state.set(finding, found);
+        }
+        state
     }
 
     /// Its address, which is its identity.

@@ -18,6 +18,7 @@ mod fault;
 mod filters;
 mod flow;
 mod header_mutation;
+mod health;
 mod health_check;
 mod http;
 mod lab;

@@ -36,7 +36,7 @@ const BIAS: f64 = 1.0;
 impl Translator<'_> {
     pub(super) fn balancing(&mut self, cluster: &mut Cluster, message: &mut Message, path: &Path<'_>) {
         if let Some(common) = message.common_lb_config.take() {
-            self.common_lb(&mut cluster.load_balancing, common, &path.field("common_lb_config"));
+            self.common_lb(cluster, common, &path.field("common_lb_config"));
         }
         cluster.balancer = self.balancer(message, path);
         if let Some(policy) = message.load_balancing_policy.take() {
@@ -97,7 +97,9 @@ impl Translator<'_> {
         Balancer::LeastRequest { choices: choices.unwrap_or(CHOICES), bias }
     }
 
-    fn common_lb(&mut self, settings: &mut LoadBalancing, mut message: CommonLbConfig, path: &Path<'_>) {
+    fn common_lb(&mut self, cluster: &mut Cluster, mut message: CommonLbConfig, path: &Path<'_>) {
+        cluster.health.ignore_new_until_checked = take(&mut message.ignore_new_hosts_until_first_hc);
+        let settings = &mut cluster.load_balancing;
         if let Some(threshold) = message.healthy_panic_threshold.take() {
             settings.panic_threshold = threshold.value;
         }

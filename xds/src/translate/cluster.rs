@@ -35,6 +35,7 @@ impl Translator<'_> {
             cluster.breakers = self.breakers(breakers, &path.field("circuit_breakers"));
         }
         self.http_options(&mut cluster, &mut message, path);
+        self.health(&mut cluster, &mut message, path);
         self.members(&mut cluster, &mut message, path);
         self.done(message, path);
         Some(cluster)

@@ -2,7 +2,9 @@
 
 use std::{mem::take, sync::Arc};
 
-use corelane::config::{Cluster, ClusterKind, Dns, DnsTarget, Endpoint, Health, LoadBalancing, Locality};
+use corelane::config::{
+    Cluster, ClusterKind, Dns, DnsTarget, Endpoint, EndpointExtra, Health, LoadBalancing, Locality,
+};
 use corelane_io::Peer;
 use corelane_proto::envoy::{
     config::{
@@ -106,7 +108,12 @@ impl Translator<'_> {
             if !placed.like.additional.is_empty() {
                 this.refuse(path, "a name cannot stand beside additional_addresses");
             }
-            Some(DnsTarget { name, port, like: placed.like })
+            let mut like = placed.like;
+            if like.hostname().is_empty() {
+                let check = like.extra.as_ref().map(|extra| extra.check.clone()).unwrap_or_default();
+                like.extra = Some(Arc::new(EndpointExtra { hostname: name.clone(), check }));
+            }
+            Some(DnsTarget { name, port, like })
         })
     }
 
@@ -188,8 +195,13 @@ impl Translator<'_> {
                     }
                     self.done(more, &path);
                 }
-                // Read by host rewriting and health checking only, which are refused where they are asked for.
-                endpoint.hostname.clear();
+                let hostname = take(&mut endpoint.hostname);
+                let at = path.field("health_check_config");
+                let check = endpoint.health_check_config.take().map(|check| self.endpoint_check(check, &at));
+                if !hostname.is_empty() || check.is_some() {
+                    let check = check.unwrap_or_default();
+                    like.extra = Some(Arc::new(EndpointExtra { hostname, check }));
+                }
                 self.done(endpoint, &path);
                 address
             }

@@ -69,7 +69,11 @@ impl Translator<'_> {
         options.filter_map(|(at, option)| self.header_option(option, &list.index(at))).collect()
     }
 
-    fn header_option(&mut self, mut message: HeaderValueOption, path: &Path<'_>) -> Option<HeaderOption> {
+    pub(super) fn header_option(
+        &mut self,
+        mut message: HeaderValueOption,
+        path: &Path<'_>,
+    ) -> Option<HeaderOption> {
         let Some(mut header) = message.header.take() else {
             self.refuse(&path.field("header"), "is missing");
             return None;

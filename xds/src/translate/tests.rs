@@ -84,7 +84,7 @@ static_resources:
           load_balancing_weight: 3
 ";
 
-fn translate(text: &str) -> Result<Translated, Vec<String>> {
+pub(super) fn translate(text: &str) -> Result<Translated, Vec<String>> {
     let schema = Schema::load();
     let shown = |problems: Vec<Problem>| problems.iter().map(Problem::to_string).collect::<Vec<_>>();
     let read = file::read(&schema, text, Syntax::Yaml).map_err(shown)?;
@@ -561,7 +561,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "load_assignment.policy",
     "locality.locality",
     "match.case_sensitive",
-    "endpoint.hostname",
     "listener.bind_to_port",
     "listener.bypass_overload_manager",
     "listener.enable_reuse_port",

@@ -23,7 +23,7 @@ fn distributed(priorities: &[[usize; 3]], settings: &LoadBalancing) -> Vec<(usiz
     let mut grouped: BTreeMap<u32, Priority> = BTreeMap::new();
     for (at, member) in members.iter().enumerate() {
         let weight = if settings.weighted_priority_health { u64::from(member.weight) } else { 1 };
-        grouped.entry(member.priority).or_default().add(at, weight, member.health);
+        grouped.entry(member.priority).or_default().add(at, weight, Some(member.health));
     }
     let grouped: Vec<_> = grouped.into_values().collect();
     let loads = loads(&grouped, settings);
@@ -85,7 +85,7 @@ fn picks(members: &[Endpoint], settings: &LoadBalancing) -> Vec<usize> {
         let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed ^ (mixed >> 31)
     };
-    let health = |at: usize| members[at].health;
+    let health = |at: usize| Some(members[at].health);
     let mut plan = Plan::new(config::Balancer::RoundRobin, settings, members, health, &mut random);
     let mut counts = vec![0; members.len() + 1];
     for _ in 0..1000 {

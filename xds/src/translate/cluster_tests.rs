@@ -1,0 +1,146 @@
+//! Clusters: health checks, and how their endpoints are asked.
+
+use std::time::Duration;
+
+use corelane::config::{
+    AppendAction, Cluster, EndpointCheck, HeaderOption, HealthCheck, HealthCheckPace, HealthProbe, HttpProbe,
+    TcpProbe,
+};
+
+use super::{tests::translate, *};
+
+/// A file with one cluster, into which `fields` go.
+fn with(fields: &str) -> String {
+    format!(
+        "static_resources:
+  clusters:
+  - name: backend
+    type: STATIC
+    load_assignment:
+      cluster_name: backend
+      endpoints:
+      - lb_endpoints:
+        - endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: 8080}}}}}}
+{fields}"
+    )
+}
+
+fn cluster(fields: &str) -> Result<Cluster, Vec<String>> {
+    translate(&with(fields)).map(|translated| Cluster::clone(&translated.config.clusters[0]))
+}
+
+const CHECK: &str = "timeout: 1s, interval: 5s, unhealthy_threshold: 3, healthy_threshold: 2";
+
+#[test]
+fn health_checks_are_what_the_file_says() {
+    let all = cluster(&format!(
+        "    ignore_health_on_host_removal: true
+    common_lb_config: {{ignore_new_hosts_until_first_hc: true}}
+    health_checks:
+    - {{{CHECK}, initial_jitter: 1s, interval_jitter: 2s, interval_jitter_percent: 10, alt_port: 81,
+       reuse_connection: false, no_traffic_interval: 3s, unhealthy_interval: 4s, healthy_edge_interval: 6s,
+       http_health_check: {{path: /up, host: h, method: HEAD, send: {{text: '0aFF'}}, receive: [{{binary: aGk=}}],
+         response_buffer_size: 0, expected_statuses: [{{start: 200, end: 204}}],
+         retriable_statuses: [{{start: 500, end: 600}}], request_headers_to_remove: [user-agent],
+         request_headers_to_add: [{{header: {{key: x-a, value: 100%%}}, append_action: ADD_IF_ABSENT}}]}}}}"
+    ))
+    .unwrap();
+    let second = Duration::from_secs;
+    assert!(all.health.ignore_on_removal && all.health.ignore_new_until_checked);
+    let header = HeaderOption {
+        name: "x-a".into(),
+        value: "100%".into(),
+        action: AppendAction::AddIfAbsent,
+        keep_empty: false,
+    };
+    let expected = HealthCheck {
+        timeout: second(1),
+        pace: HealthCheckPace {
+            interval: second(5),
+            initial_jitter: second(1),
+            interval_jitter: second(2),
+            interval_jitter_percent: 10,
+            no_traffic_interval: second(3),
+            no_traffic_healthy_interval: second(3),
+            unhealthy_interval: second(4),
+            unhealthy_edge_interval: second(4),
+            healthy_edge_interval: second(6),
+        },
+        unhealthy_threshold: 3,
+        healthy_threshold: 2,
+        alt_port: Some(81),
+        reuse_connection: false,
+        probe: HealthProbe::Http(Box::new(HttpProbe {
+            host: Some("h".into()),
+            method: "HEAD".into(),
+            send: vec![10, 255],
+            receive: vec![b"hi".to_vec()],
+            response_buffer_size: 0,
+            add: vec![header],
+            remove: vec!["user-agent".into()],
+            expected: std::iter::once(200..204).collect(),
+            retriable: std::iter::once(500..600).collect(),
+            ..HttpProbe::new("/up")
+        })),
+    };
+    assert_eq!(all.health.check.as_deref(), Some(&expected));
+    let tcp = cluster(&format!(
+        "    health_checks: [{{{CHECK}, tcp_health_check: {{send: {{text: '00'}}, receive: [{{text: '01'}}]}}}}]"
+    ));
+    let check = tcp.unwrap().health.check.unwrap();
+    assert_eq!(check.probe, HealthProbe::Tcp(TcpProbe { send: vec![0], receive: vec![vec![1]] }));
+    assert_eq!(check.pace, HealthCheckPace::every(second(5)));
+}
+
+#[test]
+fn an_endpoint_says_where_it_is_checked() {
+    let text = with("").replace(
+        "endpoint: {address",
+        "endpoint: {hostname: one.test, health_check_config: {port_value: 9, hostname: up.test, \
+         disable_active_health_check: true, address: {socket_address: {address: ::1, port_value: 0}}}, address",
+    );
+    let translated = translate(&text).unwrap();
+    let endpoint = &translated.config.clusters[0].endpoints[0];
+    assert_eq!(endpoint.hostname(), "one.test");
+    let expected = EndpointCheck {
+        port: Some(9),
+        addr: Some("::1".parse().unwrap()),
+        hostname: Some("up.test".into()),
+        disabled: true,
+    };
+    assert_eq!(endpoint.extra.as_ref().unwrap().check, expected);
+}
+
+#[test]
+fn what_checks_cannot_do_is_refused_by_name() {
+    let at = "static_resources.clusters[0].health_checks[0]";
+    for (rest, problem) in [
+        ("grpc_health_check: {}", "grpc_health_check: is not implemented"),
+        (
+            "tcp_health_check: {send: {text: '0'}}",
+            "tcp_health_check.send.text: must be bytes as pairs of hexadecimal digits",
+        ),
+        (
+            "tcp_health_check: {proxy_protocol_config: {}}",
+            "tcp_health_check.proxy_protocol_config: is not implemented",
+        ),
+        ("tcp_health_check: {}, tls_options: {alpn_protocols: [h2]}", "tls_options: is not implemented"),
+        ("tcp_health_check: {}, event_service: {}", "event_service: is not implemented"),
+        ("tcp_health_check: {}, alt_port: 0", "alt_port: must be a port, 1 to 65535"),
+        (
+            "http_health_check: {path: /, codec_client_type: HTTP2}",
+            "http_health_check.codec_client_type: HTTP2 is not implemented",
+        ),
+        (
+            "http_health_check: {path: /, expected_statuses: [{start: 200, end: 200}]}",
+            "http_health_check.expected_statuses[0]: must begin at 100 at least, before it ends, and end at 600 at most",
+        ),
+        (
+            "http_health_check: {path: /, request_headers_to_add: [{header: {key: a, value: '%PROTOCOL%'}}]}",
+            "http_health_check.request_headers_to_add[0].header.value: a command operator says nothing in a health check",
+        ),
+    ] {
+        let refused = cluster(&format!("    health_checks: [{{{CHECK}, {rest}}}]")).unwrap_err();
+        assert_eq!(refused, [format!("{at}.{problem}")]);
+    }
+}
