@@ -7,7 +7,7 @@ use corelane::config::{
     TcpProbe,
 };
 
-use super::{tests::translate, *};
+use super::tests::translate;
 
 /// A file with one cluster, into which `fields` go.
 fn with(fields: &str) -> String {
