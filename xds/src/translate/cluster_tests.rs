@@ -125,7 +125,7 @@ fn what_checks_cannot_do_is_refused_by_name() {
             "tcp_health_check.proxy_protocol_config: is not implemented",
         ),
         ("tcp_health_check: {}, tls_options: {alpn_protocols: [h2]}", "tls_options: is not implemented"),
-        ("tcp_health_check: {}, event_service: {}", "event_service: is not implemented"),
+        ("tcp_health_check: {}, event_log_path: x", "event_log_path: is not implemented"),
         ("tcp_health_check: {}, alt_port: 0", "alt_port: must be a port, 1 to 65535"),
         (
             "http_health_check: {path: /, codec_client_type: HTTP2}",
