@@ -219,7 +219,8 @@ impl Routes<'_> {
         let mut edits = level.edits(table);
         self.rewrites(at, config, &mut edits);
         if let Some(host) = &cluster.host_rewrite {
-            edits.host = self.host(at, &HostRewrite::Literal(host.clone()));
+            self.host(at, &HostRewrite::Literal(host.clone()))?;
+            edits.share_host = Some(host.clone());
         }
         let upstream = match &cluster.header {
             Some(_) if !cluster.name.is_empty() => {

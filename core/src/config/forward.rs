@@ -91,7 +91,8 @@ pub struct WeightedCluster {
     pub weight: u32,
     /// Header fields of requests that go there; for routes only, as the rest.
     pub headers: HeaderMutations,
-    /// The host that this cluster sees, instead of what the route says (Envoy `host_rewrite_literal`).
+    /// The host that this cluster sees, unless the route rewrites it as well (Envoy `host_rewrite_literal`). No field tells
+    /// what it was before.
     pub host_rewrite: Option<String>,
     /// Filter configuration, by filter name, closer than the route's.
     pub per_filter_config: BTreeMap<String, FilterOverride>,

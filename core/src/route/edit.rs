@@ -16,6 +16,8 @@ pub(crate) struct Edits {
     pub(crate) request: Vec<Arc<FieldEdits>>,
     /// The same for responses.
     pub(crate) response: Vec<Arc<FieldEdits>>,
+    /// The host of a weighted cluster. As in Envoy nobody is told of it, and the route's own has the last word.
+    pub(crate) share_host: Option<String>,
     pub(crate) host: Option<HostEdit>,
     pub(crate) append_forwarded_host: bool,
     pub(crate) path: Option<PathEdit>,
@@ -51,8 +53,9 @@ pub(crate) enum PathEdit {
 
 impl Edits {
     pub(crate) fn is_empty(&self) -> bool {
-        let Edits { request, response, host, append_forwarded_host: _, path } = self;
-        request.is_empty() && response.is_empty() && host.is_none() && path.is_none()
+        let Edits { request, response, share_host, host, append_forwarded_host: _, path } = self;
+        let hosts = share_host.is_none() && host.is_none();
+        request.is_empty() && response.is_empty() && hosts && path.is_none()
     }
 
     /// Edits a request before it goes to an upstream. `tell` has the upstream told what host and path were before.
@@ -68,6 +71,10 @@ impl Edits {
     ) -> Result<(), Error> {
         for level in &self.request {
             level.request(head, cx);
+        }
+        if let Some(host) = &self.share_host {
+            // Compiled only if it is one.
+            head.set_authority(host.as_bytes()).map_err(|_| Error::local(Kind::Filter))?;
         }
         if let Some(host) = &self.host {
             self.edit_host(host, head, tell)?;

@@ -1,7 +1,7 @@
 //! What routes do to requests and responses on their way, and where they send clients instead: as upstreams and clients
 //! see it.
 
-use crate::lab::{Lab, Message, Upstream, response, route, rules, table};
+use crate::lab::{Lab, Message, Upstream, manager, response, route, rules, table};
 use corelane::config::{
     Action, AppendAction, Forward, HeaderMutations, HeaderOption, HostRewrite, PathRewrite, Redirect,
     RedirectPath, RegexRewrite, RequireTls, Route, RouteConfiguration, RouteMatch, WeightedCluster,
@@ -224,7 +224,7 @@ async fn weighted_clusters_edit_on_their_own(lab: Lab) {
         headers: level("route", AppendAction::Append),
         ..Route::new(RouteMatch::prefix("/"), Forward::new(weighted).into())
     };
-    lab.http_with(&[upstream.addr], |manager, _| manager.routes = table(vec![route])).await;
+    let mut config = lab.http_with(&[upstream.addr], |manager, _| manager.routes = table(vec![route])).await;
     let mut seen = [0, 0];
     let mut client = lab.client().await;
     for _ in 0..64 {
@@ -236,7 +236,16 @@ async fn weighted_clusters_edit_on_their_own(lab: Lab) {
         };
         assert_eq!(values(answer.text(), "x-level"), want);
         assert_eq!(values(&answer.head, "x-level"), want);
+        assert!(values(answer.text(), "x-envoy-original-host").is_empty(), "as in Envoy: {}", answer.text());
         seen[at] += 1;
     }
     assert!(seen.iter().all(|n| *n > 10), "{seen:?}: outside of this once in a million runs");
+    let Action::Forward(forward) = &mut manager(&mut config).routes.virtual_hosts[0].routes[0].action else {
+        panic!("forwards");
+    };
+    forward.host_rewrite = Some(HostRewrite::Literal("route.test".into()));
+    lab.publish(&config).await;
+    let answer = client.ask("GET / HTTP/1.1\r\nhost: h\r\n\r\n").await;
+    assert_eq!(values(answer.text(), "host"), ["route.test"]);
+    assert!(values(answer.text(), "x-envoy-original-host")[0].ends_with(".test"), "{}", answer.text());
 }
