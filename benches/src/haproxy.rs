@@ -3,6 +3,10 @@
 //! All proxies run all the time, pinned to core 0, one thread each; wrk and nginx share core 1. A round loads each of them
 //! in turn, in an order that the seed decides; what is compared is the ratio within a round, so that drift of the machine
 //! cancels out. CPU time is what the scheduler gave to all threads of the process, kernel time included.
+//!
+//! Each Corelane is also loaded through its `tcp_proxy` listener, which forwards the same requests without looking at them:
+//! what the kernel takes for that much traffic is a floor that no proxy gets below on the machine at hand, and the rest is
+//! what HTTP costs.
 
 use crate::{Arguments, HEADERS, stats};
 use anyhow::{Context, Result, ensure};
@@ -15,7 +19,7 @@ use std::fs;
 /// Connections of the load.
 const CONNECTIONS: usize = 64;
 
-/// One of the proxies under load.
+/// One of the proxies under load, at one of its listeners.
 struct Subject {
     name: &'static str,
     id: u32,
@@ -44,16 +48,18 @@ pub(crate) fn measure(arguments: &Arguments) -> Result<f64> {
         subject("haproxy", haproxy.process.id(), haproxy.port),
         subject("uring", uring.process.id(), uring.bootstrap.http),
         subject("epoll", epoll.process.id(), epoll.bootstrap.http),
+        subject("uring, tcp", uring.process.id(), uring.bootstrap.tcp),
+        subject("epoll, tcp", epoll.process.id(), epoll.bootstrap.tcp),
     ];
     rounds(arguments, &mut subjects)?;
     report(&subjects, arguments)
 }
 
-fn rounds(arguments: &Arguments, subjects: &mut [Subject; 3]) -> Result<()> {
+fn rounds(arguments: &Arguments, subjects: &mut [Subject]) -> Result<()> {
     let mut seed = arguments.seed;
     // Round zero warms connections, caches and branch predictors, and is not counted.
     for round in 0..=arguments.rounds {
-        let mut order = [0, 1, 2];
+        let mut order: Vec<usize> = (0..subjects.len()).collect();
         stats::shuffle(&mut order, &mut seed);
         for n in order {
             let cost = cost(&subjects[n], arguments)?;
@@ -61,14 +67,16 @@ fn rounds(arguments: &Arguments, subjects: &mut [Subject; 3]) -> Result<()> {
                 subjects[n].nanoseconds.push(cost);
             }
         }
-        if let [haproxy, uring, epoll] =
-            subjects.each_ref().map(|s| s.nanoseconds.last().copied().unwrap_or(0.0))
-            && round > 0
+        let last = |subject: &Subject| subject.nanoseconds.last().copied();
+        if let Some((haproxy, others)) = subjects.split_first()
+            && let Some(base) = last(haproxy)
         {
-            let (u, e) = (uring / haproxy, epoll / haproxy);
-            println!(
-                "round {round:2}  haproxy {haproxy:7.0} ns  uring {uring:7.0} ns {u:.3}  epoll {epoll:7.0} ns {e:.3}"
-            );
+            print!("round {round:2}  {} {base:6.0} ns", haproxy.name);
+            for subject in others {
+                let cost = last(subject).unwrap_or(f64::NAN);
+                print!("  {} {cost:6.0} ns {:.3}", subject.name, cost / base);
+            }
+            println!();
         }
     }
     Ok(())
@@ -98,7 +106,7 @@ fn cpu_time(id: u32) -> Result<u64> {
     Ok(sum)
 }
 
-fn report(subjects: &[Subject; 3], arguments: &Arguments) -> Result<f64> {
+fn report(subjects: &[Subject; 5], arguments: &Arguments) -> Result<f64> {
     let haproxy = &subjects[0];
     println!(
         "CPU time per request, {CONNECTIONS} connections, {} s x {} rounds, seed {}; median [quartiles]",
@@ -109,10 +117,19 @@ fn report(subjects: &[Subject; 3], arguments: &Arguments) -> Result<f64> {
         let micros: Vec<f64> = subject.nanoseconds.iter().map(|n| n / 1_000.0).collect();
         let ratios: Vec<f64> =
             subject.nanoseconds.iter().zip(&haproxy.nanoseconds).map(|(a, b)| a / b).collect();
-        println!("{:8} {} us, {} of haproxy", subject.name, stats::summary(&micros), stats::summary(&ratios));
+        println!(
+            "{:10} {} us, {} of haproxy",
+            subject.name,
+            stats::summary(&micros),
+            stats::summary(&ratios)
+        );
         if subject.name == "uring" {
             uring = Some(stats::quantile(&ratios, 0.5));
         }
+    }
+    for (http, tcp) in [(1, 3), (2, 4)].map(|(http, tcp)| (&subjects[http], &subjects[tcp])) {
+        let more = http.nanoseconds.iter().zip(&tcp.nanoseconds).map(|(http, tcp)| (http - tcp) / 1_000.0);
+        println!("{:10} {} us for HTTP", http.name, stats::summary(&more.collect::<Vec<_>>()));
     }
     uring.context("io_uring was measured")
 }

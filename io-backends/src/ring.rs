@@ -155,6 +155,7 @@ impl Ring {
         Ring { kernel, home, blocks, posted: 0, starved: VecDeque::new(), completions: Vec::new() }
     }
 
+    #[inline(always)]
     pub(crate) fn push(&mut self, sqe: Sqe, user_data: u64) {
         match &mut self.kernel {
             Kernel::Uring(uring) => uring.push(sqe, user_data),

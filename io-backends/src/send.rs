@@ -1,7 +1,7 @@
 //! The queue of one socket's sending side, in the form that the kernel takes it.
 
-use crate::buf::Chunk;
-use std::{cell::UnsafeCell, collections::VecDeque, mem, rc::Rc};
+use crate::{buf::Chunk, sys};
+use std::{cell::UnsafeCell, collections::VecDeque, io, mem, os::fd::RawFd, rc::Rc};
 
 /// Segments of one gathered send. 16 cover a pipelined burst of heads and bodies; the kernel copies the array each time.
 const SEGMENTS: usize = 16;
@@ -22,7 +22,8 @@ pub(crate) struct SendOp {
     pub(crate) in_flight: bool,
     /// In flight for as long as the peer likes, so nothing queued may pin ring memory.
     pub(crate) parked: bool,
-    /// Bytes that the message names: `asked <= queued bytes`.
+    /// Chunks that the kernel was given last, and their bytes: `asked <= queued bytes`.
+    named_chunks: usize,
     asked: usize,
 }
 
@@ -35,6 +36,7 @@ impl SendOp {
             chunks: VecDeque::with_capacity(4),
             in_flight: false,
             parked: false,
+            named_chunks: 0,
             asked: 0,
         })
     }
@@ -57,30 +59,36 @@ impl SendOp {
         // SAFETY: in bounds of the cell, which lives.
         named.message.msg_iov = unsafe { (&raw mut (*self.named.get()).segments).cast() };
         named.message.msg_iovlen = n;
-        self.message()
+        self.named_chunks = n;
+        // SAFETY: in bounds of the cell, which lives; nothing is read.
+        unsafe { &raw const (*self.named.get()).message }
+    }
+
+    /// The only chunk, if there is just one: a plain send is cheaper than a message. Otherwise nothing is done.
+    #[inline]
+    pub(crate) fn prepare_single(&mut self) -> Option<(*const u8, u32)> {
+        debug_assert!(!self.in_flight, "the kernel reads the chunk");
+        if self.chunks.len() != 1 {
+            return None;
+        }
+        let bytes = self.chunks.front()?.bytes();
+        let len = u32::try_from(bytes.len()).ok()?;
+        (self.named_chunks, self.asked) = (1, bytes.len());
+        Some((bytes.as_ptr(), len))
+    }
+
+    /// Gives the kernel what is queued, as far as it takes it without waiting.
+    pub(crate) fn send_now(&mut self, fd: RawFd) -> io::Result<usize> {
+        match self.prepare_single() {
+            // SAFETY: the bytes are those of a queued chunk; nothing touches them during the call.
+            Some((at, len)) => unsafe { sys::send_bytes(fd, at, len as usize) },
+            // SAFETY: the message lives in `self` and names its chunks; nothing touches either during the call.
+            None => unsafe { sys::send(fd, &*self.prepare()) },
+        }
     }
 
     pub(crate) fn asked(&self) -> usize {
         self.asked
-    }
-
-    /// How many chunks the message names.
-    fn segments(&self) -> usize {
-        // SAFETY: only `prepare` writes, and it is not running; the kernel only reads.
-        unsafe { (*self.named.get()).message.msg_iovlen }
-    }
-
-    /// The only segment, if there is just one: a plain send is cheaper than a message.
-    pub(crate) fn single(&self) -> Option<(*const u8, u32)> {
-        // SAFETY: as in `segments`.
-        let segment = unsafe { (*self.named.get()).segments[0] };
-        let len = u32::try_from(segment.iov_len).ok()?;
-        (self.segments() == 1).then_some((segment.iov_base.cast_const().cast(), len))
-    }
-
-    pub(crate) fn message(&self) -> *const libc::msghdr {
-        // SAFETY: in bounds of the cell, which lives; nothing is read.
-        unsafe { &raw const (*self.named.get()).message }
     }
 
     /// Takes `n` sent bytes off the head; `done` gets the vectors that went out whole.
@@ -119,11 +127,10 @@ impl SendOp {
         }
     }
 
-    /// The same for what the kernel is not reading now: everything behind the named segments. The named ones are on the
+    /// The same for what the kernel is not reading now: everything behind the named chunks. The named ones are on the
     /// heap since they were parked.
     pub(crate) fn detach_behind(&mut self) {
-        let named = self.segments();
-        for chunk in self.chunks.iter_mut().skip(named) {
+        for chunk in self.chunks.iter_mut().skip(self.named_chunks) {
             chunk.detach();
         }
     }

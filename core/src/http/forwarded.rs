@@ -220,24 +220,38 @@ impl Text {
 /// An IPv4 address in decimal, without the machinery of formatting: it is part of every request. Gives the length.
 fn dotted(octets: [u8; 4], into: &mut [u8; 48]) -> usize {
     let mut len = 0;
-    let mut put = |byte: u8| {
-        into[len] = byte;
-        len += 1;
-    };
-    for (at, octet) in octets.into_iter().enumerate() {
-        if at > 0 {
-            put(b'.');
-        }
-        if octet >= 100 {
-            put(b'0' + octet / 100);
-        }
-        if octet >= 10 {
-            put(b'0' + octet / 10 % 10);
-        }
-        put(b'0' + octet % 10);
+    for octet in octets {
+        let (text, digits) = OCTETS[usize::from(octet)];
+        // With what is behind the digits, which the next one overwrites.
+        into[len..len + 4].copy_from_slice(&text);
+        len += usize::from(digits) + 1;
     }
-    len
+    len - 1
 }
+
+/// Each octet in decimal and a dot behind it, and how many digits it has.
+static OCTETS: [([u8; 4], u8); 256] = {
+    let mut octets = [([b'.'; 4], 1); 256];
+    let mut n = 0;
+    while n < 256 {
+        let (text, digits) = &mut octets[n];
+        *digits = if n >= 100 {
+            3
+        } else if n >= 10 {
+            2
+        } else {
+            1
+        };
+        let (mut at, mut rest) = (*digits as usize, n);
+        while at > 0 {
+            at -= 1;
+            text[at] = b'0' + (rest % 10) as u8;
+            rest /= 10;
+        }
+        n += 1;
+    }
+    octets
+};
 
 /// A UUID of version 4 (RFC 9562 section 5.4), as Envoy's default request ID extension makes it.
 fn request_id(io: &Io) -> [u8; 36] {

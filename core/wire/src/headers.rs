@@ -2,7 +2,8 @@
 //! names and values get in; never interprets a field.
 
 use crate::ascii;
-use crate::known::{HOP_BY_HOP, Id, Known, LINE, Name, ROOM, SINGLE, X_ENVOY_MARK as X_ENVOY};
+use crate::h1::Framing;
+use crate::known::{FRAMING, HOP_BY_HOP, Id, Known, LINE, Name, ROOM, SINGLE, X_ENVOY_MARK as X_ENVOY};
 use crate::scan;
 use alloc::vec::Vec;
 use core::{fmt, ops::Range};
@@ -31,6 +32,8 @@ pub struct Headers {
     /// By known id, the first slot that has it, where `present` says that one has: looking it up is no search. [`FAR`] where
     /// that slot is further than a byte tells.
     first: [u8; 32],
+    /// What the fields say of the body's length, where a parser has found it out and none of them was touched since.
+    framing: Option<Framing>,
 }
 
 /// In [`Headers::first`]: the slots have to be searched.
@@ -136,14 +139,21 @@ impl StaticField {
 impl Headers {
     /// No fields, nothing allocated.
     pub const fn new() -> Headers {
-        Headers { arena: Vec::new(), slots: Vec::new(), present: 0, repeated: 0, first: [0; 32] }
+        Headers {
+            arena: Vec::new(),
+            slots: Vec::new(),
+            present: 0,
+            repeated: 0,
+            first: [0; 32],
+            framing: None,
+        }
     }
 
     /// Forgets all fields and keeps the memory, up to a bound, for the next message.
     pub fn clear(&mut self) {
         self.arena.clear();
         self.slots.clear();
-        (self.present, self.repeated) = (0, 0);
+        (self.present, self.repeated, self.framing) = (0, 0, None);
         self.arena.shrink_to(ARENA_KEPT);
         self.slots.shrink_to(SLOTS_KEPT);
     }
@@ -245,6 +255,9 @@ impl Headers {
     }
 
     fn remove_all(&mut self, name: Name<'_>) -> bool {
+        if name.id.bit() & FRAMING != 0 {
+            self.framing = None;
+        }
         let Some(first) = self.find(&name) else { return false };
         self.remove_from(first, &name);
         if name.id != Id::NONE {
@@ -270,6 +283,18 @@ impl Headers {
         self.present & id.bit() & SINGLE != 0
     }
 
+    /// What [`settle`](Headers::settle) was told, if the fields that it came from are still the same.
+    #[inline(always)]
+    pub(crate) fn framing(&self) -> Option<Framing> {
+        self.framing
+    }
+
+    /// What the fields say of the body's length, as HTTP/1.1 reads them: not to be read again until one of them changes.
+    #[inline]
+    pub(crate) fn settle(&mut self, framing: Framing) {
+        self.framing = Some(framing);
+    }
+
     /// Whether a known name is there, in one test.
     #[inline]
     pub(crate) fn has(&self, known: Known) -> bool {
@@ -277,6 +302,7 @@ impl Headers {
     }
 
     /// The value of a known name that is there exactly once.
+    #[inline]
     pub(crate) fn sole(&self, known: Known) -> Option<&[u8]> {
         let at = self.find_known(known.id())?;
         if self.repeated & known.bit() != 0 && self.all(known).nth(1).is_some() {
@@ -526,6 +552,9 @@ impl Headers {
     #[inline(always)]
     fn push_slot(&mut self, id: Id, at: usize, name_len: usize, value_len: usize) {
         self.note(id);
+        if id.bit() & FRAMING != 0 {
+            self.framing = None;
+        }
         self.slots.push(Slot {
             name: at as u32,
             name_len: name_len as u16,
@@ -790,6 +819,6 @@ mod tests {
     #[test]
     fn sizes() {
         // One per field, and one per head in every pool.
-        assert_eq!((size_of::<Slot>(), size_of::<Headers>()), (16, 88));
+        assert_eq!((size_of::<Slot>(), size_of::<Headers>()), (16, 104));
     }
 }

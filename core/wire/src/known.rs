@@ -115,6 +115,9 @@ impl Known {
 /// The names of which a second one makes a message ambiguous.
 pub(crate) const SINGLE: u32 = Known::Host.bit() | Known::ContentLength.bit() | Known::TransferEncoding.bit();
 
+/// The names that say how long a body is.
+pub(crate) const FRAMING: u32 = Known::ContentLength.bit() | Known::TransferEncoding.bit();
+
 /// The fields that concern one connection only and are never sent on as received (RFC 9110 section 7.6.1).
 pub(crate) const HOP_BY_HOP: u32 = Known::Connection.bit()
     | Known::ContentLength.bit()

@@ -81,8 +81,7 @@ impl Sock {
         match &self.core.driver {
             Driver::Ring(_) => self.submit_send(op, false),
             Driver::Epoll(_) => {
-                // SAFETY: the message lives in `op` and names its chunks; nothing touches either during the call.
-                let result = unsafe { crate::sys::send(self.fd, &*op.prepare()) };
+                let result = op.send_now(self.fd);
                 drop(state);
                 self.sent(match result {
                     Ok(n) => i32::try_from(n).unwrap_or(i32::MAX),
@@ -94,13 +93,12 @@ impl Sock {
 
     fn submit_send(&self, op: &mut SendOp, wait: bool) {
         let Driver::Ring(ring) = &self.core.driver else { return };
-        op.prepare();
+        let sqe = match op.prepare_single() {
+            Some((at, len)) => Sqe::Send { fd: self.fd, at, len, wait },
+            None => Sqe::SendMsg { fd: self.fd, msg: op.prepare(), wait },
+        };
         op.in_flight = true;
         op.parked = wait;
-        let sqe = match op.single() {
-            Some((at, len)) => Sqe::Send { fd: self.fd, at, len, wait },
-            None => Sqe::SendMsg { fd: self.fd, msg: op.message(), wait },
-        };
         ring.borrow_mut().push(sqe, Tag::Send.of_socket(self.key));
     }
 

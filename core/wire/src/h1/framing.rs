@@ -90,9 +90,27 @@ const fn may_have_body(status: Status) -> bool {
     !(status.is_informational() || matches!(status.code(), 204 | 304))
 }
 
-/// `Length`, `Chunked` or `None`, from the two fields that may say so. Stricter than RFC 9112 wherever two readers of
-/// the same bytes could disagree.
+/// Reads what the fields of a head that was just parsed say, once for all who ask later.
+///
+/// # Errors
+/// As [`request_framing`].
+pub(super) fn settle(headers: &mut Headers, version: Version) -> Result<(), ParseError> {
+    let framing = read_framing(headers, version)?;
+    headers.settle(framing);
+    Ok(())
+}
+
+/// `Length`, `Chunked` or `None`, from the two fields that may say so.
+#[inline]
 fn fields_framing(headers: &Headers, version: Version) -> Result<Framing, ParseError> {
+    match headers.framing() {
+        Some(framing) if version == Version::Http11 => Ok(framing),
+        _ => read_framing(headers, version),
+    }
+}
+
+/// The same, read from the fields. Stricter than RFC 9112 wherever two readers of the same bytes could disagree.
+fn read_framing(headers: &Headers, version: Version) -> Result<Framing, ParseError> {
     if headers.has(Known::TransferEncoding) {
         if version == Version::Http10 {
             return Err(ParseError::TransferEncodingInHttp10);
@@ -199,6 +217,39 @@ mod tests {
         let parsed = parse_request(&mut head, bytes.as_bytes(), &Limits::default());
         assert_eq!(parsed, Ok(Progress::Complete(bytes.len())), "{bytes}");
         head
+    }
+
+    /// What a filter does to the fields counts, however the head was read.
+    #[test]
+    fn framing_follows_the_fields() {
+        let mut head = request("POST / HTTP/1.1", LENGTH);
+        assert_eq!(request_framing(&head), Ok(Framing::Length(7)));
+        head.headers_mut().set(Known::ContentLength, b"8").unwrap();
+        assert_eq!(request_framing(&head), Ok(Framing::Length(8)));
+        head.headers_mut().append("Content-Length", b"8").unwrap();
+        assert_eq!(request_framing(&head), Err(ParseError::ContentLength));
+        head.headers_mut().remove("content-LENGTH");
+        assert_eq!(request_framing(&head), Ok(Framing::None));
+
+        let mut head = request("POST / HTTP/1.1", LENGTH);
+        head.headers_mut().append("transfer-encoding", b"chunked").unwrap();
+        assert_eq!(request_framing(&head), Err(ParseError::LengthAndTransferEncoding));
+        head.headers_mut().remove(Known::ContentLength);
+        assert_eq!(request_framing(&head), Ok(Framing::Chunked));
+        head.set_version(Version::Http10);
+        assert_eq!(request_framing(&head), Err(ParseError::TransferEncodingInHttp10));
+
+        let mut head = response("HTTP/1.1 200 OK", LENGTH);
+        *head.headers_mut() = request("POST / HTTP/1.1", CHUNKED).headers().clone();
+        assert_eq!(declared_framing(&head), Ok(Framing::Chunked));
+        head.set_version(Version::Http10);
+        assert_eq!(declared_framing(&head), Err(ParseError::TransferEncodingInHttp10));
+        head.headers_mut().clear();
+        assert_eq!(declared_framing(&head), Ok(Framing::None));
+        head.headers_mut().append_decimal(Known::ContentLength, 3).unwrap();
+        assert_eq!(declared_framing(&head), Ok(Framing::Length(3)));
+        head.headers_mut().append_static(crate::StaticField::new("content-length", "4"));
+        assert_eq!(declared_framing(&head), Err(ParseError::ContentLength));
     }
 
     fn response(start: &str, lines: &str) -> ResponseHead {

@@ -246,6 +246,7 @@ fn request_head(
         _ => return Err(ParseError::Host),
     }
     assign_target(head, kind, method.len(), &window[start..start + method.len() + 1 + target.len()])?;
+    framing::settle(head.headers_mut(), version)?;
     framing::request_framing(head)?;
     Ok(Some(len))
 }
@@ -277,6 +278,7 @@ fn response_head(
     if let Some(reason) = reason {
         head.assign_reason(ascii::trim(reason));
     }
+    framing::settle(head.headers_mut(), version)?;
     framing::declared_framing(head)?;
     Ok(Some(len))
 }
