@@ -116,7 +116,7 @@ impl Value {
         // Above this, not every whole number has a double of its own.
         const EXACT: f64 = 9_007_199_254_740_992.0;
         let number = self.number()?;
-        (number >= 0.0 && number <= EXACT && number.fract() == 0.0).then_some(number as u64)
+        ((0.0..=EXACT).contains(&number) && number.fract() == 0.0).then_some(number as u64)
     }
 
     fn switch(&self) -> Option<bool> {
