@@ -7,15 +7,13 @@ mod route;
 mod table;
 
 pub use cluster::Cluster;
-#[cfg(test)]
-pub(crate) use cluster::comparisons;
 pub(crate) use listener::Terminal;
 pub use listener::{HttpChain, Listener, TcpChain, UdpChain};
 
 use crate::{
     access_log::Logs,
     config::{Config, ConfigError, Problems},
-    control::Snapshot,
+    control::{Routes, Snapshot},
     filter::{Counting, Registry, Scope},
     places::Places,
     route::RouteTable,
@@ -172,7 +170,7 @@ impl Edit<'_> {
             return Ok(());
         }
         let cluster = Cluster::compile(kept(), old.map(|old| &**old), &self.compiler.stats)?;
-        self.next.clusters.insert(config.name.as_str().into(), Arc::new(cluster));
+        self.next.put_cluster(Arc::new(cluster));
         Ok(())
     }
 
@@ -181,14 +179,14 @@ impl Edit<'_> {
     pub fn set_found(&mut self, cluster: &str, found: Arc<[crate::config::Endpoint]>) {
         if let Some(old) = self.next.clusters.get(cluster) {
             let next = old.with_found(found, old.revision() + 1);
-            self.next.clusters.insert(cluster.into(), Arc::new(next));
+            self.next.put_cluster(Arc::new(next));
         }
     }
 
     /// Lets the endpoints of a cluster go that are not told of any more and fail their checks.
     pub(crate) fn settle(&mut self, cluster: &str) {
         if let Some(next) = self.next.clusters.get(cluster).and_then(|old| old.settled()) {
-            self.next.clusters.insert(cluster.into(), Arc::new(next));
+            self.next.put_cluster(Arc::new(next));
         }
     }
 
@@ -199,7 +197,7 @@ impl Edit<'_> {
 
     /// Removes a cluster; routes to it answer 503 from then on.
     pub fn remove_cluster(&mut self, name: &str) {
-        self.next.clusters.remove(name);
+        self.next.remove_cluster(name);
     }
 
     /// Adds or replaces a listener. The clusters that its routes name have to be there.
@@ -208,7 +206,7 @@ impl Edit<'_> {
     /// Everything that is wrong with it; the edit is as before then.
     pub fn set_listener(&mut self, config: &crate::config::Listener) -> Result<(), Problems> {
         let old = self.next.listeners.get(config.name.as_str());
-        let known = |cluster: &str| self.next.clusters.contains_key(cluster);
+        let known = |cluster: &str| self.next.clusters.contains(cluster);
         if old.is_some_and(|old| old.config() == config) {
             // Its clusters may have gone all the same.
             let at = format!("listeners[{:?}]", config.name);
@@ -217,7 +215,7 @@ impl Edit<'_> {
             return listener::check_clusters(config, &known).map_err(within);
         }
         let listener = Listener::compile(config, old.map(|old| &**old), self.compiler, &known)?;
-        self.next.listeners.insert(config.name.as_str().into(), Arc::new(listener));
+        self.next.listeners.insert(Arc::new(listener));
         Ok(())
     }
 
@@ -229,7 +227,7 @@ impl Edit<'_> {
     /// Adds or replaces a route table that is a resource of its own (see [`Compiler::routes`]). No listener is compiled for
     /// it: those that name it serve it with their next request.
     pub fn set_routes(&mut self, name: &str, table: Arc<RouteTable>) {
-        self.next.routes.insert(name.into(), table);
+        self.next.routes.insert(Arc::new(Routes { name: name.into(), table }));
     }
 
     /// Removes a route table; listeners that name it answer 404 from then on.
@@ -243,13 +241,14 @@ impl Edit<'_> {
     }
 
     fn keep_clusters(&mut self, names: &BTreeSet<&String>) {
-        let gone: Vec<_> = self.next.clusters.keys().filter(|name| !has(names, name)).cloned().collect();
-        gone.iter().for_each(|name| self.remove_cluster(name));
+        let gone: Vec<_> = self.next.clusters().filter(|old| !has(names, old.name())).cloned().collect();
+        gone.iter().for_each(|old| self.remove_cluster(old.name()));
     }
 
     fn keep_listeners(&mut self, names: &BTreeSet<&String>) {
-        let gone: Vec<_> = self.next.listeners.keys().filter(|name| !has(names, name)).cloned().collect();
-        gone.iter().for_each(|name| self.remove_listener(name));
+        let gone: Vec<_> =
+            self.next.listeners().filter(|old| !has(names, &old.config().name)).cloned().collect();
+        gone.iter().for_each(|old| self.remove_listener(&old.config().name));
     }
 }
 

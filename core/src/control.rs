@@ -4,9 +4,11 @@
 //! Publishes go one after the other through one control task, off the lanes. New listening sockets are bound first, on
 //! every lane, so that a port that is taken refuses the publish before any lane has seen it.
 
+mod names;
 mod news;
 mod publish;
 
+pub(crate) use names::{Named, Names};
 pub(crate) use news::{News, Watcher};
 pub(crate) use publish::{Control, control};
 
@@ -18,7 +20,6 @@ use crate::{
 };
 use atomic_waker::AtomicWaker;
 use corelane_io::{Peer, Report};
-use imbl::OrdMap;
 use std::{
     collections::VecDeque,
     fmt,
@@ -36,26 +37,80 @@ use std::{
 /// changed snapshot shares what did not change.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
-    pub(crate) listeners: OrdMap<Arc<str>, Arc<Listener>>,
-    pub(crate) clusters: OrdMap<Arc<str>, Arc<Cluster>>,
+    pub(crate) listeners: Names<Listener>,
+    pub(crate) clusters: Names<Cluster>,
+    /// Those of the clusters that somebody looks after: which look for their endpoints themselves, or check them. So nobody has to
+    /// go through all to find them.
+    pub(crate) looking: Names<Cluster>,
     /// Those that are resources of their own.
-    pub(crate) routes: OrdMap<Arc<str>, Arc<RouteTable>>,
+    pub(crate) routes: Names<Routes>,
+}
+
+/// A route table that is a resource of its own.
+#[derive(Debug)]
+pub(crate) struct Routes {
+    pub(crate) name: Arc<str>,
+    pub(crate) table: Arc<RouteTable>,
+}
+
+impl Named for Routes {
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Named for Cluster {
+    fn name(&self) -> &str {
+        Cluster::name(self)
+    }
+}
+
+impl Named for Listener {
+    fn name(&self) -> &str {
+        &self.config().name
+    }
 }
 
 impl Snapshot {
     /// The listeners, by name.
     pub fn listeners(&self) -> impl Iterator<Item = &Arc<Listener>> {
-        self.listeners.values()
+        self.listeners.sorted().into_iter()
     }
 
     /// The clusters, by name.
     pub fn clusters(&self) -> impl Iterator<Item = &Arc<Cluster>> {
-        self.clusters.values()
+        self.clusters.sorted().into_iter()
     }
 
     /// The route tables that are resources of their own, with their names.
     pub fn routes(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<RouteTable>)> {
-        self.routes.iter()
+        self.routes.sorted().into_iter().map(|routes| (&routes.name, &routes.table))
+    }
+
+    /// The clusters that look for their endpoints themselves, or check them, by name.
+    pub(crate) fn looking(&self) -> impl Iterator<Item = &Arc<Cluster>> {
+        self.looking.sorted().into_iter()
+    }
+
+    /// Whether every cluster can be used (see [`Cluster::is_warm`]); costs as much as there are that look for their endpoints
+    /// themselves, or check them.
+    pub fn is_warm(&self) -> bool {
+        !self.looking.any(|cluster| !cluster.is_warm())
+    }
+
+    /// Puts a cluster in the place of what had its name.
+    pub(crate) fn put_cluster(&mut self, cluster: Arc<Cluster>) {
+        let config = cluster.config();
+        match config.kind.dns().is_some() || config.health.check.is_some() {
+            true => self.looking.insert(cluster.clone()),
+            false => self.looking.remove(cluster.name()),
+        }
+        self.clusters.insert(cluster);
+    }
+
+    pub(crate) fn remove_cluster(&mut self, name: &str) {
+        self.looking.remove(name);
+        self.clusters.remove(name);
     }
 
     /// A cluster.
@@ -242,7 +297,7 @@ impl Handle {
     pub fn configure(&self, config: &Config) -> Result<(), Problems> {
         // Everything that is wrong is found before anything is published.
         let next = self.compile(config)?;
-        if next.clusters.values().any(|cluster| !cluster.is_warm()) {
+        if !next.is_warm() {
             let clusters = config.clusters.clone();
             self.prepare(move |edit| clusters.iter().try_for_each(|cluster| edit.set_cluster(cluster)))
                 .wait()?;

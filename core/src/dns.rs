@@ -55,13 +55,15 @@ pub(crate) async fn run(io: Io, handle: Handle, settings: Settings) {
             }
             stays
         });
-        for cluster in snapshot.clusters().filter(|cluster| cluster.config().kind.dns().is_some()) {
+        for cluster in snapshot.looking().filter(|cluster| cluster.config().kind.dns().is_some()) {
             let name = &cluster.config().name;
             if !watched.contains_key(name) {
                 let stop = watch::spawn(&resolver, &handle, cluster);
                 watched.insert(name.clone(), (cluster.clone(), stop));
             }
         }
+        // Held while nothing happens, it would keep alive what later ones replace.
+        drop(snapshot);
         if !handle.news().rung(Watcher::Names, &mut seen).await {
             watched.values().for_each(|(_, stop)| stop.now());
             return;

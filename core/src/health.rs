@@ -41,7 +41,7 @@ pub(crate) async fn run(io: Io, handle: Handle) {
             }
             stays
         });
-        for cluster in snapshot.clusters() {
+        for cluster in snapshot.looking() {
             let (Some(check), Some(stats)) = (&cluster.config().health.check, cluster.checks()) else {
                 continue;
             };
@@ -51,6 +51,8 @@ pub(crate) async fn run(io: Io, handle: Handle) {
                 .or_insert_with(|| Rc::new(Checks::new(&io, &handle, cluster, check, stats.off_lane())));
             checks.update(cluster);
         }
+        // Held while nothing happens, it would keep alive what later ones replace.
+        drop(snapshot);
         if !handle.news().rung(Watcher::Health, &mut seen).await {
             watched.values().for_each(|checks| checks.stop());
             return;

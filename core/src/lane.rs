@@ -99,7 +99,7 @@ impl Lane {
 
     /// Adds or replaces a cluster of this lane.
     pub fn set_cluster(&self, cluster: &Arc<compile::Cluster>) {
-        self.clusters.set(cluster.config().name.as_str().into(), Some(cluster.clone()));
+        self.clusters.set(cluster.shared_name().clone(), Some(cluster.clone()));
     }
 
     /// The first chain of a compiled listener, ready to serve connections.

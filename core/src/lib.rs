@@ -18,6 +18,7 @@ pub mod control;
 pub mod dns;
 pub mod error;
 pub mod filter;
+mod fnv;
 mod health;
 pub mod http;
 mod inspect;

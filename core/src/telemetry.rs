@@ -16,7 +16,7 @@ pub use families::{
     TlsInspectorStat, UdpStat,
 };
 pub use histogram::{BOUNDS, Bin, Histogram, QUANTILES};
-pub(crate) use membership::Membership;
+pub(crate) use membership::{Members, Membership};
 
 use histogram::Bins;
 
@@ -66,7 +66,7 @@ pub enum Kind {
 /// The statistics of one resource, over all lanes.
 pub struct Stats<F> {
     /// The middle part of the names.
-    name: String,
+    name: Arc<str>,
     /// One for each lane, and the last for who is on none.
     lanes: Box<[OnceLock<Arc<LaneCells>>]>,
     /// What the counters were when they were last reset: only lanes write cells, so a reset is taken off when reading.
@@ -109,9 +109,9 @@ fn code_names(prefix: &'static str) -> &'static [String] {
 }
 
 impl<F: Family> Stats<F> {
-    fn new(name: &str, lanes: usize) -> Stats<F> {
+    fn new(name: Arc<str>, lanes: usize) -> Stats<F> {
         Stats {
-            name: name.to_owned(),
+            name,
             lanes: (0..=lanes).map(|_| OnceLock::new()).collect(),
             base: Mutex::default(),
             family: PhantomData,
@@ -327,7 +327,7 @@ impl fmt::Display for StatName<'_> {
 #[derive(Debug)]
 pub struct StatsStore {
     lanes: usize,
-    families: Mutex<BTreeMap<FamilyKey, BTreeMap<String, Entry>>>,
+    families: Mutex<BTreeMap<FamilyKey, BTreeMap<Arc<str>, Entry>>>,
 }
 
 /// Tells families apart: several may have one root, but no name is in two of them.
@@ -358,21 +358,31 @@ impl StatsStore {
     /// The statistics of a resource. As long as anybody holds them, everybody who asks gets the same: two connection
     /// managers with one prefix count together, as in Envoy, and a replaced cluster goes on counting.
     pub fn of<F: Family>(&self, resource: &str) -> Arc<Stats<F>> {
+        self.of_named(resource, || resource.into())
+    }
+
+    /// As [`StatsStore::of`], for who keeps the name: there is one copy of it then.
+    pub(crate) fn of_shared<F: Family>(&self, resource: &Arc<str>) -> Arc<Stats<F>> {
+        self.of_named(resource, || resource.clone())
+    }
+
+    fn of_named<F: Family>(&self, resource: &str, name: impl FnOnce() -> Arc<str>) -> Arc<Stats<F>> {
         let key = FamilyKey { root: F::ROOT, first_name: F::NAMES[0].0 };
-        self.shared(key, resource, || Stats::<F>::new(resource, self.lanes))
+        self.shared(key, resource, name, |name| Stats::<F>::new(name, self.lanes))
     }
 
     /// How many endpoints a cluster has, as [`StatsStore::of`].
-    pub(crate) fn membership(&self, cluster: &str) -> Arc<Membership> {
+    pub(crate) fn membership(&self, cluster: &Arc<str>) -> Arc<Membership> {
         let key = FamilyKey { root: "cluster", first_name: Membership::FIRST };
-        self.shared(key, cluster, || Membership::new(cluster))
+        self.shared(key, cluster, || cluster.clone(), Membership::new)
     }
 
     fn shared<R: Readable + 'static>(
         &self,
         key: FamilyKey,
         resource: &str,
-        make: impl FnOnce() -> R,
+        name: impl FnOnce() -> Arc<str>,
+        make: impl FnOnce(Arc<str>) -> R,
     ) -> Arc<R> {
         let mut families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
         let family = families.entry(key).or_default();
@@ -380,13 +390,11 @@ impl StatsStore {
         if let Some(stats) = live.and_then(|stats| stats.downcast::<R>().ok()) {
             return stats;
         }
-        let stats = Arc::new(make());
+        let name = name();
+        let stats = Arc::new(make(name.clone()));
         let typed: Arc<dyn std::any::Any + Send + Sync> = stats.clone();
         let read: Arc<dyn Readable> = stats.clone();
-        family.insert(
-            resource.to_owned(),
-            Entry { read: Arc::downgrade(&read), typed: Arc::downgrade(&typed) },
-        );
+        family.insert(name, Entry { read: Arc::downgrade(&read), typed: Arc::downgrade(&typed) });
         stats
     }
 

@@ -1,9 +1,9 @@
 //! Compiled clusters.
 
 use crate::{
-    config::{self, ClusterKind, ConfigError, Endpoint, Problems},
+    config::{self, ClusterKind, ConfigError, Endpoint, Health, Problems},
     health,
-    telemetry::{ClusterStat, DiscoveryStat, HealthStat, Membership, Stats, StatsStore},
+    telemetry::{ClusterStat, DiscoveryStat, HealthStat, Members, Membership, Stats, StatsStore},
     upstream::{ClusterState, EndpointState, Finding},
 };
 use corelane_io::Peer;
@@ -11,11 +11,13 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     net::IpAddr,
-    sync::Arc,
+    sync::{Arc, Weak},
 };
 
 /// A compiled cluster: its configuration and the state that all lanes share.
 pub struct Cluster {
+    /// Shared with the lanes and the statistics, so that there is one copy of it.
+    name: Arc<str>,
     /// Shared with whoever configured it, and with the generations that differ in what was found.
     config: Arc<config::Cluster>,
     state: Arc<ClusterState>,
@@ -55,17 +57,22 @@ impl Cluster {
         let same = old.filter(|old| old.config.kind == config.kind);
         let (told, found) = same.map_or((None, None), |old| (old.told.clone(), old.found.clone()));
         let revision = old.map_or(0, |old| old.revision);
-        let name = config.alt_stat_name.as_ref().unwrap_or(&config.name);
+        let name = old.map_or_else(|| config.name.as_str().into(), |old| old.name.clone());
+        let counted: Arc<str> =
+            config.alt_stat_name.as_ref().map_or_else(|| name.clone(), |other| other.as_str().into());
+        // What is counted together with the old one is not looked up again.
+        let known = old.filter(|old| old.config.alt_stat_name == config.alt_stat_name);
         let mut cluster = Cluster {
+            name,
             state,
             told,
             found,
             revision,
             endpoints: Vec::new(),
-            stats: stats.of(name),
-            discovery: config.kind.dns().map(|_| stats.of(name)),
-            checks: config.health.check.as_ref().map(|_| stats.of(name)),
-            membership: stats.membership(name),
+            stats: known.map_or_else(|| stats.of_shared(&counted), |old| old.stats.clone()),
+            discovery: config.kind.dns().map(|_| stats.of_shared(&counted)),
+            checks: config.health.check.as_ref().map(|_| stats.of_shared(&counted)),
+            membership: known.map_or_else(|| stats.membership(&counted), |old| old.membership.clone()),
             config,
         };
         cluster.endpoints = cluster.endpoint_states(old.map_or(&[], |old| &old.endpoints));
@@ -79,6 +86,7 @@ impl Cluster {
     /// The same cluster after it has found its endpoints, for one that finds them itself.
     pub(crate) fn with_found(&self, found: Arc<[Endpoint]>, revision: u64) -> Cluster {
         let mut next = Cluster {
+            name: self.name.clone(),
             config: self.config.clone(),
             state: self.state.clone(),
             found: Some(self.with_leaving(&found)),
@@ -168,9 +176,11 @@ impl Cluster {
         });
         let state = Arc::new(ClusterState::new(&config.breakers));
         let endpoints = vec![Arc::new(EndpointState::new(addr.clone()))];
-        let membership = stats.membership(&config.name);
-        let stats = stats.of(&config.name);
+        let name: Arc<str> = config.name.as_str().into();
+        let membership = stats.membership(&name);
+        let stats = stats.of_shared(&name);
         Cluster {
+            name,
             config,
             state,
             told: None,
@@ -182,6 +192,15 @@ impl Cluster {
             checks: None,
             membership,
         }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn shared_name(&self) -> &Arc<str> {
+        &self.name
     }
 
     /// What it was compiled from.
@@ -244,10 +263,9 @@ impl Cluster {
     }
 
     /// The statistics about its endpoints are those of this generation from now on.
-    pub(crate) fn count_members(&self) {
-        let members = self.endpoints.iter().zip(self.members());
-        let checked = self.config.health.check.is_some();
-        self.membership.set(members.map(|(state, member)| (state.clone(), member.health)).collect(), checked);
+    pub(crate) fn count_members(self: &Arc<Self>) {
+        let next: Weak<Cluster> = Arc::downgrade(self);
+        self.membership.set(next, self.config.health.check.is_some());
     }
 
     pub(crate) fn stats(&self) -> &Arc<Stats<ClusterStat>> {
@@ -255,11 +273,16 @@ impl Cluster {
     }
 }
 
+impl Members for Cluster {
+    fn members(&self) -> Box<dyn Iterator<Item = (&Arc<EndpointState>, Health)> + '_> {
+        let configured = Cluster::members(self).iter().map(|member| member.health);
+        Box::new(self.endpoints.iter().zip(configured))
+    }
+}
+
 impl PartialEq for Cluster {
     /// Compiled resources are equal if they are the same one: what did not change is not compiled again.
     fn eq(&self, other: &Cluster) -> bool {
-        #[cfg(test)]
-        COMPARISONS.set(COMPARISONS.get() + 1);
         std::ptr::eq(self, other)
     }
 }
@@ -270,17 +293,6 @@ impl fmt::Debug for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Cluster({:?}, {} endpoints)", self.config.name, self.endpoints.len())
     }
-}
-
-#[cfg(test)]
-thread_local! {
-    static COMPARISONS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
-}
-
-/// How many clusters this thread has compared, for tests of what a publish costs.
-#[cfg(test)]
-pub(crate) fn comparisons() -> usize {
-    COMPARISONS.get()
 }
 
 pub(super) fn check(config: &config::Cluster) -> Vec<ConfigError> {

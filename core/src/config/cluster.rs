@@ -194,7 +194,7 @@ impl Endpoint {
             additional: Vec::new(),
             weight: 1,
             priority: 0,
-            locality: Arc::default(),
+            locality: Locality::nowhere(),
             health: Health::Healthy,
             extra: None,
         }
@@ -222,6 +222,17 @@ pub struct Locality {
     pub sub_zone: String,
     /// Its share where localities are weighted; 0 has none.
     pub weight: u32,
+}
+
+thread_local! {
+    static NOWHERE: Arc<Locality> = Arc::default();
+}
+
+impl Locality {
+    /// No place and no weight, which is where most endpoints are: all that one thread configures share it.
+    pub fn nowhere() -> Arc<Locality> {
+        NOWHERE.with(Arc::clone)
+    }
 }
 
 /// How well an endpoint is.

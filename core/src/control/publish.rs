@@ -9,7 +9,6 @@ use crate::{
     listener::Bound,
 };
 use corelane_io::{Io, Mailbox, Peer};
-use imbl::ordmap::DiffItem;
 use std::{
     io,
     rc::Rc,
@@ -34,7 +33,7 @@ async fn carry_out(control: &Control) {
     // Those who wait for warm clusters; they are told that the proxy has ended when this is dropped.
     let mut waiting: Vec<Outcome> = Vec::new();
     loop {
-        if !waiting.is_empty() && control.current().clusters.values().all(|cluster| cluster.is_warm()) {
+        if !waiting.is_empty() && control.current().is_warm() {
             waiting.drain(..).for_each(|outcome| outcome.is(Ok(())));
         }
         match control.shared.orders.next().await {
@@ -114,10 +113,11 @@ impl Control {
         self.publish(next, live).await
     }
 
-    async fn publish(&self, next: Snapshot, live: bool) -> Result<(), Problems> {
+    async fn publish(&self, mut next: Snapshot, live: bool) -> Result<(), Problems> {
         let last = self.current();
-        let next = with_news(next, &last);
-        let change = Arc::new(difference(&last, &next));
+        let mut change = difference(&last, &next);
+        keep_news(&last, &mut next, &mut change);
+        let change = Arc::new(change);
         let bound = self.bind(&last, &change).await?;
         for (_, cluster) in &change.clusters {
             if let Some(cluster) = cluster {
@@ -131,7 +131,7 @@ impl Control {
             move |lane, ack| lane.apply(change.clone(), ack)
         })
         .await;
-        {
+        if !change.listeners.is_empty() {
             let mut listening = self.shared.bound.lock().unwrap_or_else(PoisonError::into_inner);
             let binds = |listener: &Arc<Listener>| listener.config().socket.bind;
             listening.retain(|(name, _)| next.listeners.get(name).is_some_and(binds));
@@ -251,49 +251,52 @@ fn with_lane(io: &Io, run: impl FnOnce(Rc<Lane>)) {
     }
 }
 
-/// What differs; parts of the maps that both share are skipped.
+/// What differs, by name; parts of the maps that both share are skipped.
 fn difference(last: &Snapshot, next: &Snapshot) -> Change {
-    Change {
-        clusters: last.clusters.diff(&next.clusters).map(|item| changed(&item)).collect(),
-        routes: last.routes.diff(&next.routes).map(|item| changed(&item)).collect(),
-        listeners: last.listeners.diff(&next.listeners).map(|item| changed(&item)).collect(),
-    }
+    let mut change = Change::default();
+    last.clusters.changes(&next.clusters, |old, new| {
+        let name = new.or(old).map(|cluster| cluster.shared_name().clone());
+        change.clusters.extend(name.map(|name| (name, new.cloned())));
+    });
+    last.routes.changes(&next.routes, |old, new| {
+        let name = new.or(old).map(|routes| routes.name.clone());
+        let same = old.zip(new).is_some_and(|(old, new)| Arc::ptr_eq(&old.table, &new.table));
+        let new = new.map(|routes| routes.table.clone());
+        change.routes.extend(name.filter(|_| !same).map(|name| (name, new)));
+    });
+    last.listeners.changes(&next.listeners, |old, new| {
+        let name = new.or(old).map(|listener| listener.config().name.as_str().into());
+        change.listeners.extend(name.map(|name| (name, new.cloned())));
+    });
+    change.clusters.sort_by(|a, b| a.0.cmp(&b.0));
+    change.routes.sort_by(|a, b| a.0.cmp(&b.0));
+    change.listeners.sort_by(|a, b| a.0.cmp(&b.0));
+    change
 }
 
-/// The name, and what it means from now on.
-fn changed<T>(item: &DiffItem<'_, '_, Arc<str>, Arc<T>>) -> (Arc<str>, Option<Arc<T>>) {
-    match item {
-        DiffItem::Add(name, new) | DiffItem::Update { new: (name, new), .. } => {
-            ((*name).clone(), Some((*new).clone()))
-        }
-        DiffItem::Remove(name, _) => ((*name).clone(), None),
-    }
-}
-
-/// `next` with what clusters found since it was compiled: else a publish that took its time would take it from them.
-fn with_news(mut next: Snapshot, last: &Snapshot) -> Snapshot {
-    let news: Vec<_> = difference(last, &next)
-        .clusters
-        .into_iter()
-        .filter_map(|(name, cluster)| {
-            let (cluster, known) = (cluster?, last.clusters.get(&name)?);
-            let newer = match cluster.config() == known.config() {
-                true if known.revision() > cluster.revision() => Some(known.clone()),
-                _ => cluster.with_news_of(known).map(Arc::new),
-            };
-            Some((name, newer?))
-        })
-        .collect();
-    next.clusters.extend(news);
-    next
+/// Puts into `next`, and into what it changes, what clusters found since it was compiled: else a publish that took its time
+/// would take it from them.
+fn keep_news(last: &Snapshot, next: &mut Snapshot, change: &mut Change) {
+    change.clusters.retain_mut(|(name, cluster)| {
+        let (Some(new), Some(known)) = (&mut *cluster, last.clusters.get(name)) else { return true };
+        let newer = match new.config() == known.config() {
+            true if known.revision() > new.revision() => Some(known.clone()),
+            _ => new.with_news_of(known).map(Arc::new),
+        };
+        let Some(newer) = newer else { return true };
+        next.put_cluster(newer.clone());
+        *new = newer;
+        !Arc::ptr_eq(new, known)
+    });
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        compile::{Compiler, comparisons},
+        compile::Compiler,
         config::{Cluster, Config},
+        control::names::comparisons,
         filter::Registry,
         telemetry::StatsStore,
     };

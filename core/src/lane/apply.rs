@@ -1,7 +1,7 @@
 //! Applying a publish to a lane: between events, in the order of the publishes, in slices. Owns the order inside one
 //! change: clusters come before the route tables and listeners that name them and go after them.
 
-use super::Lane;
+use super::{Lane, chain::OldRoutes};
 use crate::{
     compile::{Cluster, Listener},
     limits::APPLY_SLICE,
@@ -91,19 +91,35 @@ impl Steps<'_> {
             }
         } else if let Some(at) = among(routes.len()) {
             if let (name, Some(table)) = &routes[at] {
-                lane.tables.set(name, Some(table.clone()));
+                free(lane, lane.tables.set(name, Some(table.clone())));
             }
         } else if let Some(at) = among(listeners.len()) {
             let (name, spec) = &listeners[at];
             ListenerSlot::apply(lane, name, spec.as_ref());
         } else if let Some(at) = among(routes.len()) {
             if let (name, None) = &routes[at] {
-                lane.tables.set(name, None);
+                free(lane, lane.tables.set(name, None));
             }
         } else if let Some((name, None)) = among(clusters.len()).map(|at| &clusters[at]) {
             lane.clusters.set(name.clone(), None);
         }
     }
+}
+
+/// Frees what was made of old tables, in slices as everything that may be much.
+fn free(lane: &Rc<Lane>, mut old: Vec<OldRoutes>) {
+    old.retain_mut(|routes| !routes.free(APPLY_SLICE));
+    if old.is_empty() {
+        return;
+    }
+    let io = lane.io.clone();
+    lane.io.spawn(async move {
+        for mut routes in old {
+            while !routes.free(APPLY_SLICE) {
+                io.yield_now().await;
+            }
+        }
+    });
 }
 
 /// A count of lanes that have not done something yet; a future for whoever waits.

@@ -175,6 +175,17 @@ impl Routes {
     }
 }
 
+/// What a chain had made of the routes of a table that it serves no more.
+pub(super) struct OldRoutes(Vec<OnceCell<Rc<Route>>>);
+
+impl OldRoutes {
+    /// Frees some; whether that was all.
+    pub(super) fn free(&mut self, some: usize) -> bool {
+        self.0.truncate(self.0.len().saturating_sub(some));
+        self.0.is_empty()
+    }
+}
+
 impl HttpChain {
     fn new(spec: Arc<compile::HttpChain>, lane: &Rc<Lane>, old: Option<&HttpChain>) -> Rc<HttpChain> {
         let filters: Box<[Made]> = spec
@@ -234,9 +245,10 @@ impl HttpChain {
         Some(routes.made[at].get_or_init(route).share(&input).clone())
     }
 
-    /// Takes a newer table. Whoever holds routes of the old one holds those, not the table.
-    pub(super) fn renew(&self, table: &Arc<RouteTable>) {
-        drop(self.routes.replace(Routes::new(table.clone())));
+    /// Takes a newer table. Whoever holds routes of the old one holds those, not the table. What was made of the old one is
+    /// given back: with ten thousand routes in use it is long to free.
+    pub(super) fn renew(&self, table: &Arc<RouteTable>) -> OldRoutes {
+        OldRoutes(self.routes.replace(Routes::new(table.clone())).made.into_vec())
     }
 
     fn route(&self, spec: &Arc<RouteSpec>, lane: &Lane) -> Route {

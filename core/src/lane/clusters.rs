@@ -2,12 +2,13 @@
 //! name once, when it is first used; its requests follow one pointer.
 
 use super::Lane;
-use crate::{compile, config::Health, limits, upstream::Pool};
+use crate::{compile, config::Health, fnv::Fnv, limits, upstream::Pool};
 use corelane_io::Peer;
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fmt,
+    hash::BuildHasherDefault,
     rc::Rc,
     sync::Arc,
 };
@@ -75,7 +76,7 @@ impl fmt::Debug for ClusterSlot {
 /// All slots of a lane.
 #[derive(Default)]
 pub(crate) struct Clusters {
-    slots: RefCell<BTreeMap<Arc<str>, Rc<ClusterSlot>>>,
+    slots: RefCell<HashMap<Arc<str>, Rc<ClusterSlot>, BuildHasherDefault<Fnv>>>,
     /// Slots without a cluster at the last sweep, and now: routes may hold them or not.
     empty: Cell<usize>,
     empty_swept: Cell<usize>,
@@ -84,11 +85,15 @@ pub(crate) struct Clusters {
 
 impl Clusters {
     pub(crate) fn slot(&self, name: &str) -> Rc<ClusterSlot> {
+        self.slot_of(name, || name.into())
+    }
+
+    fn slot_of(&self, name: &str, kept: impl FnOnce() -> Arc<str>) -> Rc<ClusterSlot> {
         if let Some(slot) = self.slots.borrow().get(name) {
             return slot.clone();
         }
         self.sweep();
-        let name: Arc<str> = name.into();
+        let name = kept();
         let slot =
             Rc::new(ClusterSlot { name: name.clone(), spec: RefCell::default(), pool: RefCell::default() });
         self.slots.borrow_mut().insert(name, slot.clone());
@@ -104,7 +109,7 @@ impl Clusters {
     /// Fills or empties a slot.
     pub(crate) fn set(&self, name: Arc<str>, spec: Option<Arc<compile::Cluster>>) {
         let slot = match spec {
-            Some(_) => self.slot(&name),
+            Some(_) => self.slot_of(&name, || name.clone()),
             None => match self.slots.borrow().get(&name) {
                 Some(slot) => slot.clone(),
                 None => return,

@@ -2,11 +2,12 @@
 //! chain mentions. A chain finds its slot once, and is told of a newer table when that is applied: so no lane holds an old
 //! table when the publish is over, and none has to free one.
 
-use super::HttpChain;
-use crate::route::RouteTable;
+use super::{HttpChain, chain::OldRoutes};
+use crate::{fnv::Fnv, route::RouteTable};
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeMap,
+    collections::HashMap,
+    hash::BuildHasherDefault,
     rc::{Rc, Weak},
     sync::Arc,
 };
@@ -32,12 +33,11 @@ impl TableSlot {
         chains.push(Rc::downgrade(chain));
     }
 
-    fn set(&self, table: Arc<RouteTable>) {
+    fn set(&self, table: Arc<RouteTable>) -> Vec<OldRoutes> {
         let chains: Vec<_> = self.chains.borrow().iter().filter_map(Weak::upgrade).collect();
-        for chain in chains {
-            chain.renew(&table);
-        }
+        let old = chains.iter().map(|chain| chain.renew(&table)).collect();
         drop(self.table.replace(table));
+        old
     }
 }
 
@@ -50,7 +50,7 @@ impl std::fmt::Debug for TableSlot {
 /// All slots of a lane.
 #[derive(Debug, Default)]
 pub(crate) struct Tables {
-    slots: RefCell<BTreeMap<Arc<str>, Slot>>,
+    slots: RefCell<HashMap<Arc<str>, Slot, BuildHasherDefault<Fnv>>>,
     /// How many there were after the last look for those that nobody needs.
     swept: Cell<usize>,
 }
@@ -70,8 +70,8 @@ impl Tables {
         self.slots.borrow_mut().entry(name.into()).or_default().slot.clone()
     }
 
-    /// Fills or empties a slot.
-    pub(crate) fn set(&self, name: &Arc<str>, table: Option<Arc<RouteTable>>) {
+    /// Fills or empties a slot; gives what is to be freed.
+    pub(super) fn set(&self, name: &Arc<str>, table: Option<Arc<RouteTable>>) -> Vec<OldRoutes> {
         self.sweep();
         let slot = {
             let mut slots = self.slots.borrow_mut();
@@ -79,7 +79,7 @@ impl Tables {
             entry.published = table.is_some();
             entry.slot.clone()
         };
-        slot.set(table.unwrap_or_default());
+        slot.set(table.unwrap_or_default())
     }
 
     /// Drops the slots that are empty and that no chain holds, once there are twice as many as there were: each costs one

@@ -1,10 +1,10 @@
 //! Which virtual host a `host` belongs to, in time that does not grow with their number. Knows no routes.
 
-use crate::limits::HOST;
+use crate::{fnv::Fnv, limits::HOST};
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
-    hash::{BuildHasherDefault, Hasher},
+    hash::BuildHasherDefault,
 };
 
 /// Domains and the number of their virtual host. `domain.example`, then the longest `*.example`, then the longest
@@ -95,29 +95,6 @@ fn without_port(authority: &[u8]) -> &[u8] {
     match authority.iter().rposition(|b| *b == b':') {
         Some(colon) if !authority[colon..].contains(&b']') => &authority[..colon],
         _ => authority,
-    }
-}
-
-/// FNV-1a. The keys of these maps come from configuration, so a client cannot make them collide; it can only ask.
-#[derive(Clone, Copy)]
-pub(super) struct Fnv(u64);
-
-impl Default for Fnv {
-    fn default() -> Self {
-        Fnv(0xcbf2_9ce4_8422_2325)
-    }
-}
-
-impl Hasher for Fnv {
-    fn finish(&self) -> u64 {
-        // The table takes its bucket from the low bits and its tag from the high ones: mix them.
-        self.0 ^ (self.0 >> 32)
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
     }
 }
 

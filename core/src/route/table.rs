@@ -2,12 +2,12 @@
 //! ten thousand, and with ten exact paths as with ten thousand.
 
 use super::{
-    Action, DuplicateDomain, RouteInput, RouteSpec,
-    domains::{Domains, Fnv},
-    matcher::Matcher,
-    redirect::Redirect,
+    Action, DuplicateDomain, RouteInput, RouteSpec, domains::Domains, matcher::Matcher, redirect::Redirect,
 };
-use crate::config::{RequireTls, RouteMatch};
+use crate::{
+    config::{RequireTls, RouteMatch},
+    fnv::Fnv,
+};
 use corelane_wire::{Known, Status};
 use std::{collections::HashMap, hash::BuildHasherDefault, ops::Range, sync::Arc};
 

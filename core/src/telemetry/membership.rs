@@ -7,17 +7,23 @@ use crate::{
     upstream::{EndpointState, Finding},
 };
 use std::sync::{
-    Arc, Mutex, PoisonError,
+    Arc, Mutex, PoisonError, Weak,
     atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
+/// Whoever knows the endpoints of a cluster.
+pub(crate) trait Members: Send + Sync {
+    /// The endpoints, with what the configuration says about them.
+    fn members(&self) -> Box<dyn Iterator<Item = (&Arc<EndpointState>, Health)> + '_>;
+}
+
 /// The endpoints of a cluster as statistics: `cluster.NAME.membership_*`. Used off-lane only: it locks.
-#[derive(Debug)]
 pub(crate) struct Membership {
     /// The middle part of the names.
-    name: String,
+    name: Arc<str>,
     changes: AtomicU64,
-    members: Mutex<Vec<(Arc<EndpointState>, Health)>>,
+    /// The newest generation of the cluster, which knows them. It goes when nobody serves it any more.
+    newest: Mutex<Option<Weak<dyn Members>>>,
     /// Their health is checked.
     checked: AtomicBool,
 }
@@ -25,32 +31,46 @@ pub(crate) struct Membership {
 impl Membership {
     pub(crate) const FIRST: &'static str = "membership_change";
 
-    pub(crate) fn new(name: &str) -> Membership {
+    pub(crate) fn new(name: Arc<str>) -> Membership {
         Membership {
-            name: name.to_owned(),
+            name,
             changes: AtomicU64::new(0),
-            members: Mutex::default(),
+            newest: Mutex::default(),
             checked: AtomicBool::new(false),
         }
     }
 
-    /// These are the endpoints from now on, with what the configuration says about them; `checked` tells whether they are
-    /// asked how they are.
-    pub(crate) fn set(&self, next: Vec<(Arc<EndpointState>, Health)>, checked: bool) {
+    /// The endpoints are those of this generation from now on, and the one before is still served; `checked` tells whether
+    /// they are asked how they are.
+    pub(crate) fn set(&self, next: Weak<dyn Members>, checked: bool) {
         self.checked.store(checked, Relaxed);
-        let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
-        let same =
-            members.len() == next.len() && members.iter().zip(&next).all(|(a, b)| Arc::ptr_eq(&a.0, &b.0));
-        *members = next;
-        if !same {
+        let (before, after) = (self.newest(), next.upgrade());
+        let states = |of: &Option<Arc<dyn Members>>| {
+            let members = of.iter().flat_map(|of| of.members());
+            members.map(|(state, _)| Arc::as_ptr(state)).collect::<Vec<_>>()
+        };
+        if states(&before) != states(&after) {
             self.changes.fetch_add(1, Relaxed);
         }
+        *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(next);
+    }
+
+    fn newest(&self) -> Option<Arc<dyn Members>> {
+        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        newest.as_ref().and_then(Weak::upgrade)
+    }
+}
+
+impl std::fmt::Debug for Membership {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Membership({:?})", self.name)
     }
 }
 
 impl Readable for Membership {
     fn visit(&self, each: &mut dyn FnMut(Sample<'_>)) {
-        let members = self.members.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let newest = self.newest();
+        let members: Vec<_> = newest.iter().flat_map(|newest| newest.members()).collect();
         let of_health = |health| {
             members.iter().filter(|(state, configured)| state.health(*configured) == health).count() as u64
         };
@@ -90,21 +110,36 @@ mod tests {
     use crate::telemetry::StatsStore;
     use corelane_io::Peer;
 
+    struct Endpoints(Vec<Arc<EndpointState>>);
+
+    impl Members for Endpoints {
+        fn members(&self) -> Box<dyn Iterator<Item = (&Arc<EndpointState>, Health)> + '_> {
+            Box::new(self.0.iter().map(|state| (state, Health::Healthy)))
+        }
+    }
+
     #[test]
     fn members_are_counted_when_somebody_reads() {
         let store = StatsStore::new(1);
-        let members = store.membership("web");
+        let members = store.membership(&"web".into());
         let states = ["/a", "/b", "/c"].map(|path| Arc::new(EndpointState::new(Peer::Unix(path.into()))));
-        let next = || states.iter().map(|state| (state.clone(), Health::Healthy)).collect::<Vec<_>>();
-        members.set(next(), false);
+        let generation =
+            |states: &[Arc<EndpointState>]| -> Arc<dyn Members> { Arc::new(Endpoints(states.to_vec())) };
+        let first = generation(&states);
+        members.set(Arc::downgrade(&first), false);
         states[0].set(Finding::Ejected, true);
         states[1].set(Finding::SaysDegraded, true);
         let read = |stat: &str| store.value(&format!("cluster.web.membership_{stat}"));
         assert_eq!([read("total"), read("healthy"), read("degraded")], [Some(3), Some(1), Some(1)]);
         states[0].set(Finding::Ejected, false);
-        members.set(next(), false);
+        let second = generation(&states);
+        members.set(Arc::downgrade(&second), false);
+        drop(first);
         assert_eq!([read("healthy"), read("change")], [Some(2), Some(1)], "the same set is no change");
-        members.set(Vec::new(), false);
+        let none = generation(&[]);
+        members.set(Arc::downgrade(&none), false);
         assert_eq!([read("total"), read("change")], [Some(0), Some(2)]);
+        drop(none);
+        assert_eq!(read("total"), Some(0), "a cluster that is gone has none");
     }
 }

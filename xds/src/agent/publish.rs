@@ -181,7 +181,7 @@ impl Publisher {
     /// Every cluster was warm a moment ago; one that came meanwhile may not be.
     pub(super) fn warmed(&mut self) {
         self.warming = None;
-        self.cold = self.handle.snapshot().clusters().any(|cluster| !cluster.is_warm());
+        self.cold = !self.handle.snapshot().is_warm();
     }
 
     /// Whether listeners are served.

@@ -165,7 +165,11 @@ impl Translator<'_> {
         self.done(message, path);
         // Anything will do for an address: whoever places the endpoint says it.
         let nowhere = Peer::Unix(Default::default());
-        Endpoint { priority, locality: Arc::new(locality), ..Endpoint::new(nowhere) }
+        let locality = match locality == Locality::default() {
+            true => Locality::nowhere(),
+            false => Arc::new(locality),
+        };
+        Endpoint { priority, locality, ..Endpoint::new(nowhere) }
     }
 
     fn endpoint(&mut self, mut message: LbEndpoint, mut like: Endpoint, path: &Path<'_>) -> Option<Placed> {
