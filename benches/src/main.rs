@@ -5,6 +5,7 @@
 //! * `memory`: bytes per idle connection, the slope between 1,000 and 4,000.
 //! * `publish`: what a publish of one changed endpoint costs among 10,000 clusters, as a multiple of its cost among 10.
 //! * `routes`: what a request costs among 10,000 virtual hosts, and 10,000 exact paths, as a multiple of its cost among 10.
+//! * `turns`: CPU time of a lane's longest turn while it applies 10,000 clusters and virtual hosts.
 //!
 //! All fail when `--at-most` is exceeded, so that CI can hold a figure. This file owns the arguments; the measurements
 //! are in the files named after them.
@@ -18,11 +19,12 @@ mod memory;
 mod publish;
 mod routes;
 mod stats;
+mod turns;
 
 use anyhow::{Context, Result, bail, ensure};
 use std::{path::PathBuf, process::ExitCode};
 
-const USAGE: &str = "corelane-benches instructions|haproxy|memory|publish|routes [--sidecar PATH] [--at-most X] \
+const USAGE: &str = "corelane-benches instructions|haproxy|memory|publish|routes|turns [--sidecar PATH] [--at-most X] \
                      [--top N] [--rounds N] [--seconds N] [--body BYTES] [--headers N] [--seed N]";
 
 /// What the measurements are told.
@@ -70,6 +72,7 @@ fn run() -> Result<()> {
             (publish::measure()?, "times the instructions of a publish among 10 clusters, among 10,000")
         }
         "routes" => (routes::measure()?, "times the instructions of a request among 10 routes, among 10,000"),
+        "turns" => (turns::measure()?, "milliseconds of CPU time in a lane's longest turn"),
         _ => bail!(USAGE),
     };
     if let Some(limit) = arguments.at_most {
