@@ -7,6 +7,7 @@
 //! nor press buttons.
 
 mod guard;
+mod hosts;
 mod pages;
 mod serve;
 mod stats;

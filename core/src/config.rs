@@ -15,6 +15,7 @@ mod listener;
 mod local_reply;
 mod matcher;
 mod normalization;
+mod outlier;
 mod retry;
 mod route;
 mod udp;
@@ -44,6 +45,7 @@ pub use matcher::{
     StringMatcher, StringPattern,
 };
 pub use normalization::{EscapedSlashes, HostPort, Normalization, Underscores};
+pub use outlier::{Consecutive, FailurePercentage, OutlierDetection, SuccessRate, Threshold};
 pub use retry::{
     AttemptFields, BackOff, RateLimitedBackOff, ReplayLimit, ResetFormat, ResetHeader, RetryOn, RetryPolicy,
 };

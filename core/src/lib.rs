@@ -26,6 +26,7 @@ mod lane;
 pub mod limits;
 pub mod listener;
 mod matching;
+mod outlier;
 mod pause;
 mod places;
 mod proxy;

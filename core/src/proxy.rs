@@ -10,6 +10,7 @@ use crate::{
     health,
     lane::Lane,
     limits::{ACCESS_LOG_DELAY, LANES},
+    outlier,
     telemetry::StatsStore,
 };
 use corelane_io::{Backend, Config, Io, Mailbox, Reactor, Report, cpu};
@@ -235,6 +236,7 @@ impl Builder {
         let settings = Settings::Fixed(self.names.unwrap_or_default());
         lanes[0].spawn(dns::run(lanes[0].clone(), handle.clone(), settings));
         lanes[0].spawn(health::run(lanes[0].clone(), handle.clone()));
+        lanes[0].spawn(outlier::run(lanes[0].clone(), handle.clone()));
         handle
     }
 }
@@ -263,6 +265,7 @@ fn run_names(handle: Handle, settings: Settings, ready: &mpsc::Sender<io::Result
         Ok(reactor) => {
             let _ = ready.send(Ok(()));
             reactor.io().spawn(health::run(reactor.io().clone(), handle.clone()));
+            reactor.io().spawn(outlier::run(reactor.io().clone(), handle.clone()));
             reactor.run(dns::run(reactor.io().clone(), handle, settings));
         }
         Err(e) => {

@@ -4,8 +4,10 @@
 mod balance;
 mod connection;
 mod eyeballs;
+mod note;
 mod plan;
 mod pool;
+mod record;
 mod state;
 mod wait;
 
@@ -13,5 +15,7 @@ pub(crate) use connection::Dialed;
 pub use connection::Lease;
 pub(crate) use eyeballs::connect;
 pub(crate) use pool::{Beside, Chosen, Pool};
+pub use record::HostStat;
+pub(crate) use record::{Rate, Record, Suspicion};
 pub(crate) use state::Active;
 pub use state::{ClusterState, EndpointState, Finding, Limit, Permit};

@@ -26,6 +26,7 @@ mod matcher;
 mod matching;
 mod node;
 mod origins;
+mod outlier;
 mod resource;
 mod rest;
 mod retry;

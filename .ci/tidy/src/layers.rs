@@ -141,6 +141,11 @@ pub(crate) const EXCEPTIONS: &[&[Exception]] = &[PROTOBUF_HOMES, BLOCKING_HOMES,
 const PROTOBUF_HOMES: &[Exception] = &[];
 const BLOCKING_HOMES: &[Exception] = &[
     Exception {
+        path: "core/src/upstream/state.rs",
+        item: "OnceLock",
+        why: "an endpoint's record, made when a lane first uses it: one allocation, once",
+    },
+    Exception {
         path: "core/src/control.rs",
         item: "",
         why: "the handle and the control task, on threads that may wait; a lane only posts to them",
@@ -206,6 +211,11 @@ const ATOMIC_HOMES: &[Exception] = &[
         path: "core/src/places.rs",
         item: "",
         why: "how many connections are open, where there is a limit; touched when one comes and when it goes",
+    },
+    Exception {
+        path: "core/src/upstream/record.rs",
+        item: "",
+        why: "an endpoint's counters, each lane its own, and what outlier detection counts exactly over all of them",
     },
     Exception {
         path: "core/src/filter/health_check/cache.rs",

@@ -1,12 +1,8 @@
 //! `/listeners` and `/clusters`: what is published now. Owns their forms, which are Envoy's (`envoy.admin.v3.Listeners` and
 //! `envoy.admin.v3.Clusters` as JSON).
 
-use super::{Query, Reply};
-use crate::{
-    compile::Cluster,
-    control::Handle,
-    upstream::{EndpointState, Limit},
-};
+use super::{Query, Reply, hosts};
+use crate::{compile::Cluster, control::Handle, upstream::Limit};
 use corelane_io::Peer;
 use corelane_wire::Status;
 use regex::Regex;
@@ -121,21 +117,8 @@ fn lines(out: &mut String, cluster: &Cluster, added_via_api: bool) {
         let _ = writeln!(out, "{name}::default_priority::{limit}::{value}");
     }
     let _ = writeln!(out, "{name}::added_via_api::{added_via_api}");
-    for (endpoint, config) in cluster.endpoints().iter().zip(&cluster.config().endpoints) {
-        let at = format!("{name}::{}", endpoint.addr());
-        if counts_requests(cluster) {
-            let _ = writeln!(out, "{at}::rq_active::{}", endpoint.active());
-        }
-        let weight = config.weight;
-        let facts = [("hostname", ""), ("health_flags", "healthy")];
-        for (fact, value) in facts {
-            let _ = writeln!(out, "{at}::{fact}::{value}");
-        }
-        let _ = writeln!(out, "{at}::weight::{weight}");
-        let facts = [("region", ""), ("zone", ""), ("sub_zone", ""), ("canary", "false"), ("priority", "0")];
-        for (fact, value) in facts {
-            let _ = writeln!(out, "{at}::{fact}::{value}");
-        }
+    for (state, endpoint) in cluster.endpoints().iter().zip(cluster.members()) {
+        hosts::lines(out, name, state, endpoint);
     }
 }
 
@@ -184,19 +167,14 @@ impl AsideEndpoint {
     }
 }
 
-/// Whether requests in flight are counted by endpoint, which only some balancers need.
-fn counts_requests(cluster: &Cluster) -> bool {
-    matches!(cluster.config().balancer, crate::config::Balancer::LeastRequest { .. })
-}
-
 fn of_cluster(cluster: &Cluster, added_via_api: bool) -> Value {
     let config = cluster.config();
     let thresholds: serde_json::Map<String, Value> =
         limits(cluster).map(|(name, value)| (name.to_owned(), value.into())).into_iter().collect();
-    let endpoints = cluster.endpoints().iter().zip(&config.endpoints);
+    let endpoints = cluster.endpoints().iter().zip(cluster.members());
     let mut status = json!({
         "name": config.name,
-        "host_statuses": endpoints.map(|(state, endpoint)| host(cluster, state, endpoint.weight)).collect::<Vec<_>>(),
+        "host_statuses": endpoints.map(|(state, endpoint)| hosts::json(state, endpoint)).collect::<Vec<_>>(),
         "circuit_breakers": {"thresholds": [thresholds]},
         "observability_name": config.alt_stat_name.as_ref().unwrap_or(&config.name),
     });
@@ -207,22 +185,8 @@ fn of_cluster(cluster: &Cluster, added_via_api: bool) -> Value {
     status
 }
 
-fn host(cluster: &Cluster, endpoint: &EndpointState, weight: u32) -> Value {
-    let mut stats = Vec::new();
-    if counts_requests(cluster) {
-        stats.push(json!({"type": "GAUGE", "value": endpoint.active().to_string(), "name": "rq_active"}));
-    }
-    json!({
-        "address": address(endpoint.addr()),
-        "stats": stats,
-        "health_status": {"eds_health_status": "HEALTHY"},
-        "weight": weight,
-        "locality": {},
-    })
-}
-
 /// Envoy's `Address` as JSON.
-fn address(peer: &Peer) -> Value {
+pub(super) fn address(peer: &Peer) -> Value {
     match peer.ip() {
         Some(at) => json!({"socket_address": {"address": at.ip().to_string(), "port_value": at.port()}}),
         None => json!({"pipe": {"path": peer.to_string()}}),

@@ -3,7 +3,9 @@
 use crate::{
     config::{self, ClusterKind, ConfigError, Endpoint, Health, Problems},
     health,
-    telemetry::{ClusterStat, DiscoveryStat, HealthStat, Members, Membership, Stats, StatsStore},
+    telemetry::{
+        ClusterStat, DiscoveryStat, HealthStat, Members, Membership, OutlierStat, Stats, StatsStore,
+    },
     upstream::{ClusterState, EndpointState, Finding},
 };
 use corelane_io::Peer;
@@ -34,6 +36,8 @@ pub struct Cluster {
     discovery: Option<Arc<Stats<DiscoveryStat>>>,
     /// For a cluster that checks them.
     checks: Option<Arc<Stats<HealthStat>>>,
+    /// For a cluster that looks for outliers among them.
+    outliers: Option<Arc<Stats<OutlierStat>>>,
     membership: Arc<Membership>,
 }
 
@@ -72,6 +76,7 @@ impl Cluster {
             stats: known.map_or_else(|| stats.of_shared(&counted), |old| old.stats.clone()),
             discovery: config.kind.dns().map(|_| stats.of_shared(&counted)),
             checks: config.health.check.as_ref().map(|_| stats.of_shared(&counted)),
+            outliers: config.outliers.as_ref().map(|_| stats.of_shared(&counted)),
             membership: known.map_or_else(|| stats.membership(&counted), |old| old.membership.clone()),
             config,
         };
@@ -96,6 +101,7 @@ impl Cluster {
             stats: self.stats.clone(),
             discovery: self.discovery.clone(),
             checks: self.checks.clone(),
+            outliers: self.outliers.clone(),
             membership: self.membership.clone(),
         };
         next.endpoints = next.endpoint_states(&self.endpoints);
@@ -190,6 +196,7 @@ impl Cluster {
             stats,
             discovery: None,
             checks: None,
+            outliers: None,
             membership,
         }
     }
@@ -262,6 +269,11 @@ impl Cluster {
         self.checks.as_ref()
     }
 
+    /// What is counted about outliers among them, for a cluster that looks for some.
+    pub(crate) fn outliers(&self) -> Option<&Arc<Stats<OutlierStat>>> {
+        self.outliers.as_ref()
+    }
+
     /// The statistics about its endpoints are those of this generation from now on.
     pub(crate) fn count_members(self: &Arc<Self>) {
         let next: Weak<Cluster> = Arc::downgrade(self);
@@ -323,6 +335,15 @@ pub(super) fn check(config: &config::Cluster) -> Vec<ConfigError> {
         }
         if endpoint.addr.ip().is_some_and(|addr| addr.port() == 0) {
             problem(&format!("endpoints[{i}].address"), "has no port");
+        }
+    }
+    if let Some(outliers) = &config.outliers {
+        for (field, time) in
+            [("interval", outliers.interval), ("base_ejection_time", outliers.base_ejection_time)]
+        {
+            if time.is_zero() {
+                problem(&format!("outlier_detection.{field}"), "must be greater than zero");
+            }
         }
     }
     if let Some(check) = &config.health.check {

@@ -1,6 +1,6 @@
 //! Clusters: where requests can go, and how many at a time.
 
-use super::{Dns, EndpointCheck, HealthCheck};
+use super::{Dns, EndpointCheck, HealthCheck, OutlierDetection};
 use corelane_io::Peer;
 use std::{sync::Arc, time::Duration};
 
@@ -36,6 +36,8 @@ pub struct Cluster {
     pub enable_trailers: bool,
     /// How endpoints are asked whether they are well, and what follows from it.
     pub health: HealthChecking,
+    /// Which endpoints are left out for what they answer; `None` leaves out none.
+    pub outliers: Option<Box<OutlierDetection>>,
 }
 
 /// Whose health is asked for (Envoy `Cluster.health_checks`).
@@ -74,6 +76,7 @@ impl Cluster {
             per_connection_buffer_limit: Self::PER_CONNECTION_BUFFER_LIMIT,
             enable_trailers: false,
             health: HealthChecking::default(),
+            outliers: None,
         }
     }
 }

@@ -15,9 +15,11 @@ pub(crate) enum Watcher {
     Names,
     /// Who checks health.
     Health,
+    /// Who looks for outliers.
+    Outliers,
 }
 
-const WATCHERS: usize = 2;
+const WATCHERS: usize = 3;
 
 /// The bell. Each watcher listens once.
 #[derive(Debug, Default)]

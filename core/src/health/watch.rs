@@ -176,6 +176,9 @@ fn note(checks: &Checks, target: &Target, tally: &mut Tally, outcome: Outcome) -
         news |= endpoint.set(Finding::SaysDegraded, degraded);
     }
     endpoint.set(Finding::ChecksTimeOut, judged.fails && outcome == Outcome::Timeout);
+    if healthy && !judged.fails && endpoint.has(Finding::Ejected) && endpoint.set(Finding::Passed, true) {
+        checks.cluster.borrow().state().suspect();
+    }
     if news {
         checks.cluster.borrow().state().health_changed();
     }

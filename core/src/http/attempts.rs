@@ -233,7 +233,11 @@ impl Attempts {
         self.routed.begin(&lease, self.tape.as_ref().map(Tape::play));
         let mut head = self.exchange().downstream.lane.heads.response();
         let answer = router::final_head(&lease, self.exchange(), &mut head);
-        within(&self.plan.timeouts, self.exchange(), answer).await?;
+        let answered = within(&self.plan.timeouts, self.exchange(), answer).await;
+        if answered.as_ref().is_err_and(|e| e.is_upstream_timeout()) {
+            lease.timed_out();
+        }
+        answered?;
         Ok((lease, head))
     }
 

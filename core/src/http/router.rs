@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     config::{ConfigError, ConfigValue, Upstream},
-    error::{Error, Kind},
+    error::{Error, Kind, Timeout},
     filter::{Cx, Exchange, Pump, Request, Response},
     lane::{Lane, Route},
     limits::{INTERIM_RESPONSES, STALE_RETRIES},
@@ -291,14 +291,18 @@ pub(super) async fn final_head(
 ) -> Result<(), Error> {
     let io = exchange.downstream.lane.io();
     let mut said_nothing = true;
+    let mut waiting = Waiting { lease, exchange, ended: false };
     loop {
         let received = head::response(lease, io, head, said_nothing).await;
         if let Err(e) = received {
+            waiting.ended = true;
             return Err(unanswered(e, lease));
         }
         exchange.clock.touch(io.now());
         exchange.clock.respond(io.now());
         if !head.status().is_informational() {
+            waiting.ended = true;
+            lease.answered(head);
             return Ok(());
         }
         said_nothing = false;
@@ -306,8 +310,29 @@ pub(super) async fn final_head(
     }
 }
 
+/// Waits for an answer. Where that is given up because the time of the whole request is over, its endpoint is noted for it.
+struct Waiting<'a> {
+    lease: &'a Lease,
+    exchange: &'a Exchange,
+    ended: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let clock = &self.exchange.clock;
+        let now = || self.exchange.downstream.lane.io().now();
+        if !self.ended && clock.check(now()) == Some(Timeout::Response) {
+            self.lease.timed_out();
+        }
+    }
+}
+
 /// Counts that no response came.
 pub(super) fn unanswered(error: Error, lease: &Lease) -> Error {
+    // A connection that was closed just then says nothing about its endpoint.
+    if !error.retryable() {
+        lease.unanswered();
+    }
     lease.pool().stats.inc(match error.kind {
         Kind::Head(_) => ClusterStat::CxProtocolError,
         _ => ClusterStat::RqRxReset,

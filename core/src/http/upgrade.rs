@@ -120,6 +120,9 @@ pub(crate) async fn send(routed: Routed, plan: Option<Box<Plan>>) -> Result<Resp
         said_nothing = false;
         exchange.clock.touch(io.now());
         exchange.clock.respond(io.now());
+        if !answer.status().is_informational() || agrees(switch, &head, &answer) {
+            lease.answered(&answer);
+        }
         if agrees(switch, &head, &answer) {
             return Ok(switched(lease, answer, &mut body, &exchange));
         }

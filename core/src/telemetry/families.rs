@@ -232,6 +232,36 @@ family! {
 }
 
 family! {
+    /// Of the outlier detection of a cluster: `cluster.NAME.`.
+    OutlierStat in "cluster" histograms NoHistogram {
+        /// Endpoints that are left out.
+        Active = "outlier_detection.ejections_active" Gauge,
+        Errors = "outlier_detection.ejections_consecutive_5xx" Counter,
+        DetectedErrors = "outlier_detection.ejections_detected_consecutive_5xx" Counter,
+        DetectedGateway = "outlier_detection.ejections_detected_consecutive_gateway_failure" Counter,
+        DetectedLocalOrigin = "outlier_detection.ejections_detected_consecutive_local_origin_failure" Counter,
+        DetectedFailurePercentage = "outlier_detection.ejections_detected_failure_percentage" Counter,
+        DetectedLocalFailurePercentage =
+            "outlier_detection.ejections_detected_local_origin_failure_percentage" Counter,
+        DetectedLocalSuccessRate = "outlier_detection.ejections_detected_local_origin_success_rate" Counter,
+        DetectedSuccessRate = "outlier_detection.ejections_detected_success_rate" Counter,
+        EnforcedErrors = "outlier_detection.ejections_enforced_consecutive_5xx" Counter,
+        EnforcedGateway = "outlier_detection.ejections_enforced_consecutive_gateway_failure" Counter,
+        EnforcedLocalOrigin = "outlier_detection.ejections_enforced_consecutive_local_origin_failure" Counter,
+        EnforcedFailurePercentage = "outlier_detection.ejections_enforced_failure_percentage" Counter,
+        EnforcedLocalFailurePercentage =
+            "outlier_detection.ejections_enforced_local_origin_failure_percentage" Counter,
+        EnforcedLocalSuccessRate = "outlier_detection.ejections_enforced_local_origin_success_rate" Counter,
+        EnforcedSuccessRate = "outlier_detection.ejections_enforced_success_rate" Counter,
+        EnforcedTotal = "outlier_detection.ejections_enforced_total" Counter,
+        /// Those that were not left out because too many were already.
+        Overflow = "outlier_detection.ejections_overflow" Counter,
+        SuccessRate = "outlier_detection.ejections_success_rate" Counter,
+        Total = "outlier_detection.ejections_total" Counter,
+    }
+}
+
+family! {
     /// Of the active health checks of a cluster: `cluster.NAME.`.
     HealthStat in "cluster" histograms NoHistogram {
         Attempt = "health_check.attempt" Counter,

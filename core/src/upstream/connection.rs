@@ -3,7 +3,8 @@
 
 use super::{
     pool::{Host, Pool},
-    state::{Active, Permit},
+    record::HostStat,
+    state::{Active, EndpointState, Permit},
 };
 use crate::{
     error::{Error, Side},
@@ -16,6 +17,7 @@ use std::{
     cell::{Cell, RefCell},
     fmt, io,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll, Waker},
 };
 
@@ -30,20 +32,22 @@ pub(crate) struct Slot {
     permit: Option<Permit>,
     pool: Rc<Pool>,
     /// Since when the connection is established, and so is counted as one.
-    open: Cell<Option<Instant>>,
+    open: RefCell<Option<(Instant, Arc<EndpointState>)>>,
 }
 
 impl Slot {
     pub(crate) fn new(permit: Permit, pool: Rc<Pool>) -> Slot {
-        Slot { permit: Some(permit), pool, open: Cell::new(None) }
+        Slot { permit: Some(permit), pool, open: RefCell::default() }
     }
 
     pub(super) fn stats(&self) -> &Cells<ClusterStat> {
         &self.pool.stats
     }
 
-    pub(crate) fn opened(&self) {
-        self.open.set(Some(self.pool.io.now()));
+    pub(super) fn opened(&self, endpoint: &Arc<EndpointState>) {
+        *self.open.borrow_mut() = Some((self.pool.io.now(), endpoint.clone()));
+        let Pool { lane, peers, .. } = &*self.pool;
+        endpoint.record_for(peers.len()).add(*lane, HostStat::CxActive, 1);
         self.pool.stats.inc(ClusterStat::CxTotal);
         self.pool.stats.inc(ClusterStat::CxActive);
     }
@@ -51,7 +55,9 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if let Some(since) = self.open.get() {
+        if let Some((since, endpoint)) = self.open.take() {
+            let Pool { lane, peers, .. } = &*self.pool;
+            endpoint.record_for(peers.len()).add(*lane, HostStat::CxActive, u32::MAX);
             self.pool.stats.dec(ClusterStat::CxActive);
             self.pool.stats.inc(ClusterStat::CxDestroy);
             self.pool.stats.record_ms(ClusterHistogram::CxLength, self.pool.io.now() - since);
@@ -111,7 +117,11 @@ impl Connection {
         self.persists.set(false);
         self.recv.borrow_mut().set_deadline(None);
         *self.in_flight.borrow_mut() = Some(InFlight { _request: request, _active: active });
-        self.slot.pool.stats.inc(ClusterStat::RqActive);
+        let pool = &self.slot.pool;
+        pool.stats.inc(ClusterStat::RqActive);
+        pool.count(&self.host, HostStat::RqTotal);
+        pool.count(&self.host, HostStat::RqActive);
+        pool.reached(&self.host, false);
         Lease(self)
     }
 
@@ -139,6 +149,7 @@ impl Connection {
     fn settle(self: &Rc<Self>) {
         let pool = &self.slot.pool;
         pool.stats.dec(ClusterStat::RqActive);
+        pool.uncount(&self.host, HostStat::RqActive);
         let in_flight = self.in_flight.take();
         drop(in_flight);
         if !(self.request_sent.get() && self.answered.get() && self.decoder.borrow().is_done()) {
@@ -176,6 +187,10 @@ impl Lease {
     /// The endpoint.
     pub(crate) fn addr(&self) -> Peer {
         self.0.host.addr()
+    }
+
+    pub(super) fn host(&self) -> &Host {
+        &self.0.host
     }
 
     pub(crate) fn pool(&self) -> &Rc<Pool> {

@@ -4,7 +4,9 @@
 use super::{
     connection::{Connection, Dialed, Lease, Slot},
     eyeballs::connect,
+    note::Unanswered,
     plan::Plan,
+    record::HostStat,
     state::{Active, ClusterState, EndpointState, Finding, Limit},
     wait::{Waiters, Waiting},
 };
@@ -73,11 +75,13 @@ struct Members {
     /// How often health had changed when the plan was made.
     planned: Cell<u64>,
     counts_activity: bool,
+    /// Somebody wants to know how requests end.
+    notes_results: bool,
 }
 
 /// One endpoint on one lane.
 pub(super) struct Host {
-    endpoint: Arc<EndpointState>,
+    pub(super) endpoint: Arc<EndpointState>,
     /// Where new connections go: the first address, and others of the same endpoint. That of a logical name moves.
     addrs: RefCell<Rc<[Peer]>>,
     /// The last one used is the first one taken, so that a pool shrinks when traffic does.
@@ -203,6 +207,7 @@ impl Pool {
         loop {
             if let Some(permit) = self.state.permit(Limit::Connections) {
                 let dialed = self.dial(&host, Slot::new(permit, self.clone())).await?;
+                self.reached(&host, true);
                 return Ok((dialed, active));
             }
             if !self.close_one_idle() {
@@ -263,7 +268,7 @@ impl Pool {
             return Err(Error::local(Kind::Overflow));
         };
         self.stats.inc(ClusterStat::RqPendingTotal);
-        let _active = Pending::new(&self.stats);
+        let _active = Pending::new(self, &host);
         // Whoever comes while others wait queues behind them, here and on other lanes.
         let mut turn = self.waiters.is_empty();
         let mut waiting: Option<Waiting> = None;
@@ -275,8 +280,9 @@ impl Pool {
                 let permitted = waiting.is_some() || !self.another_lane_waits();
                 if permitted && let Some(permit) = self.state.permit(Limit::Connections) {
                     drop(waiting);
-                    let dialed = self.dial(&host, Slot::new(permit, self.clone())).await?;
-                    return Ok(Connection::new(dialed, host));
+                    let dialed = self.dial(&host, Slot::new(permit, self.clone())).await;
+                    let dialed = dialed.inspect_err(|_| self.count(&host, HostStat::RqError))?;
+                    return Ok(Connection::new(dialed, host.clone()));
                 }
                 if self.close_one_idle() {
                     continue;
@@ -299,24 +305,43 @@ impl Pool {
         let within = self.members.borrow().spec.config().connect_timeout;
         let began = self.io.now();
         let addrs = host.addrs.borrow().clone();
+        self.count(host, HostStat::CxTotal);
         match self.io.timeout(within, connect(&self.io, &addrs)).await {
             Ok(stream) => {
                 self.stats.record_ms(ClusterHistogram::CxConnect, self.io.now() - began);
-                slot.opened();
+                slot.opened(&host.endpoint);
                 Ok(Dialed { stream, slot })
             }
             Err(e) if e.kind() == std::io::ErrorKind::TimedOut => {
                 *self.unreached.borrow_mut() = Some(host.addr());
                 self.stats.inc(ClusterStat::CxConnectTimeout);
-                self.stats.inc(ClusterStat::CxConnectFail);
+                self.failed(host, Unanswered::Timeout);
                 Err(Error::upstream(Kind::ConnectTimeout))
             }
             Err(_) => {
                 *self.unreached.borrow_mut() = Some(host.addr());
-                self.stats.inc(ClusterStat::CxConnectFail);
+                self.failed(host, Unanswered::Reset);
                 Err(Error::upstream(Kind::Connect))
             }
         }
+    }
+
+    /// A connection could not be made.
+    #[cold]
+    fn failed(&self, host: &Host, how: Unanswered) {
+        self.stats.inc(ClusterStat::CxConnectFail);
+        self.count(host, HostStat::CxConnectFail);
+        self.unreachable(host, how);
+    }
+
+    /// Whether somebody wants to know how requests end.
+    #[inline]
+    pub(super) fn notes_results(&self) -> bool {
+        self.members.borrow().notes_results
+    }
+
+    pub(super) fn spec(&self) -> Arc<compile::Cluster> {
+        self.members.borrow().spec.clone()
     }
 
     /// Takes a connection back whose exchange ended cleanly.
@@ -379,7 +404,15 @@ impl Members {
         let hosts: Vec<_> = hosts.collect();
         let (planned, plan) = plan(io, &spec);
         let counts_activity = matches!(spec.config().balancer, config::Balancer::LeastRequest { .. });
-        Members { spec, hosts, plan: RefCell::new(plan), planned: Cell::new(planned), counts_activity }
+        let notes_results = spec.config().outliers.is_some() || spec.config().health.check.is_some();
+        Members {
+            spec,
+            hosts,
+            plan: RefCell::new(plan),
+            planned: Cell::new(planned),
+            counts_activity,
+            notes_results,
+        }
     }
 
     /// Somebody's health has changed.
@@ -517,18 +550,20 @@ async fn reap(host: Weak<Host>) {
 }
 
 /// Counts a request as pending while it lives.
-struct Pending<'a>(&'a Cells<ClusterStat>);
+struct Pending<'a>(&'a Pool, &'a Host);
 
 impl Pending<'_> {
-    fn new(stats: &Cells<ClusterStat>) -> Pending<'_> {
-        stats.inc(ClusterStat::RqPendingActive);
-        Pending(stats)
+    fn new<'a>(pool: &'a Pool, host: &'a Host) -> Pending<'a> {
+        pool.stats.inc(ClusterStat::RqPendingActive);
+        pool.count(host, HostStat::RqPendingActive);
+        Pending(pool, host)
     }
 }
 
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
-        self.0.dec(ClusterStat::RqPendingActive);
+        self.0.stats.dec(ClusterStat::RqPendingActive);
+        self.0.uncount(self.1, HostStat::RqPendingActive);
     }
 }
 

@@ -1,14 +1,17 @@
 //! What all lanes share about a cluster and its endpoints: numbers, as atomics. Created off-lane, kept across snapshots
 //! by identity. Owns exact limits and who waits for them; holds no connection.
 
+use super::record::{HostStat, Record};
 use crate::config::{Breakers, Health, RetryBudget};
+use atomic_waker::AtomicWaker;
 use corelane_io::Peer;
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst},
     },
+    task::Context,
 };
 
 /// What a circuit breaker limits.
@@ -67,6 +70,9 @@ struct Rare {
     health: AtomicU64,
     /// The endpoints that it began with were checked once.
     checked: AtomicBool,
+    /// A lane suspects an endpoint, and who is to look at it.
+    suspected: AtomicBool,
+    detector: AtomicWaker,
 }
 
 impl ClusterState {
@@ -157,6 +163,18 @@ impl ClusterState {
         self.rare.0.checked.load(SeqCst)
     }
 
+    /// A lane suspects one of its endpoints: whoever looks for outliers is told.
+    pub(crate) fn suspect(&self) {
+        self.rare.0.suspected.store(true, SeqCst);
+        self.rare.0.detector.wake();
+    }
+
+    /// Whether a lane has suspected somebody since the last time; else the waker is told when one does.
+    pub(crate) fn suspects(&self, cx: &Context<'_>) -> bool {
+        self.rare.0.detector.register(cx.waker());
+        self.rare.0.suspected.swap(false, SeqCst)
+    }
+
     /// Whether a connection permit could be had now.
     pub(crate) fn connection_free(&self) -> bool {
         self.in_use(Limit::Connections) < self.limit(Limit::Connections)
@@ -213,6 +231,8 @@ pub struct EndpointState {
     active: AtomicU32,
     /// What was found out about its health, a bit for each [`Finding`].
     findings: AtomicU32,
+    /// What lanes note about it, once one does.
+    record: OnceLock<Box<Record>>,
 }
 
 /// What was found out about an endpoint's health, beside what the configuration says.
@@ -228,6 +248,8 @@ pub enum Finding {
     Ejected,
     /// The last check that failed was not answered in time (Envoy `active_hc_timeout`).
     ChecksTimeOut,
+    /// It has passed a health check since outlier detection ejected it. Says nothing about its health.
+    Passed,
     /// It is not told of any more, and stays while it passes its checks (Envoy `pending_dynamic_removal`).
     Leaves,
     /// No check of it has ended yet. Says nothing about its health.
@@ -243,7 +265,12 @@ impl Finding {
 impl EndpointState {
     /// An endpoint with nothing in flight.
     pub fn new(addr: Peer) -> EndpointState {
-        EndpointState { addr, active: AtomicU32::new(0), findings: AtomicU32::new(0) }
+        EndpointState {
+            addr,
+            active: AtomicU32::new(0),
+            findings: AtomicU32::new(0),
+            record: OnceLock::new(),
+        }
     }
 
     /// An endpoint that is to be checked, and fails until it has passed. With `counts_for_nothing` it is left out meanwhile
@@ -263,6 +290,34 @@ impl EndpointState {
     /// Its address, which is its identity.
     pub fn addr(&self) -> &Peer {
         &self.addr
+    }
+
+    /// What lanes have noted about it; `None` while none has used it.
+    pub(crate) fn record(&self) -> Option<&Record> {
+        self.record.get().map(|record| &**record)
+    }
+
+    /// The same for a lane that has something to note, of so many.
+    #[inline]
+    pub(super) fn record_for(&self, lanes: usize) -> &Record {
+        // Two lanes may make one at the same time; that one waits for the other is a matter of one allocation, once.
+        self.record.get_or_init(|| Box::new(Record::new(lanes)))
+    }
+
+    /// A number that is counted by endpoint, over all lanes.
+    pub fn count(&self, stat: HostStat) -> u32 {
+        self.record().map_or(0, |record| record.read(stat))
+    }
+
+    /// In percent, the share of its answers that were no failures in the last interval of outlier detection; `None` where
+    /// there is none, or there were too few.
+    pub fn success_rate(&self) -> Option<f64> {
+        self.record()?.monitor.external.last()
+    }
+
+    /// The same for reaching it, where that is kept apart.
+    pub fn local_origin_success_rate(&self) -> Option<f64> {
+        self.record()?.monitor.local.last()
     }
 
     /// Requests in flight over all lanes; zero where the cluster's balancer does not count them.

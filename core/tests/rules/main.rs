@@ -26,6 +26,7 @@ mod listeners;
 mod local_ratelimit;
 mod local_replies;
 mod normalization;
+mod outliers;
 mod publish;
 mod retries;
 mod rewrites;

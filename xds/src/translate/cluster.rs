@@ -36,6 +36,10 @@ impl Translator<'_> {
         }
         self.http_options(&mut cluster, &mut message, path);
         self.health(&mut cluster, &mut message, path);
+        if let Some(outliers) = message.outlier_detection.take() {
+            let outliers = self.outliers(outliers, &path.field("outlier_detection"));
+            cluster.outliers = Some(Box::new(outliers));
+        }
         self.members(&mut cluster, &mut message, path);
         self.done(message, path);
         Some(cluster)

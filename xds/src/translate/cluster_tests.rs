@@ -1,10 +1,10 @@
-//! Clusters: health checks, and how their endpoints are asked.
+//! Clusters: health checks, how their endpoints are asked, and outlier detection.
 
 use std::time::Duration;
 
 use corelane::config::{
-    AppendAction, Cluster, EndpointCheck, HeaderOption, HealthCheck, HealthCheckPace, HealthProbe, HttpProbe,
-    TcpProbe,
+    AppendAction, Cluster, Consecutive, EndpointCheck, FailurePercentage, HeaderOption, HealthCheck,
+    HealthCheckPace, HealthProbe, HttpProbe, OutlierDetection, SuccessRate, TcpProbe, Threshold,
 };
 
 use super::tests::translate;
@@ -141,6 +141,64 @@ fn what_checks_cannot_do_is_refused_by_name() {
         ),
     ] {
         let refused = cluster(&format!("    health_checks: [{{{CHECK}, {rest}}}]")).unwrap_err();
+        assert_eq!(refused, [format!("{at}.{problem}")]);
+    }
+}
+
+#[test]
+fn outlier_detection_is_what_the_file_says() {
+    let plain = cluster("    outlier_detection: {}").unwrap();
+    assert_eq!(plain.outliers.as_deref(), Some(&OutlierDetection::default()));
+    let all = cluster(
+        "    outlier_detection: {interval: 1s, base_ejection_time: 400s, max_ejection_time_jitter: 2s,
+      max_ejection_percent: 50, always_eject_one_host: true, successful_active_health_check_uneject_host: false,
+      split_external_local_origin_errors: true, consecutive_5xx: 1, enforcing_consecutive_5xx: 2,
+      consecutive_gateway_failure: 3, enforcing_consecutive_gateway_failure: 4, consecutive_local_origin_failure: 5,
+      enforcing_consecutive_local_origin_failure: 6, success_rate_minimum_hosts: 7, success_rate_request_volume: 8,
+      success_rate_stdev_factor: 9, enforcing_success_rate: 10, enforcing_local_origin_success_rate: 11,
+      failure_percentage_threshold: 12, failure_percentage_minimum_hosts: 13, failure_percentage_request_volume: 14,
+      enforcing_failure_percentage: 15, enforcing_failure_percentage_local_origin: 16, detect_degraded_hosts: false}",
+    );
+    let threshold = |count, enforcing| Threshold { count, enforcing };
+    let expected = OutlierDetection {
+        interval: Duration::from_secs(1),
+        base_ejection_time: Duration::from_secs(400),
+        max_ejection_time: Duration::from_secs(400),
+        max_ejection_time_jitter: Duration::from_secs(2),
+        max_ejection_percent: 50,
+        always_eject_one: true,
+        uneject_on_health_check: false,
+        split_local_origin: true,
+        consecutive: Consecutive {
+            errors: threshold(1, 2),
+            gateway: threshold(3, 4),
+            local_origin: threshold(5, 6),
+        },
+        success_rate: SuccessRate {
+            minimum_hosts: 7,
+            request_volume: 8,
+            stdev_factor: 9,
+            enforcing: 10,
+            enforcing_local_origin: 11,
+        },
+        failure_percentage: FailurePercentage {
+            threshold: 12,
+            minimum_hosts: 13,
+            request_volume: 14,
+            enforcing: 15,
+            enforcing_local_origin: 16,
+        },
+    };
+    assert_eq!(all.unwrap().outliers.as_deref(), Some(&expected));
+    let at = "static_resources.clusters[0].outlier_detection";
+    for (fields, problem) in [
+        ("detect_degraded_hosts: true", "detect_degraded_hosts: is not implemented"),
+        (
+            "base_ejection_time: 9s, max_ejection_time: 8s",
+            "max_ejection_time: must not be less than base_ejection_time",
+        ),
+    ] {
+        let refused = cluster(&format!("    outlier_detection: {{{fields}}}")).unwrap_err();
         assert_eq!(refused, [format!("{at}.{problem}")]);
     }
 }
