@@ -9,12 +9,12 @@ use crate::{
     config::OutlierDetection,
     control::{Handle, Watcher},
     telemetry::{Cells, OutlierStat},
-    upstream::{EndpointState, Finding, Rate, Suspicion},
+    upstream::{EndpointState, Finding, Rate, Record, Suspicion},
 };
 use corelane_io::{Instant, Io};
 use rates::{Compared, outliers};
 use sentence::Sentence;
-use std::{collections::BTreeMap, future::poll_fn, rc::Rc, sync::Arc, task::Poll, time::Duration};
+use std::{collections::BTreeMap, future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 /// Looks after the clusters of a proxy until it ends.
 pub(crate) async fn run(io: Io, handle: Handle) {
@@ -127,7 +127,7 @@ impl Watched {
 
     /// Looks at everybody who is suspected, and, once an interval, at all.
     fn look(&mut self) {
-        let suspected: Vec<_> = self.hosts.iter().filter_map(|(at, host)| {
+        let suspected = self.hosts.iter().filter_map(|(at, host)| {
             let what: Vec<_> = host.state.record()?.monitor.suspicions().collect();
             (!what.is_empty()).then_some((*at, what))
         });
@@ -172,36 +172,33 @@ impl Watched {
         for host in self.hosts.values_mut().filter(|host| !host.state.has(Finding::Ejected)) {
             host.sentence.behave(now, &config);
         }
-        let origins: [(fn(&crate::upstream::Record) -> &Rate, _, _); 2] = [
-            (|record| &record.monitor.external, Charge::SuccessRate, Charge::FailurePercentage),
-            (|record| &record.monitor.local, Charge::LocalSuccessRate, Charge::LocalFailurePercentage),
-        ];
-        for (rate, by_rate, by_share) in origins {
-            let compared: Vec<_> = self
-                .hosts
-                .iter()
-                .map(|(at, host)| {
-                    let taken = host.state.record().map_or((0, 0), |record| rate(record).take());
-                    let counted = !host.state.has(Finding::Ejected) && taken.0 > 0;
-                    Compared { at: *at, total: if counted { taken.0 } else { 0 }, good: taken.1 }
-                })
-                .collect();
-            let found = outliers(&compared, &config);
-            for host in &compared {
-                if let Some(record) = self.hosts[&host.at].state.record() {
-                    rate(record).keep(found.shown(host, &config));
-                }
-            }
-            let local = by_rate == Charge::LocalSuccessRate;
-            let (rates, shares) = (config.success_rate, config.failure_percentage);
-            let enforcing = |of: u32, of_local: u32| if local { of_local } else { of };
-            for at in found.by_rate {
-                self.charge(at, by_rate, enforcing(rates.enforcing, rates.enforcing_local_origin));
-            }
-            for at in found.by_share {
-                self.charge(at, by_share, enforcing(shares.enforcing, shares.enforcing_local_origin));
+        self.compare(false, &config);
+        self.compare(true, &config);
+    }
+
+    /// Compares the rates of answers, or those of reaching an endpoint.
+    fn compare(&mut self, local: bool, config: &OutlierDetection) {
+        let compared = self.hosts.iter().map(|(at, host)| {
+            let (total, good) = host.state.record().map_or((0, 0), |record| of(record, local).take());
+            let counted = !host.state.has(Finding::Ejected);
+            Compared { at: *at, total: if counted { total } else { 0 }, good }
+        });
+        let compared: Vec<_> = compared.collect();
+        let found = outliers(&compared, config);
+        for host in &compared {
+            if let Some(record) = self.hosts[&host.at].state.record() {
+                of(record, local).keep(found.shown(host, config));
             }
         }
+        let (rates, shares) = (&config.success_rate, &config.failure_percentage);
+        let (by_rate, by_share, enforcing) = if local {
+            let enforcing = (rates.enforcing_local_origin, shares.enforcing_local_origin);
+            (Charge::LocalSuccessRate, Charge::LocalFailurePercentage, enforcing)
+        } else {
+            (Charge::SuccessRate, Charge::FailurePercentage, (rates.enforcing, shares.enforcing))
+        };
+        found.by_rate.into_iter().for_each(|at| self.charge(at, by_rate, enforcing.0));
+        found.by_share.into_iter().for_each(|at| self.charge(at, by_share, enforcing.1));
     }
 
     /// An endpoint is found to be an outlier; whether it is left out is a matter of limits and chance.
@@ -218,7 +215,7 @@ impl Watched {
         let active = self.ejected().len();
         let percent = 100.0 * (active + 1) as f64 / self.hosts.len() as f64;
         let allowed = percent <= f64::from(self.config.max_ejection_percent);
-        if !allowed && !(active == 0 && self.config.always_eject_one) {
+        if !(allowed || active == 0 && self.config.always_eject_one) {
             self.stats.inc(OutlierStat::Overflow);
             return;
         }
@@ -270,6 +267,11 @@ impl Watched {
             self.cluster.state().health_changed();
         }
     }
+}
+
+/// What was counted of an endpoint.
+fn of(record: &Record, local: bool) -> &Rate {
+    if local { &record.monitor.local } else { &record.monitor.external }
 }
 
 /// What an endpoint is found guilty of.

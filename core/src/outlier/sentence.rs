@@ -59,7 +59,7 @@ mod tests {
         };
         let start = World::new(1).lane(&Config::default()).now();
         let mut sentence = Sentence::default();
-        let mut lasts = |sentence: &mut Sentence| {
+        let lasts = |sentence: &mut Sentence| {
             sentence.begin(start, Duration::ZERO, &config);
             (1..100).find(|at| sentence.is_over(start + second(*at), &config)).unwrap()
         };
