@@ -145,6 +145,11 @@ impl Clock {
         next
     }
 
+    /// Whether the time for the response is over at `now`; changes nothing.
+    pub(crate) fn is_response_late(&self, now: Instant) -> bool {
+        self.response_by().is_some_and(|at| at <= now)
+    }
+
     /// Which deadline has passed at `now`. Cheap while none can have: one comparison.
     #[inline]
     pub(crate) fn check(&self, now: Instant) -> Option<Timeout> {

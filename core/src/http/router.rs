@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     config::{ConfigError, ConfigValue, Upstream},
-    error::{Error, Kind, Timeout},
+    error::{Error, Kind},
     filter::{Cx, Exchange, Pump, Request, Response},
     lane::{Lane, Route},
     limits::{INTERIM_RESPONSES, STALE_RETRIES},
@@ -319,9 +319,8 @@ struct Waiting<'a> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        let clock = &self.exchange.clock;
         let now = || self.exchange.downstream.lane.io().now();
-        if !self.ended && clock.check(now()) == Some(Timeout::Response) {
+        if !self.ended && self.exchange.clock.is_response_late(now()) {
             self.lease.timed_out();
         }
     }
