@@ -53,12 +53,17 @@ fn path(head: &mut RequestHead, config: &Normalization) -> Result<Verdict, Error
     let mut verdict = Verdict::Serve;
     let mut changed = None;
     if config.escaped_slashes != EscapedSlashes::Keep && has_escaped_slash(head.path()) {
+        let unescaped = unescape_slashes(head.path());
         verdict = match config.escaped_slashes {
-            EscapedSlashes::Reject => return Err(refused),
+            EscapedSlashes::Reject => {
+                // What is logged and told of it is what it would have been.
+                head.set_path(&unescaped).map_err(|_| refused)?;
+                return Err(refused);
+            }
             EscapedSlashes::Redirect => Verdict::Redirect,
             EscapedSlashes::Keep | EscapedSlashes::Unescape => Verdict::Serve,
         };
-        changed = Some(unescape_slashes(head.path()));
+        changed = Some(unescaped);
     }
     let now = changed.as_deref().unwrap_or(head.path());
     if config.path && !is_normal(now) {

@@ -144,12 +144,68 @@ const INTENDED: &[Intended] = &[
         },
     },
     Intended {
+        why: "what a rewrite made of a path and is no host is refused, where Envoy sends it as the host",
+        explains: |_, ours, theirs, _| {
+            let host = |request: &Message| {
+                request.fields.iter().any(|(name, value)| name == "host" && value.starts_with('/'))
+            };
+            ours.status() == 400
+                && ours.received.is_empty()
+                && theirs.received.iter().any(|seen| host(&seen.request))
+        },
+    },
+    Intended {
+        why: "a local reply to a request of HTTP/1.0 that is not served tells of the request, where Envoy has forgotten it",
+        explains: |_, ours, _, line| {
+            let about = ["client content-length: ", "client body: "];
+            ours.status() == 426 && is_formatted(ours) && about.iter().any(|start| line.starts_with(start))
+        },
+    },
+    Intended {
+        why: "not yet: a local reply is formatted behind the filters and of the request as it came, in Envoy before them and of it as it was left",
+        explains: |_, ours, theirs, line| {
+            let about = [
+                "client content-length: ",
+                "client body: ",
+                "client vary: corelane none",
+                "client content-encoding: corelane none",
+                "client transfer-encoding: corelane none",
+            ];
+            ours.received.is_empty()
+                && ours.status() == theirs.status()
+                && is_formatted(ours)
+                && about.iter().any(|start| line.starts_with(start))
+        },
+    },
+    Intended {
+        why: "what is refused before it is routed passes no filter, where Envoy's passes them on the way back",
+        explains: |_, ours, _, line| {
+            ours.status() == 400 && ours.received.is_empty() && line.starts_with("client vary: corelane none")
+        },
+    },
+    Intended {
+        why: "not yet: an answer that a filter gives itself is edited by its route, in Envoy not always",
+        explains: |_, ours, theirs, line| {
+            ours.received.is_empty()
+                && theirs.received.is_empty()
+                && ours.status() == theirs.status()
+                && line.starts_with("client x-powered-by: corelane [")
+                && line.ends_with(", envoy none")
+        },
+    },
+    Intended {
         why: "a client on this machine is told by its address, where Envoy tells the machine's own",
         explains: |_, _, _, line| {
             line.strip_prefix("upstream x-forwarded-for: ").is_some_and(own_address_alone)
         },
     },
 ];
+
+/// Whether the client got a local reply in the format of the feature `local_reply_config`.
+fn is_formatted(seen: &Seen) -> bool {
+    let Got::Answer(answer) = &seen.got else { return false };
+    answer.fields.iter().any(|(name, value)| name == "content-type" && value.starts_with("application/json"))
+}
 
 /// Whether two lists differ in their last address alone, which is this machine's.
 fn own_address_alone(values: &str) -> bool {
