@@ -180,7 +180,9 @@ const INTENDED: &[Intended] = &[
     Intended {
         why: "what is refused before it is routed passes no filter, where Envoy's passes them on the way back",
         explains: |_, ours, _, line| {
-            ours.status() == 400 && ours.received.is_empty() && line.starts_with("client vary: corelane none")
+            matches!(ours.status(), 307 | 400)
+                && ours.received.is_empty()
+                && line.starts_with("client vary: corelane none")
         },
     },
     Intended {
@@ -189,7 +191,8 @@ const INTENDED: &[Intended] = &[
             ours.received.is_empty()
                 && theirs.received.is_empty()
                 && ours.status() == theirs.status()
-                && line.starts_with("client x-powered-by: corelane [")
+                && (line.starts_with("client x-powered-by: corelane [")
+                    || line.starts_with("client x-a: corelane ["))
                 && line.ends_with(", envoy none")
         },
     },
