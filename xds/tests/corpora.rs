@@ -115,6 +115,7 @@ const SERVED: &[&str] = &[
     "front-proxy",
     "gzip",
     "local_ratelimit",
+    "locality-load-balancing",
     "lua",
     "rbac",
     "tls",
