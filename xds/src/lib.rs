@@ -35,6 +35,7 @@ pub mod problem;
 pub mod profile;
 #[cfg(feature = "proxy")]
 pub mod run;
+#[cfg(feature = "proxy")]
 pub mod runtime;
 pub mod session;
 #[cfg(feature = "proxy")]
