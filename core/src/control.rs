@@ -39,8 +39,8 @@ use std::{
 pub struct Snapshot {
     pub(crate) listeners: Names<Listener>,
     pub(crate) clusters: Names<Cluster>,
-    /// Those of the clusters that somebody looks after: which look for their endpoints themselves, or check them. So nobody has to
-    /// go through all to find them.
+    /// Those of the clusters that somebody looks after: which look for their endpoints themselves, check them or look for outliers.
+    /// So nobody has to go through all to find them.
     pub(crate) looking: Names<Cluster>,
     /// Those that are resources of their own.
     pub(crate) routes: Names<Routes>,
@@ -87,7 +87,8 @@ impl Snapshot {
         self.routes.sorted().into_iter().map(|routes| (&routes.name, &routes.table))
     }
 
-    /// The clusters that look for their endpoints themselves, or check them, by name.
+    /// The clusters that look for their endpoints themselves, check them, or look for outliers among them, by name: tasks off
+    /// the lanes look at these after every publish, and at no others.
     pub(crate) fn looking(&self) -> impl Iterator<Item = &Arc<Cluster>> {
         self.looking.sorted().into_iter()
     }
@@ -101,7 +102,8 @@ impl Snapshot {
     /// Puts a cluster in the place of what had its name.
     pub(crate) fn put_cluster(&mut self, cluster: Arc<Cluster>) {
         let config = cluster.config();
-        match config.kind.dns().is_some() || config.health.check.is_some() {
+        let looks = config.kind.dns().is_some() || config.health.check.is_some() || config.outliers.is_some();
+        match looks {
             true => self.looking.insert(cluster.clone()),
             false => self.looking.remove(cluster.name()),
         }

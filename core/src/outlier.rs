@@ -25,7 +25,7 @@ pub(crate) async fn run(io: Io, handle: Handle) {
         watched.retain(|name, watched| {
             snapshot.cluster(name).is_some_and(|cluster| watched.serves(cluster)) || watched.forget()
         });
-        for cluster in snapshot.clusters() {
+        for cluster in snapshot.looking() {
             let (Some(config), Some(stats)) = (&cluster.config().outliers, cluster.outliers()) else {
                 continue;
             };
