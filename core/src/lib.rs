@@ -11,6 +11,7 @@
 
 pub mod access_log;
 pub mod admin;
+mod chance;
 pub mod compile;
 pub mod config;
 pub mod conn;

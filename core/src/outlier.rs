@@ -5,6 +5,7 @@ mod rates;
 mod sentence;
 
 use crate::{
+    chance::time_below,
     compile::Cluster,
     config::OutlierDetection,
     control::{Handle, Watcher},
@@ -238,8 +239,7 @@ impl Watched {
     }
 
     fn jitter(&self) -> Duration {
-        let nanos = u64::try_from(self.config.max_ejection_time_jitter.as_nanos()).unwrap_or(u64::MAX);
-        Duration::from_nanos(((u128::from(self.io.random()) * u128::from(nanos)) >> 64) as u64)
+        time_below(self.config.max_ejection_time_jitter, &self.io)
     }
 
     fn ejected(&self) -> Vec<*const EndpointState> {

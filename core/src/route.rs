@@ -16,7 +16,7 @@ pub use table::RouteTable;
 use crate::{
     config::{Upgrade, Upstream},
     conn::ConnMeta,
-    filter::Parsed,
+    filter::{Cx, Parsed},
 };
 use bytes::Bytes;
 use corelane_wire::{RequestHead, Status};
@@ -50,6 +50,15 @@ pub(crate) struct RouteSpec {
     pub(crate) overrides: Arc<[Override]>,
     /// What becomes of heads; most routes leave them as they are.
     pub(crate) edits: Option<Box<Edits>>,
+}
+
+impl RouteSpec {
+    /// Keeps what the edits of the response need of the request, as it is now.
+    pub(crate) fn keep(&self, request: &RequestHead, cx: &Cx) {
+        if let Some(edits) = &self.edits {
+            edits.keep(request, cx);
+        }
+    }
 }
 
 /// What a route does.

@@ -5,6 +5,7 @@ use super::{
     record::{Record, Wants},
 };
 use crate::{
+    chance::below,
     config::{Comparison, ConfigError, LogFilter},
     route::matcher::HeaderMatcher,
 };
@@ -71,8 +72,7 @@ impl Filter {
                 comparison.holds(u64::try_from(record.took.all.as_millis()).unwrap_or(u64::MAX))
             }
             Filter::Sampled { numerator, denominator } => {
-                let drawn = (u128::from(random()) * u128::from(*denominator)) >> 64;
-                drawn < u128::from(*numerator)
+                below(random(), u64::from(*denominator)) < u64::from(*numerator)
             }
             Filter::NotHealthCheck => !record.health_check,
             Filter::Flags(flags) => {

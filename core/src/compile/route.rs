@@ -39,6 +39,14 @@ struct Level {
     response: Vec<Arc<FieldEdits>>,
 }
 
+/// A route as its shares take it over.
+#[derive(Clone, Copy)]
+struct Taken<'a> {
+    name: &'a str,
+    /// `None` after a problem only.
+    matches: Option<&'a Matcher>,
+}
+
 /// What a table says once for all its routes.
 struct Table {
     most_specific_wins: bool,
@@ -96,7 +104,8 @@ impl Routes<'_> {
                 let at = format!("{at}.route");
                 self.rewrites(&at, forward, &mut edits);
                 let retries = self.retries(&at, forward, host);
-                self.forward(table, &at, route, forward, retries, &level)
+                let taken = Taken { name: &route.name, matches: matches.as_ref() };
+                self.forward(table, &at, taken, forward, retries, &level)
             }
             config::Action::Redirect(redirect) => {
                 self.redirect(&format!("{at}.redirect"), redirect).map(Action::Redirect)
@@ -125,7 +134,7 @@ impl Routes<'_> {
         &mut self,
         table: &Table,
         at: &str,
-        route: &config::Route,
+        route: Taken<'_>,
         config: &config::Forward,
         retries: Option<Arc<Retries>>,
         level: &Level,
@@ -209,7 +218,7 @@ impl Routes<'_> {
         &mut self,
         table: &Table,
         at: &str,
-        route: &config::Route,
+        route: Taken<'_>,
         forward: &Forward,
         config: &config::Forward,
         cluster: &WeightedCluster,
@@ -231,9 +240,8 @@ impl Routes<'_> {
             None => Upstream::Cluster(cluster.name.clone()),
         };
         Some(Arc::new(RouteSpec {
-            name: route.name.clone(),
-            // What is wrong with it was told when the route was compiled.
-            matches: Matcher::new(&route.matches).ok()?,
+            name: route.name.to_owned(),
+            matches: route.matches?.clone(),
             action: Action::Forward(Forward { upstream, ..forward.clone() }),
             overrides: level.overrides,
             edits: (!edits.is_empty()).then(|| Box::new(edits)),

@@ -5,6 +5,7 @@ use super::{
     lookup::{Found, lookup},
 };
 use crate::{
+    chance::time_below,
     compile::Cluster,
     config::{ClusterKind, Dns, DnsTarget, Endpoint},
     control::Handle,
@@ -115,7 +116,7 @@ async fn target(watch: Rc<Watch>, at: usize) {
                 watch.pause_after_failure(failures, &io)
             }
         };
-        let jitter = below(watch.dns.jitter, &io);
+        let jitter = time_below(watch.dns.jitter, &io);
         io.sleep((pause + jitter).max(DNS_PAUSE)).await;
     }
 }
@@ -189,12 +190,6 @@ impl Watch {
     fn pause_after_failure(&self, failures: u32, io: &Io) -> Duration {
         let Some((base, max)) = self.dns.failure_refresh else { return self.dns.refresh };
         let most = base.saturating_mul(1 << (failures - 1).min(16)).min(max);
-        below(most, io)
+        time_below(most, io)
     }
-}
-
-/// A random time below `most`.
-fn below(most: Duration, io: &Io) -> Duration {
-    let nanos = u64::try_from(most.as_nanos()).unwrap_or(u64::MAX);
-    Duration::from_nanos(((u128::from(io.random()) * u128::from(nanos)) >> 64) as u64)
 }

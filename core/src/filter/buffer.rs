@@ -62,22 +62,16 @@ impl FilterFactory for BufferFactory {
     type Filter = Buffer;
 
     fn parse(raw: &ConfigValue, scope: Scope) -> Result<Config, ConfigError> {
-        let is_for = if raw.type_name() == Self::TYPES[0] { Scope::Listener } else { Scope::Route };
-        match (scope, is_for) {
-            (Scope::Listener, Scope::Listener) => raw.deserialize::<Raw>()?.check(),
-            (Scope::Route, Scope::Route) => match raw.deserialize()? {
+        scope.takes(raw, Self::TYPES[0], Self::TYPES[1])?;
+        match scope {
+            Scope::Listener => raw.deserialize::<Raw>()?.check(),
+            Scope::Route => match raw.deserialize()? {
                 RawPerRoute { disabled: true, buffer: None } => Ok(Config(None)),
                 RawPerRoute { disabled: false, buffer: Some(buffer) } => {
                     buffer.check().map_err(|error| error.within("buffer"))
                 }
                 _ => Err(ConfigError::new("", "needs one of disabled, which can only be true, and buffer")),
             },
-            (Scope::Listener, Scope::Route) => {
-                Err(ConfigError::new("", "BufferPerRoute is for routes; a chain takes Buffer"))
-            }
-            (Scope::Route, Scope::Listener) => {
-                Err(ConfigError::new("", "Buffer is for chains; a route takes BufferPerRoute"))
-            }
         }
     }
 

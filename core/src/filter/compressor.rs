@@ -65,20 +65,11 @@ impl FilterFactory for CompressorFactory {
     type Filter = Compress;
 
     fn parse(raw: &ConfigValue, scope: Scope) -> Result<Config, ConfigError> {
-        let is_for = if raw.type_name() == Self::TYPES[0] { Scope::Listener } else { Scope::Route };
-        let wrong = |what| Err(ConfigError::new("", what));
-        match (scope, is_for) {
-            (Scope::Listener, Scope::Listener) => {
-                Ok(Config(Kind::Chain(Box::new(Compressor::parse(raw)?), None)))
-            }
-            (Scope::Route, Scope::Route) => Ok(Config(Kind::Route(Box::new(OfRoute::parse(raw)?)))),
-            (Scope::Listener, Scope::Route) => {
-                wrong("CompressorPerRoute is for routes; a chain takes Compressor")
-            }
-            (Scope::Route, Scope::Listener) => {
-                wrong("Compressor is for chains; a route takes CompressorPerRoute")
-            }
-        }
+        scope.takes(raw, Self::TYPES[0], Self::TYPES[1])?;
+        Ok(Config(match scope {
+            Scope::Listener => Kind::Chain(Box::new(Compressor::parse(raw)?), None),
+            Scope::Route => Kind::Route(Box::new(OfRoute::parse(raw)?)),
+        }))
     }
 
     fn statistics(config: &mut Config, counting: Counting<'_>) {

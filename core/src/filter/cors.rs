@@ -83,19 +83,13 @@ impl FilterFactory for CorsFactory {
     type Filter = Cors;
 
     fn parse(raw: &ConfigValue, scope: Scope) -> Result<Config, ConfigError> {
-        let is_for = if raw.type_name() == Self::TYPES[0] { Scope::Listener } else { Scope::Route };
-        match (scope, is_for) {
-            (Scope::Listener, Scope::Listener) => {
+        scope.takes(raw, Self::TYPES[0], Self::TYPES[1])?;
+        match scope {
+            Scope::Listener => {
                 raw.deserialize::<Nothing>()?;
                 Ok(Config::Chain(None))
             }
-            (Scope::Route, Scope::Route) => Policy::new(raw.deserialize()?).map(Config::Policy),
-            (Scope::Listener, Scope::Route) => {
-                Err(ConfigError::new("", "CorsPolicy is for routes; a chain takes Cors"))
-            }
-            (Scope::Route, Scope::Listener) => {
-                Err(ConfigError::new("", "Cors is for chains; a route takes CorsPolicy"))
-            }
+            Scope::Route => Policy::new(raw.deserialize()?).map(Config::Policy),
         }
     }
 

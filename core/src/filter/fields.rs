@@ -2,6 +2,7 @@
 //! Owns their defaults and what is refused in them; what they decide is in `route`, or with the filter.
 
 use crate::{
+    chance::below,
     config::{self, ConfigError, HeaderMatch, StringPattern},
     route::matcher::{HeaderMatcher, Text},
 };
@@ -35,15 +36,13 @@ impl Fraction {
             Fraction { numerator: 0, .. } => false,
             Fraction { numerator, denominator } if numerator >= denominator => true,
             Fraction { numerator, denominator } => {
-                let ticket = (u128::from(io.random()) * u128::from(denominator)) >> 64;
-                ticket < u128::from(numerator)
+                below(io.random(), u64::from(denominator)) < u64::from(numerator)
             }
         }
     }
 }
 
-/// Envoy's `RuntimeFractionalPercent`. There is no runtime that could know the key, so the default always holds, as in an
-/// Envoy without runtime layers.
+/// Envoy's `RuntimeFractionalPercent`. The runtime is not asked for the key yet, so the default always holds.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawFraction {

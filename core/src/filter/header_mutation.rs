@@ -91,24 +91,16 @@ impl FilterFactory for HeaderMutationFactory {
     type Filter = HeaderMutation;
 
     fn parse(raw: &ConfigValue, scope: Scope) -> Result<Config, ConfigError> {
-        let is_for = if raw.type_name() == Self::TYPES[0] { Scope::Listener } else { Scope::Route };
-        match (scope, is_for) {
-            (Scope::Listener, Scope::Listener) => {
+        scope.takes(raw, Self::TYPES[0], Self::TYPES[1])?;
+        match scope {
+            Scope::Listener => {
                 let Raw { mutations, most_specific_header_mutations_wins } = raw.deserialize()?;
                 Config::new(&mutations, most_specific_header_mutations_wins)
             }
-            (Scope::Route, Scope::Route) => {
+            Scope::Route => {
                 let RawPerRoute { mutations } = raw.deserialize()?;
                 Config::new(&mutations, false)
             }
-            (Scope::Listener, Scope::Route) => Err(ConfigError::new(
-                "",
-                "HeaderMutationPerRoute is for routes; a chain takes HeaderMutation",
-            )),
-            (Scope::Route, Scope::Listener) => Err(ConfigError::new(
-                "",
-                "HeaderMutation is for chains; a route takes HeaderMutationPerRoute",
-            )),
         }
     }
 

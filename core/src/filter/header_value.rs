@@ -140,19 +140,12 @@ impl HeaderValue {
 
     /// Whether the header is added with this value to a head that has these ones.
     pub(crate) fn wants(&self, headers: &Headers, value: &[u8]) -> bool {
-        if value.is_empty() && !self.keep_empty {
-            return false;
-        }
-        match self.action {
-            Action::Append | Action::Overwrite => true,
-            Action::AddIfAbsent => !headers.contains(self.name.as_str()),
-            Action::OverwriteIfExists => headers.contains(self.name.as_str()),
-        }
+        (self.keep_empty || !value.is_empty()) && self.action.applies(headers, &self.name)
     }
 
     /// Whether it takes the place of those that are there.
     pub(crate) fn replaces(&self) -> bool {
-        matches!(self.action, Action::Overwrite | Action::OverwriteIfExists)
+        self.action.replaces()
     }
 
     /// Adds the header with its `value`, which [is wanted](HeaderValue::wants).
@@ -162,14 +155,25 @@ impl HeaderValue {
         // a message of 16 MiB of fields refuses another one; it stays as it is then.
         let _ = match self.replaces() {
             true => headers.set(name, value),
-            false if self.joined && headers.contains(name) => {
-                let mut list: Vec<&[u8]> = headers.all(name).collect();
-                list.push(value);
-                let list = list.join(&b","[..]);
-                headers.set(name, &list)
-            }
+            false if self.joined => headers.append_listed(name, b",", value),
             false => headers.append(name, value),
         };
+    }
+}
+
+impl Action {
+    /// Whether a header of this name is written at all into a head that has these ones.
+    pub(crate) fn applies(self, headers: &Headers, name: &str) -> bool {
+        match self {
+            Action::Append | Action::Overwrite => true,
+            Action::AddIfAbsent => !headers.contains(name),
+            Action::OverwriteIfExists => headers.contains(name),
+        }
+    }
+
+    /// Whether it takes the place of those that are there.
+    pub(crate) fn replaces(self) -> bool {
+        matches!(self, Action::Overwrite | Action::OverwriteIfExists)
     }
 }
 

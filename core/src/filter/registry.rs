@@ -60,6 +60,26 @@ pub enum Scope {
     Route,
 }
 
+impl Scope {
+    /// Whether a configuration of its type may stand here, where chains and routes take messages of different ones.
+    ///
+    /// # Errors
+    /// It is for the other scope.
+    pub(crate) fn takes(self, raw: &ConfigValue, of_chain: &str, of_route: &str) -> Result<(), ConfigError> {
+        let message = |name: &'_ str| name.rsplit('.').next().unwrap_or_default().to_owned();
+        let (chain, route) = (message(of_chain), message(of_route));
+        match (self, raw.type_name() == of_chain) {
+            (Scope::Listener, true) | (Scope::Route, false) => Ok(()),
+            (Scope::Listener, false) => {
+                Err(ConfigError::new("", format!("{route} is for routes; a chain takes {chain}")))
+            }
+            (Scope::Route, true) => {
+                Err(ConfigError::new("", format!("{chain} is for chains; a route takes {route}")))
+            }
+        }
+    }
+}
+
 /// A filter built on a lane, as what it is and as what a chain calls.
 #[derive(Clone)]
 pub(crate) struct Made {

@@ -2,7 +2,7 @@
 
 use super::{tally::Outcome, tcp::contains};
 use crate::{
-    config::{AppendAction, HttpProbe},
+    config::HttpProbe,
     limits::{HEALTH_CHECK_BYTES, INTERIM_RESPONSES, RESPONSE_FIELDS, RESPONSE_HEAD_BYTES},
 };
 use corelane_io::{Chunk, Stream};
@@ -76,17 +76,15 @@ fn fill(head: &mut RequestHead, probe: &HttpProbe, host: &str) -> Result<(), Inv
     }
     for field in &probe.add {
         // As in Envoy, a field without a value is not sent unless that is asked for.
-        if field.value.is_empty() && !field.keep_empty {
+        let empty = field.value.is_empty() && !field.keep_empty;
+        let (name, value) = (field.name.as_str(), field.value.as_bytes());
+        if empty || !field.action.applies(fields, name) {
             continue;
         }
-        let (name, value) = (field.name.as_str(), field.value.as_bytes());
-        let there = fields.contains(name);
-        match field.action {
-            AppendAction::Append => fields.append(name, value)?,
-            AppendAction::AddIfAbsent if there => {}
-            AppendAction::AddIfAbsent => fields.append(name, value)?,
-            AppendAction::OverwriteIfExists if !there => {}
-            AppendAction::OverwriteIfExists | AppendAction::Overwrite => fields.set(name, value)?,
+        if field.action.replaces() {
+            fields.set(name, value)?;
+        } else {
+            fields.append(name, value)?;
         }
     }
     Ok(())
@@ -183,6 +181,7 @@ impl Incoming<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::AppendAction;
     use crate::config::HeaderOption;
 
     fn answer(text: &str) -> ResponseHead {

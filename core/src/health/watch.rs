@@ -7,11 +7,12 @@ use super::{
     tcp,
 };
 use crate::{
+    chance::time_below,
     config::{Endpoint, HealthCheck, HealthProbe},
     telemetry::{ClusterStat, HealthStat},
     upstream::{EndpointState, Finding, connect},
 };
-use corelane_io::{Io, Peer, Stream};
+use corelane_io::{Peer, Stream};
 use std::{
     cell::{Cell, RefCell},
     future::{Future, poll_fn},
@@ -21,7 +22,6 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Poll, Waker},
-    time::Duration,
 };
 
 /// Where an endpoint is asked.
@@ -118,7 +118,7 @@ async fn run(checks: Rc<Checks>, target: Rc<Target>) {
     let io = checks.io.clone();
     let pace = &checks.check.pace;
     if !pace.initial_jitter.is_zero() {
-        io.sleep(below(pace.initial_jitter, &io)).await;
+        io.sleep(time_below(pace.initial_jitter, &io)).await;
     }
     let (mut tally, mut kept) = (Tally::default(), None);
     loop {
@@ -128,7 +128,7 @@ async fn run(checks: Rc<Checks>, target: Rc<Target>) {
         let judged = note(&checks, &target, &mut tally, outcome);
         let traffic = checks.cluster.borrow().stats().read(ClusterStat::CxTotal) > 0;
         let healthy = matches!(outcome, Outcome::Healthy { .. });
-        io.sleep(pause(pace, judged, healthy, traffic, |most| below(most, &io))).await;
+        io.sleep(pause(pace, judged, healthy, traffic, |most| time_below(most, &io))).await;
     }
 }
 
@@ -189,10 +189,4 @@ fn note(checks: &Checks, target: &Target, tally: &mut Tally, outcome: Outcome) -
         checks.let_go();
     }
     judged
-}
-
-/// A random time below `most`.
-fn below(most: Duration, io: &Io) -> Duration {
-    let nanos = u64::try_from(most.as_nanos()).unwrap_or(u64::MAX);
-    Duration::from_nanos(((u128::from(io.random()) * u128::from(nanos)) >> 64) as u64)
 }

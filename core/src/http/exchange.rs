@@ -272,25 +272,18 @@ pub(super) fn wait<T>(exchange: &Exchange, cx: &mut Context<'_>) -> Poll<Result<
 
 pub(super) fn check_deadline(exchange: &Exchange) -> Result<(), Error> {
     let Some(timeout) = exchange.clock.check(exchange.downstream.lane.io().now()) else { return Ok(()) };
-    let stat = match timeout {
-        Timeout::Response => None,
-        Timeout::Request => Some(HttpStat::RqTimeout),
-        Timeout::Duration | Timeout::ResponseDuration => Some(HttpStat::RqMaxDurationReached),
-        Timeout::PerTryIdle => None,
-        _ => Some(HttpStat::RqIdleTimeout),
-    };
-    match stat {
-        Some(stat) => exchange.chain.stats.inc(stat),
-        None => {
-            if let Some(pool) = &*exchange.pool.borrow() {
-                let of_try = timeout == Timeout::PerTryIdle;
-                pool.stats.inc(if of_try {
-                    ClusterStat::RqPerTryIdleTimeout
-                } else {
-                    ClusterStat::RqTimeout
-                });
-            }
+    let of_chain = |stat| exchange.chain.stats.inc(stat);
+    let of_cluster = |stat| {
+        if let Some(pool) = &*exchange.pool.borrow() {
+            pool.stats.inc(stat);
         }
+    };
+    match timeout {
+        Timeout::Response => of_cluster(ClusterStat::RqTimeout),
+        Timeout::PerTryIdle => of_cluster(ClusterStat::RqPerTryIdleTimeout),
+        Timeout::Request => of_chain(HttpStat::RqTimeout),
+        Timeout::Duration | Timeout::ResponseDuration => of_chain(HttpStat::RqMaxDurationReached),
+        _ => of_chain(HttpStat::RqIdleTimeout),
     }
     Err(Error::local(Kind::Timeout(timeout)))
 }

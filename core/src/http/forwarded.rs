@@ -61,7 +61,7 @@ pub(crate) fn request(
         // What trusted proxies say, if they said it; else whoever is connected.
         let told = if hops > 0 { forwarded_for(headers, hops - 1) } else { None };
         if let Some(own) = own.as_ref().filter(|_| !config.skip_xff_append) {
-            append_forwarded_for(headers, own.bytes())?;
+            headers.append_listed(Known::XForwardedFor, b",", own.bytes())?;
         }
         if hops == 0 {
             headers.remove(Known::XForwardedProto);
@@ -85,7 +85,7 @@ pub(crate) fn request(
         headers.append(FORWARDED_PORT, port.to_string().as_bytes())?;
     }
     if !config.via.is_empty() {
-        append_via(headers, &config.via)?;
+        headers.append_listed("via", b", ", config.via.as_bytes())?;
     }
     let inside = |ip: IpAddr| config.internal_addresses.iter().any(|range| range.contains(ip));
     let internal = alone && client.is_some_and(inside);
@@ -133,7 +133,7 @@ pub(crate) fn response(
         headers.set(Known::XRequestId, id)?;
     }
     if !config.via.is_empty() {
-        append_via(headers, &config.via)?;
+        headers.append_listed("via", b", ", config.via.as_bytes())?;
     }
     Ok(())
 }
@@ -156,29 +156,6 @@ fn mark_internal(headers: &mut Headers, internal: bool, edge: bool) {
     if internal {
         headers.append_static(IS_INTERNAL);
     }
-}
-
-/// Appends to what other proxies said of themselves, as one list.
-#[cold]
-fn append_via(headers: &mut Headers, own: &str) -> Result<(), BadHeader> {
-    let mut list: Vec<&[u8]> = headers.all("via").collect();
-    list.push(own.as_bytes());
-    let list = list.join(&b", "[..]);
-    headers.set("via", &list)
-}
-
-/// Appends to the last `x-forwarded-for`, as one list.
-fn append_forwarded_for(headers: &mut Headers, own: &[u8]) -> Result<(), BadHeader> {
-    if !headers.contains(Known::XForwardedFor) {
-        return headers.append(Known::XForwardedFor, own);
-    }
-    let mut list = Vec::with_capacity(128);
-    for value in headers.all(Known::XForwardedFor) {
-        list.extend_from_slice(value);
-        list.push(b',');
-    }
-    list.extend_from_slice(own);
-    headers.set(Known::XForwardedFor, &list)
 }
 
 /// The address in `x-forwarded-for` that `skip` others stand behind.
@@ -339,7 +316,7 @@ mod tests {
     #[test]
     fn forwarded_for_becomes_one_list() {
         let mut headers = headers(&["10.0.0.1", "10.0.0.2"]);
-        append_forwarded_for(&mut headers, b"192.0.2.9").unwrap();
+        headers.append_listed(Known::XForwardedFor, b",", b"192.0.2.9").unwrap();
         let all: Vec<_> = headers.all(Known::XForwardedFor).collect();
         assert_eq!(all, [b"10.0.0.1,10.0.0.2,192.0.2.9"]);
     }

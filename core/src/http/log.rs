@@ -70,16 +70,20 @@ pub(super) fn answering(exchange: &Exchange, head: &ResponseHead) {
 #[inline]
 pub(super) fn over(exchange: &Exchange, cut: Option<Error>) {
     let (Some(log), Some(mut draft)) = (&exchange.chain.log, exchange.notes.take()) else { return };
+    draft.health_check = exchange.is_health_check();
+    let outcome = outcome(exchange, cut, draft.status != 0);
+    tell(log, &exchange.downstream, draft, took(exchange), outcome, Some(exchange.version), exchange.client);
+}
+
+/// How long an exchange has taken so far.
+fn took(exchange: &Exchange) -> Took {
     let clock = &exchange.clock;
     let started = clock.started();
-    let took = Took {
+    Took {
         request: clock.complete().map(|at| at - started),
         response: clock.responded().map(|at| at - started),
         all: exchange.downstream.lane.io().now() - started,
-    };
-    draft.health_check = exchange.is_health_check();
-    let outcome = outcome(exchange, cut, draft.status != 0);
-    tell(log, &exchange.downstream, draft, took, outcome, Some(exchange.version), exchange.client);
+    }
 }
 
 /// A request that did not become an exchange was answered.
@@ -91,18 +95,24 @@ pub(super) fn refused(
     response: &ResponseHead,
 ) {
     let Some(log) = &chain.log else { return };
-    let mut draft = log.draft();
-    let wants = log.chain().wants();
+    let (mut draft, version) = begun_refusal(log, request);
     draft.started = Some(downstream.lane.io().wall());
+    draft.status = response.status().code();
+    draft.response(log.chain().wants(), response);
+    tell(log, downstream, draft, NO_TIME, failed(error, false), Some(version), None);
+}
+
+/// What a request that did not become an exchange took.
+const NO_TIME: Took = Took { request: None, response: None, all: Duration::ZERO };
+
+/// What is known of such a request, as far as it was read, and its version.
+fn begun_refusal(log: &LaneLog, request: Option<&RequestHead>) -> (Box<Draft>, Version) {
+    let (mut draft, wants) = (log.draft(), log.chain().wants());
     match request {
         Some(head) => draft.request(wants, head, None),
         None => draft.connection(wants),
     }
-    draft.status = response.status().code();
-    draft.response(wants, response);
-    let took = Took { request: None, response: None, all: Duration::ZERO };
-    let version = request.map_or(Version::Http11, RequestHead::version);
-    tell(log, downstream, draft, took, failed(error, false), Some(version), None);
+    (draft, request.map_or(Version::Http11, RequestHead::version))
 }
 
 /// Makes of an answer that no upstream gave what the chain wants of such answers.
@@ -122,12 +132,7 @@ fn rewrite(head: &mut ResponseHead, body: &mut Body, replies: &Replies, log: &La
     let Some(draft) = &mut *notes else { return };
     let Some(text) = body.take_whole() else { return };
     let Downstream { lane, .. } = &*exchange.downstream;
-    let all = lane.io().now() - exchange.clock.started();
-    let took = Took {
-        request: exchange.clock.complete().map(|at| at - exchange.clock.started()),
-        response: None,
-        all,
-    };
+    let took = Took { response: None, ..took(exchange) };
     let outcome = outcome(exchange, None, false);
     let record =
         record(log, &exchange.downstream, draft, took, outcome, Some(exchange.version), exchange.client);
@@ -147,15 +152,9 @@ pub(super) fn own_refusal(
     let Some((log, replies)) = chain.log.as_ref().and_then(|log| Some((log, log.chain().replies()?))) else {
         return Chunk::Static(body);
     };
-    let (mut draft, wants) = (log.draft(), log.chain().wants());
-    match request {
-        Some(head) => draft.request(wants, head, None),
-        None => draft.connection(wants),
-    }
-    let took = Took { request: None, response: None, all: Duration::ZERO };
-    let version = request.map_or(Version::Http11, RequestHead::version);
-    let record = record(log, downstream, &mut draft, took, failed(error, false), Some(version), None);
-    let answer = Answer { wants, record, draft: &mut draft, io: downstream.lane.io() };
+    let (mut draft, version) = begun_refusal(log, request);
+    let record = record(log, downstream, &mut draft, NO_TIME, failed(error, false), Some(version), None);
+    let answer = Answer { wants: log.chain().wants(), record, draft: &mut draft, io: downstream.lane.io() };
     Chunk::Vec(replies.rewrite(answer, head, body.to_vec()))
 }
 

@@ -11,6 +11,7 @@ use corelane_wire::{
     Headers, Method, RequestHead,
     h1::ParseError,
     path::{has_escaped_slash, is_normal, merge_slashes, normalize, unescape_slashes},
+    split_port,
 };
 
 /// What is to become of a request that has been brought into form.
@@ -98,14 +99,6 @@ fn host(head: &mut RequestHead, config: &Normalization, own: Option<u16>) -> Res
     }
     let host = [name, port].concat();
     head.set_authority(&host).map_err(|_| Error::downstream(Kind::Head(ParseError::Host)))
-}
-
-/// A host, and its port with the colon.
-fn split_port(authority: &[u8]) -> (&[u8], &[u8]) {
-    match authority.iter().rposition(|byte| *byte == b':') {
-        Some(colon) if !authority[colon..].contains(&b']') => authority.split_at(colon),
-        _ => (authority, b""),
-    }
 }
 
 fn number(port: &[u8]) -> Option<u16> {

@@ -5,7 +5,7 @@ use super::{attempts::Tries, body::Body, router};
 use crate::{
     error::{Error, Kind},
     filter::{Cx, Exchange, Response},
-    telemetry::{ClusterStat, HttpStat},
+    telemetry::HttpStat,
 };
 use bytes::Bytes;
 use corelane_io::Chunk;
@@ -44,9 +44,7 @@ fn charge(head: &ResponseHead, exchange: &Exchange) {
     if let Some(pool) = &*exchange.pool.borrow()
         && exchange.chain.spec.router.dynamic_stats
     {
-        pool.stats.inc(ClusterStat::class(head.status()));
-        pool.stats.inc_code(head.status());
-        pool.stats.inc(ClusterStat::RqCompleted);
+        pool.count_response(head.status());
     }
 }
 
@@ -79,63 +77,54 @@ pub(crate) fn fill(head: &mut ResponseHead, error: Error) {
 
 /// Keeps what the route's edits of a response need of a request that never gets to the router.
 pub(crate) fn remember(request: &RequestHead, cx: &Cx) {
-    if let Some(route) = &*cx.exchange().route.borrow()
-        && let Some(edits) = &route.spec.edits
-    {
-        edits.keep(request, cx);
+    if let Some(route) = &*cx.exchange().route.borrow() {
+        route.spec.keep(request, cx);
     }
 }
 
 /// A filter's own answer in words, edited as the route says. What it says in the access log is for the filter to tell.
 pub(crate) fn text(status: Status, body: &str, request: &RequestHead, cx: &Cx) -> Response {
     remember(request, cx);
+    let mut bytes = cx.lane().io().vec();
+    bytes.extend_from_slice(body.as_bytes());
+    worded(status, Chunk::Vec(bytes), cx)
+}
+
+/// A route's own answer.
+pub(crate) fn direct(status: Status, body: &Bytes, cx: &Cx) -> Response {
+    cx.exchange().chain.stats.inc(HttpStat::RqDirectResponse);
+    worded(status, body.clone().into(), cx)
+}
+
+/// An answer in words, edited as the route says.
+fn worded(status: Status, body: Chunk, cx: &Cx) -> Response {
     let mut head = cx.lane().heads.response();
     head.set_status(status);
     if !body.is_empty() {
         head.headers_mut().append_static(TEXT);
     }
     router::edit(&mut head, cx.exchange());
-    if body.is_empty() {
-        return Response { head, body: Body::empty() };
-    }
-    let mut bytes = cx.lane().io().vec();
-    bytes.extend_from_slice(body.as_bytes());
-    Response { head, body: Body::full(Chunk::Vec(bytes)) }
-}
-
-/// A route's own answer.
-pub(crate) fn direct(status: Status, body: &Bytes, cx: &Cx) -> Response {
-    let exchange = cx.exchange();
-    exchange.chain.stats.inc(HttpStat::RqDirectResponse);
-    let mut head = exchange.downstream.lane.heads.response();
-    head.set_status(status);
-    if !body.is_empty() {
-        head.headers_mut().append_static(TEXT);
-    }
-    router::edit(&mut head, exchange);
-    Response { head, body: Body::full(body.clone()) }
+    Response { head, body: Body::full(body) }
 }
 
 /// Sends a client elsewhere.
 pub(crate) fn redirect(status: Status, location: &[u8], cx: &Cx) -> Response {
-    let exchange = cx.exchange();
-    exchange.chain.stats.inc(HttpStat::RqRedirect);
-    let mut head = exchange.downstream.lane.heads.response();
-    head.set_status(status);
-    // Parts of a checked head and of a checked configuration; only a URI of 16 MiB would be refused, and says nothing then.
-    let _ = head.headers_mut().append("location", location);
-    router::edit(&mut head, exchange);
-    Response { head, body: Body::empty() }
+    cx.exchange().chain.stats.inc(HttpStat::RqRedirect);
+    located(status, location, cx)
 }
 
 /// Has a client ask for the path that its request has been given, on the same host.
 #[cold]
 pub(crate) fn normalized(request: &RequestHead, cx: &Cx) -> Response {
-    let exchange = cx.exchange();
-    let mut head = exchange.downstream.lane.heads.response();
-    head.set_status(Status::TEMPORARY_REDIRECT);
-    // A path of a checked head is a good value.
-    let _ = head.headers_mut().append("location", request.path());
-    router::edit(&mut head, exchange);
+    located(Status::TEMPORARY_REDIRECT, request.path(), cx)
+}
+
+/// Tells a client where to ask instead, edited as the route says.
+fn located(status: Status, location: &[u8], cx: &Cx) -> Response {
+    let mut head = cx.lane().heads.response();
+    head.set_status(status);
+    // Parts of a checked head and of a checked configuration; only a URI of 16 MiB would be refused, and says nothing then.
+    let _ = head.headers_mut().append("location", location);
+    router::edit(&mut head, cx.exchange());
     Response { head, body: Body::empty() }
 }

@@ -118,12 +118,8 @@ pub(crate) fn route(req: Request) -> Decision {
 fn destination(route: &Route, head: &mut RequestHead, cx: &Cx) -> Result<Rc<Pool>, Result<Response, Error>> {
     let lane = &cx.exchange().downstream.lane;
     // What is answered here is edited as well, by what its request says.
-    let keep = |head: &RequestHead| {
-        if let Some(edits) = &route.spec.edits {
-            edits.keep(head, cx);
-        }
-    };
-    match &route.spec.action {
+    let spec = &route.spec;
+    match &spec.action {
         Action::Forward(forward) => {
             let pool = match (&route.cluster, &forward.upstream) {
                 (Some(slot), _) => slot.pool(lane),
@@ -131,22 +127,22 @@ fn destination(route: &Route, head: &mut RequestHead, cx: &Cx) -> Result<Rc<Pool
                 (None, _) => None,
             };
             pool.ok_or_else(|| {
-                keep(head);
+                spec.keep(head, cx);
                 Err(Error::local(Kind::NoCluster(forward.not_found)))
             })
         }
         Action::Redirect(redirect) => {
-            let location = redirect.location(head, &route.spec.matches);
+            let location = redirect.location(head, &spec.matches);
             let tell = !cx.exchange().chain.spec.router.suppress_envoy_headers;
             // As for an upstream: what is logged and what fields say is the path that the client is sent to.
-            if let Err(error) = redirect.rewrite(head, &route.spec.matches, tell) {
+            if let Err(error) = redirect.rewrite(head, &spec.matches, tell) {
                 return Err(Err(error));
             }
-            keep(head);
+            spec.keep(head, cx);
             Err(Ok(reply::redirect(redirect.status, &location, cx)))
         }
         Action::Direct(status, body) => {
-            keep(head);
+            spec.keep(head, cx);
             Err(Ok(reply::direct(*status, body, cx)))
         }
         // Resolving gave one of its shares.
@@ -350,9 +346,7 @@ pub(super) fn answered(
     lease.response_head(framing, h1::response_persists(&head, framing));
     let config = &exchange.chain.spec.router;
     if config.dynamic_stats {
-        lease.pool().stats.inc(ClusterStat::class(head.status()));
-        lease.pool().stats.inc_code(head.status());
-        lease.pool().stats.inc(ClusterStat::RqCompleted);
+        lease.pool().count_response(head.status());
     }
     if !config.suppress_envoy_headers {
         let took = exchange.downstream.lane.io().now()

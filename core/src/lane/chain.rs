@@ -4,6 +4,7 @@
 use super::{ClusterSlot, Lane, tables::TableSlot};
 use crate::{
     access_log::LaneLog,
+    chance::below,
     compile::{self, Terminal},
     config::Upstream,
     filter::{Entry, Made},
@@ -344,7 +345,7 @@ impl Route {
 fn picked<T>(shares: &[(u64, T)], random: u64) -> &T {
     // Compiled only with a sum of at least 1, so there is a last one.
     let total = shares.last().map_or(0, |(sum, _)| *sum);
-    at(shares, ((u128::from(random) * u128::from(total)) >> 64) as u64)
+    at(shares, below(random, total))
 }
 
 /// One of several by its weight, the one that Envoy takes for this number: another proxy that gets it takes the same one.

@@ -1,6 +1,7 @@
 //! Which virtual host a `host` belongs to, in time that does not grow with their number. Knows no routes.
 
 use crate::{fnv::Fnv, limits::HOST};
+use corelane_wire::split_port;
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
@@ -63,7 +64,7 @@ impl Domains {
         if self.exact.0.is_empty() && self.suffixes.is_empty() && self.prefixes.is_empty() {
             return self.any;
         }
-        let authority = if self.ignore_port { without_port(authority) } else { authority };
+        let authority = if self.ignore_port { split_port(authority).0 } else { authority };
         let mut buffer = [0; HOST];
         let Some(host) = buffer.get_mut(..authority.len()) else { return self.any };
         host.copy_from_slice(authority);
@@ -87,14 +88,6 @@ impl Domains {
 impl fmt::Debug for Domains {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Domains({} exact)", self.exact.0.len())
-    }
-}
-
-/// `host:port` without the port; an IPv6 literal keeps its colons.
-fn without_port(authority: &[u8]) -> &[u8] {
-    match authority.iter().rposition(|b| *b == b':') {
-        Some(colon) if !authority[colon..].contains(&b']') => &authority[..colon],
-        _ => authority,
     }
 }
 

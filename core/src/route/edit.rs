@@ -6,7 +6,7 @@ use crate::{
     error::{Error, Kind},
     filter::{Cx, Facts, Field, HeaderValue},
 };
-use corelane_wire::{BadHeader, Headers, RequestHead, ResponseHead, h1::ParseError};
+use corelane_wire::{BadHeader, Headers, RequestHead, ResponseHead, h1::ParseError, path::split_query};
 use std::sync::Arc;
 
 /// The edits of one route.
@@ -207,7 +207,7 @@ impl PathEdit {
 
     /// What the path becomes, its query kept.
     pub(crate) fn applied(&self, path: &[u8], matcher: &Matcher) -> Vec<u8> {
-        let (before, query) = split(path);
+        let (before, query) = split_query(path);
         match self {
             // Another route may have matched than the one that is taken, if a filter chose it: never past the end.
             PathEdit::Prefix(prefix) => {
@@ -223,24 +223,14 @@ impl PathEdit {
     }
 }
 
-/// A path, and its query with the question mark.
-pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
-    path.split_at(path.iter().position(|byte| *byte == b'?').unwrap_or(path.len()))
-}
-
 /// Appends the host that was, unless it stands at the end already.
 fn append_forwarded_host(headers: &mut Headers, host: &[u8]) -> Result<(), BadHeader> {
     const NAME: &str = "x-forwarded-host";
-    if !headers.contains(NAME) {
-        return headers.append(NAME, host);
-    }
-    let mut list = headers.all(NAME).collect::<Vec<_>>().join(&b","[..]);
-    if list.rsplit(|byte| *byte == b',').next().is_some_and(|last| last.trim_ascii() == host) {
+    let last = headers.all(NAME).last().and_then(|list| list.rsplit(|byte| *byte == b',').next());
+    if last.is_some_and(|last| last.trim_ascii() == host) {
         return Ok(());
     }
-    list.push(b',');
-    list.extend_from_slice(host);
-    headers.set(NAME, &list)
+    headers.append_listed(NAME, b",", host)
 }
 
 fn set(head: &mut RequestHead, name: &str, value: &[u8]) -> Result<(), Error> {

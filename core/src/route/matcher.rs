@@ -5,18 +5,18 @@ use super::{RouteInput, pattern::Pattern};
 use crate::config::{
     self, ConfigError, Fraction, HeaderMatch, PathMatch, QueryParameterMatch, RouteMatch, StringPattern,
 };
-use corelane_wire::{Headers, Known, Method, RequestHead, ResponseHead};
+use corelane_wire::{Headers, Known, Method, RequestHead, ResponseHead, path::split_query};
 use std::borrow::Cow;
 
 /// Which requests a route takes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Matcher {
     path: Path,
     /// What few routes have, so that the others compare one pointer.
     more: Option<Box<More>>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Path {
     Prefix(String),
     Whole(String),
@@ -28,7 +28,7 @@ enum Path {
     AnyCase(Box<Path>),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct More {
     headers: Vec<HeaderMatcher>,
     query: Vec<QueryMatcher>,
@@ -156,13 +156,13 @@ impl More {
 }
 
 /// A match on a text.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Text {
     pattern: TextPattern,
     ignore_case: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum TextPattern {
     Exact(Vec<u8>),
     Prefix(Vec<u8>),
@@ -208,7 +208,7 @@ impl Text {
 }
 
 /// A match on one header field.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct HeaderMatcher {
     subject: Subject,
     value: Value,
@@ -217,7 +217,7 @@ pub(crate) struct HeaderMatcher {
 }
 
 /// What of a head.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Subject {
     Method,
     Path,
@@ -226,7 +226,7 @@ enum Subject {
     Field(String),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Value {
     Present(bool),
     Text(Text),
@@ -314,13 +314,13 @@ fn joined<'a>(headers: &'a Headers, name: &'a str) -> Option<Cow<'a, [u8]>> {
 }
 
 /// A match on one query parameter.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct QueryMatcher {
     name: Vec<u8>,
     value: QueryValue,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum QueryValue {
     Present(bool),
     Text(Text),
@@ -348,7 +348,7 @@ impl QueryMatcher {
 
 /// What follows the question mark.
 pub(super) fn query_of(path: &[u8]) -> &[u8] {
-    path.iter().position(|byte| *byte == b'?').map_or(b"", |at| &path[at + 1..])
+    split_query(path).1.get(1..).unwrap_or_default()
 }
 
 /// The parameters of a query, as they are written.

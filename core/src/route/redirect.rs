@@ -1,11 +1,11 @@
 //! Redirects: the URI that a client is sent to. Pure.
 
 use super::{
-    edit::{PathEdit, split},
+    edit::PathEdit,
     matcher::{Matcher, scheme_of},
 };
 use crate::error::Error;
-use corelane_wire::{Known, RequestHead, Status};
+use corelane_wire::{Known, RequestHead, Status, path::split_query, split_port};
 
 /// A compiled redirect.
 #[derive(Debug)]
@@ -70,19 +70,18 @@ impl Redirect {
     /// The request's host, without a port that would be wrong from now on.
     fn own_host<'a>(&self, head: &'a RequestHead, scheme: &[u8]) -> &'a [u8] {
         let authority = head.authority();
-        let Some(colon) = authority.iter().rposition(|byte| *byte == b':') else { return authority };
-        let port = &authority[colon..];
-        if port.contains(&b']') || self.keeps_port {
+        let (host, port) = split_port(authority);
+        if self.keeps_port {
             return authority;
         }
         let came_by = head.headers().get(Known::XForwardedProto).unwrap_or_default();
         let default_of_another =
             scheme != came_by && matches!((came_by, port), (b"http", b":80") | (b"https", b":443"));
-        if self.port.is_some() || default_of_another { &authority[..colon] } else { authority }
+        if self.port.is_some() || default_of_another { host } else { authority }
     }
 
     fn append_path(&self, head: &RequestHead, matcher: &Matcher, uri: &mut Vec<u8>) {
-        let (path, query) = split(head.path());
+        let (path, query) = split_query(head.path());
         match &self.path {
             Some(RedirectPath::Whole(whole)) => {
                 uri.extend_from_slice(whole.as_bytes());

@@ -1,6 +1,6 @@
 //! Which endpoint serves the next request. Pure but for its own cursor: randomness and activity come in.
 
-use crate::config;
+use crate::{chance::below, config};
 use std::{cmp::Ordering, collections::BinaryHeap};
 
 /// Chooses among the endpoints of one generation of a cluster, on one lane.
@@ -63,14 +63,14 @@ impl Balancer {
                 at
             }
             Balancer::Schedule(schedule) => schedule.pick(|_| 0),
-            Balancer::Random => below(random(), len),
+            Balancer::Random => draw(random(), len),
             Balancer::WeightedRandom { sums } => {
                 let total = sums[len - 1];
-                let ticket = ((u128::from(random()) * u128::from(total)) >> 64) as u64;
+                let ticket = below(random(), total);
                 sums.partition_point(|sum| *sum <= ticket)
             }
             Balancer::LeastRequest { choices } => {
-                let draws = (0..*choices).map(|_| below(random(), len));
+                let draws = (0..*choices).map(|_| draw(random(), len));
                 draws.min_by_key(|at| active(*at)).unwrap_or(0)
             }
             Balancer::LeastRequestSchedule(schedule) => schedule.pick(active),
@@ -78,9 +78,9 @@ impl Balancer {
     }
 }
 
-/// A random number below `len`, by multiplication: no division, bias below len / 2^64.
-pub(super) fn below(random: u64, len: usize) -> usize {
-    ((u128::from(random) * len as u128) >> 64) as usize
+/// One of `len`.
+fn draw(random: u64, len: usize) -> usize {
+    below(random, len as u64) as usize
 }
 
 /// Earliest deadline first: who has weight w is due again 1/w after its last turn.

@@ -5,8 +5,11 @@
 //! one takes what is left; degraded endpoints take what all healthy ones leave. Where all together do not reach, and a
 //! priority has less than `panic_threshold` available, its endpoints are used regardless of health.
 
-use super::balance::{Balancer, Schedule, below};
-use crate::config::{self, Endpoint, Health, LoadBalancing};
+use super::balance::{Balancer, Schedule};
+use crate::{
+    chance::below,
+    config::{self, Endpoint, Health, LoadBalancing},
+};
 use std::collections::BTreeMap;
 
 /// What a lane chooses by, until somebody's health or the configuration changes.

@@ -16,6 +16,7 @@ use crate::{
     telemetry::{Cells, ClusterHistogram, ClusterStat},
 };
 use corelane_io::{Io, Mailbox, Peer};
+use corelane_wire::Status;
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
@@ -124,6 +125,13 @@ impl Pool {
     /// The cluster's name; `None` of a destination that was chosen in code.
     pub(crate) fn name(&self) -> Option<&str> {
         self.name.as_deref()
+    }
+
+    /// Counts a response, the upstream's or one in its place, by its class and by its status.
+    pub(crate) fn count_response(&self, status: Status) {
+        self.stats.inc(ClusterStat::class(status));
+        self.stats.inc_code(status);
+        self.stats.inc(ClusterStat::RqCompleted);
     }
 
     pub(crate) fn state(&self) -> &Arc<ClusterState> {

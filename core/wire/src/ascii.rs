@@ -132,6 +132,14 @@ pub(crate) fn is_authority(bytes: &[u8]) -> bool {
     !host.is_empty() && (rest.is_empty() || (rest[0] == b':' && is_port(&rest[1..])))
 }
 
+/// A host, and its port with the colon, which may be absent; an IPv6 literal keeps its colons.
+pub fn split_port(authority: &[u8]) -> (&[u8], &[u8]) {
+    match authority.iter().rposition(|byte| *byte == b':') {
+        Some(colon) if !authority[colon..].contains(&b']') => authority.split_at(colon),
+        _ => (authority, b""),
+    }
+}
+
 fn is_port(digits: &[u8]) -> bool {
     digits.len() <= 5 && parse_decimal(digits).is_some_and(|port| port <= 65_535)
 }
@@ -193,6 +201,18 @@ pub(crate) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_port_is_split_off_and_an_address_is_not() {
+        for (authority, host, port) in [
+            (&b"h.test"[..], &b"h.test"[..], &b""[..]),
+            (b"h.test:80", b"h.test", b":80"),
+            (b"[::1]", b"[::1]", b""),
+            (b"[::1]:80", b"[::1]", b":80"),
+        ] {
+            assert_eq!(split_port(authority), (host, port));
+        }
+    }
 
     #[test]
     fn decimals_are_written_and_read() {

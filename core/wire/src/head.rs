@@ -4,6 +4,7 @@
 use crate::ascii;
 use crate::headers::{Headers, Text};
 use crate::known::Known;
+use crate::path::split_query;
 use crate::status::Status;
 use alloc::{boxed::Box, vec::Vec};
 use core::fmt;
@@ -183,8 +184,7 @@ impl RequestHead {
 
     /// The path up to the question mark.
     pub fn path_without_query(&self) -> &[u8] {
-        let path = self.path();
-        &path[..path.iter().position(|b| *b == b'?').unwrap_or(path.len())]
+        split_query(self.path()).0
     }
 
     /// Sets path and query.

@@ -244,6 +244,30 @@ impl Headers {
         self.replace(&name, value)
     }
 
+    /// Adds `value` to a field that is a list, on one line: what there is of it, in order, and `value`, with `separator` between
+    /// them.
+    ///
+    /// # Errors
+    /// The name or value is not valid, or the message grew too large; nothing is changed then.
+    pub fn append_listed<'n>(
+        &mut self,
+        name: impl Into<Name<'n>>,
+        separator: &[u8],
+        value: &[u8],
+    ) -> Result<(), BadHeader> {
+        let name = name.into();
+        if !self.contains(name) {
+            return self.append(name, value);
+        }
+        let mut list = Vec::with_capacity(128);
+        for before in self.all(name) {
+            list.extend_from_slice(before);
+            list.extend_from_slice(separator);
+        }
+        list.extend_from_slice(value);
+        self.set(name, &list)
+    }
+
     /// Removes every occurrence of `name` and tells whether there was one.
     #[inline]
     pub fn remove<'n>(&mut self, name: impl Into<Name<'n>>) -> bool {

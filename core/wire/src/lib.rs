@@ -52,7 +52,7 @@ mod status;
 #[cfg(test)]
 mod testing;
 
-pub use ascii::write_decimal;
+pub use ascii::{split_port, write_decimal};
 pub use head::{BadHead, Method, RequestHead, ResponseHead, Scheme, Version};
 pub use headers::{BadHeader, Headers, StaticField};
 pub use known::{Known, Name};

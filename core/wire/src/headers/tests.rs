@@ -175,3 +175,14 @@ fn sizes() {
     // One per field, and one per head in every pool.
     assert_eq!((size_of::<Slot>(), size_of::<Headers>()), (16, 104));
 }
+
+#[test]
+fn a_listed_value_joins_what_is_there_on_one_line() {
+    let mut headers = Headers::new();
+    headers.append_listed("via", b", ", b"1.1 a").unwrap();
+    headers.append("Via", b"1.1 b").unwrap();
+    headers.append_listed("via", b", ", b"1.1 c").unwrap();
+    assert_eq!(headers.all("via").collect::<Vec<_>>(), [b"1.1 a, 1.1 b, 1.1 c"]);
+    assert!(headers.append_listed("via", b", ", b"\n").is_err());
+    assert_eq!(headers.get("via"), Some(&b"1.1 a, 1.1 b, 1.1 c"[..]), "nothing has changed");
+}
