@@ -104,6 +104,11 @@ async fn scenario(lab: Lab, world: Rc<World>) {
     assert!(tally.answered.get() > 10, "{tally:?}");
     // Everything ends, within the idle timeouts.
     lab.io.sleep(Duration::from_secs(4)).await;
+    nothing_is_left(&lab);
+}
+
+/// Nobody is connected and nothing is under way any more, by the gauges and by the limits.
+pub(crate) fn nothing_is_left(lab: &Lab) {
     for gauge in [
         "http.test.downstream_cx_active",
         "http.test.downstream_rq_active",

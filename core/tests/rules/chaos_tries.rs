@@ -3,7 +3,7 @@
 //! see `chaos`.
 
 use crate::{
-    chaos::{Tally, chunk, faults, requests_to, seeds},
+    chaos::{Tally, chunk, faults, nothing_is_left, requests_to, seeds},
     lab::{Lab, Setup, Wire, field, in_world, response},
 };
 use corelane::{
@@ -12,7 +12,6 @@ use corelane::{
         Terminal,
     },
     io::sim::{Faults, World},
-    upstream::Limit,
 };
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
 
@@ -124,20 +123,7 @@ async fn scenario(lab: Lab, world: Rc<World>) {
     let most = deliveries.0.borrow().iter().map(|(id, times)| (*times, id.clone())).max().unwrap();
     assert!(most.0 <= MOST, "{most:?}: more often than it may");
     lab.io.sleep(Duration::from_secs(4)).await;
-    for gauge in [
-        "http.test.downstream_cx_active",
-        "http.test.downstream_rq_active",
-        "cluster.up.upstream_cx_active",
-        "cluster.up.upstream_rq_active",
-        "cluster.up.upstream_rq_pending_active",
-    ] {
-        assert_eq!(lab.stat(gauge), 0, "{gauge}");
-    }
-    let snapshot = lab.handle.snapshot();
-    let state = snapshot.cluster("up").unwrap().state();
-    for limit in [Limit::Connections, Limit::Pending, Limit::Requests, Limit::Retries] {
-        assert_eq!(state.in_use(limit), 0, "{limit:?}");
-    }
+    nothing_is_left(&lab);
 }
 
 /// Answers with the body it got, or fails in one of several ways: before the body, after it, in the answer.

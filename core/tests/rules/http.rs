@@ -1,6 +1,6 @@
 //! HTTP/1 forwarding: framing, order, keep-alive, interim responses, and how exchanges end.
 
-use crate::lab::{Lab, Setup, Wire, field, get, response, rules};
+use crate::lab::{Lab, Setup, field, get, response, rules, tell};
 use corelane::{
     config::{Cidr, HttpConnectionManager},
     io::Peer,
@@ -508,14 +508,8 @@ async fn a_filtered_host_comes_by_domain(lab: Lab) {
     assert_eq!(lab.stat("http.test.no_route"), 2);
 }
 
-async fn tell(mut wire: Wire) {
-    while let Some(head) = wire.try_head().await {
-        wire.send(response(200, &head)).await;
-    }
-}
-
 async fn the_origin_of_a_request_is_told(lab: Lab) {
-    let upstream = lab.upstream(tell);
+    let upstream = lab.mirror();
     let change = |manager: &mut HttpConnectionManager, _: &mut corelane::config::Cluster| {
         manager.use_remote_address = true;
         manager.internal_addresses.extend(Cidr::new(Ipv4Addr::LOCALHOST.into(), 8));
@@ -538,7 +532,7 @@ async fn the_origin_of_a_request_is_told(lab: Lab) {
 }
 
 async fn an_untrusted_origin_is_not_believed(lab: Lab) {
-    let upstream = lab.upstream(tell);
+    let upstream = lab.mirror();
     lab.http_with(&[upstream.addr], |manager, _| manager.use_remote_address = true).await;
     let mut client = lab.client().await;
     let answer = client

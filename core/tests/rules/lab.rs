@@ -253,6 +253,11 @@ impl Lab {
         })
     }
 
+    /// An upstream that answers every request on a connection with 200 and the head it got as the body.
+    pub(crate) fn mirror(&self) -> Upstream {
+        self.upstream(tell)
+    }
+
     /// An address that refuses connections.
     pub(crate) fn refusing(&self) -> Peer {
         let listener = self.io.listen(&Bind::tcp(self.free())).unwrap();
@@ -301,6 +306,13 @@ pub(crate) fn table(routes: Vec<Route>) -> RouteConfiguration {
 
 pub(crate) fn route(prefix: &str, cluster: &str) -> Route {
     Route::new(RouteMatch::prefix(prefix), Action::Forward(Forward::to(cluster)))
+}
+
+/// Answers every request with 200 and the head it got as the body.
+pub(crate) async fn tell(mut wire: Wire) {
+    while let Some(head) = wire.try_head().await {
+        wire.send(response(200, &head)).await;
+    }
 }
 
 /// A response with a body.

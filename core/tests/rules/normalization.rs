@@ -1,6 +1,6 @@
 //! Requests are brought into one form before anything is decided by them: as routes, upstreams and clients see it.
 
-use crate::lab::{Lab, manager, response, route, rules, table};
+use crate::lab::{Lab, manager, route, rules, table};
 use corelane::config::{
     Action, DirectResponse, EscapedSlashes, HostPort, Normalization, PathMatch, Route, RouteMatch,
     Underscores, VirtualHost,
@@ -17,11 +17,7 @@ rules! {
 /// A proxy with this normalisation in front of an upstream that answers with the head it got, and a route of its own for
 /// `/admin`, which gets 403.
 async fn guarded(lab: &Lab, normalization: Normalization) -> corelane::config::Config {
-    let upstream = lab.upstream(|mut wire| async move {
-        while let Some(head) = wire.try_head().await {
-            wire.send(response(200, &head)).await;
-        }
-    });
+    let upstream = lab.mirror();
     let denied = Action::DirectResponse(DirectResponse { status: 403, body: Vec::new() });
     let admin = Route::new(RouteMatch::new(PathMatch::Path("/admin".into())), denied);
     lab.http_with(&[upstream.addr], |manager, _| {

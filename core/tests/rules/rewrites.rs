@@ -1,7 +1,7 @@
 //! What routes do to requests and responses on their way, and where they send clients instead: as upstreams and clients
 //! see it.
 
-use crate::lab::{Lab, Message, Upstream, manager, response, route, rules, table};
+use crate::lab::{Lab, Message, manager, route, rules, table};
 use corelane::config::{
     Action, AppendAction, Forward, HeaderMutations, HeaderOption, HostRewrite, PathRewrite, Redirect,
     RedirectPath, RegexRewrite, RequireTls, Route, RouteConfiguration, RouteMatch, WeightedCluster,
@@ -15,15 +15,6 @@ rules! {
     a_host_may_require_tls,
     a_field_may_name_the_cluster,
     weighted_clusters_edit_on_their_own,
-}
-
-/// An upstream that answers with the head it got.
-fn mirror(lab: &Lab) -> Upstream {
-    lab.upstream(|mut wire| async move {
-        while let Some(head) = wire.try_head().await {
-            wire.send(response(200, &head)).await;
-        }
-    })
 }
 
 fn option(name: &str, value: &str, action: AppendAction) -> HeaderOption {
@@ -59,7 +50,7 @@ fn levels(action: AppendAction) -> RouteConfiguration {
 }
 
 async fn fields_are_edited_by_every_level(lab: Lab) {
-    let upstream = mirror(&lab);
+    let upstream = lab.mirror();
     lab.http_with(&[upstream.addr], |manager, _| {
         manager.routes = levels(AppendAction::Append);
         manager.routes.headers.request_remove = vec!["X-Old".into()];
@@ -77,7 +68,7 @@ async fn fields_are_edited_by_every_level(lab: Lab) {
 }
 
 async fn the_closest_level_may_have_the_last_word(lab: Lab) {
-    let upstream = mirror(&lab);
+    let upstream = lab.mirror();
     let mut config =
         lab.http_with(&[upstream.addr], |manager, _| manager.routes = levels(AppendAction::Overwrite)).await;
     let answer = ask(&lab, "/", "h").await;
@@ -95,7 +86,7 @@ fn forward(matches: &str, change: impl FnOnce(&mut Forward)) -> Route {
 }
 
 async fn host_and_path_are_rewritten_and_told(lab: Lab) {
-    let upstream = mirror(&lab);
+    let upstream = lab.mirror();
     let regex = |pattern: &str, substitution: &str| RegexRewrite {
         pattern: pattern.into(),
         substitution: substitution.into(),
@@ -142,7 +133,7 @@ async fn host_and_path_are_rewritten_and_told(lab: Lab) {
 }
 
 async fn clients_are_sent_elsewhere(lab: Lab) {
-    let upstream = mirror(&lab);
+    let upstream = lab.mirror();
     let mut headers = level("sent", AppendAction::Append);
     headers.response_add.push(option("x-asked", "%REQ(x-old)%", AppendAction::Append));
     let redirect = |prefix: &str, redirect| Route {
@@ -174,7 +165,7 @@ async fn clients_are_sent_elsewhere(lab: Lab) {
 }
 
 async fn a_host_may_require_tls(lab: Lab) {
-    let upstream = mirror(&lab);
+    let upstream = lab.mirror();
     lab.http_with(&[upstream.addr], |manager, _| {
         manager.use_remote_address = false;
         manager.routes.virtual_hosts[0].require_tls = RequireTls::All;
@@ -189,7 +180,7 @@ async fn a_host_may_require_tls(lab: Lab) {
 
 async fn a_field_may_name_the_cluster(lab: Lab) {
     use corelane::config::Upstream as To;
-    let upstream = mirror(&lab);
+    let upstream = lab.mirror();
     let named = |prefix: &str, status| {
         forward(prefix, |forward| {
             *forward = Forward { cluster_not_found: status, ..Forward::new(To::Header("x-cluster".into())) };
@@ -213,7 +204,7 @@ async fn a_field_may_name_the_cluster(lab: Lab) {
 
 async fn weighted_clusters_edit_on_their_own(lab: Lab) {
     use corelane::config::Upstream as To;
-    let upstream = mirror(&lab);
+    let upstream = lab.mirror();
     let share = |value: &str, host: &str| WeightedCluster {
         headers: level(value, AppendAction::Append),
         host_rewrite: Some(host.into()),

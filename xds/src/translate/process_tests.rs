@@ -5,16 +5,7 @@ use corelane::config::{
     StringMatcher, StringPattern, Terminal,
 };
 
-use super::*;
-use crate::bootstrap::{self as file, Syntax};
-
-fn translate(text: &str) -> Result<Translated, Vec<String>> {
-    let schema = Schema::load();
-    let shown = |problems: Vec<Problem>| problems.iter().map(Problem::to_string).collect::<Vec<_>>();
-    let read = file::read(&schema, text, Syntax::Yaml).map_err(shown)?;
-    file::validate(&schema, &read).map_err(shown)?;
-    bootstrap(&schema, read).map_err(shown)
-}
+use super::tests::translate;
 
 const LISTENER: &str = "
 static_resources:

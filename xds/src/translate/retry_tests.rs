@@ -3,27 +3,11 @@
 use std::time::Duration;
 
 use corelane::config::{
-    Action, AttemptFields, BackOff, HttpConnectionManager, RateLimitedBackOff, ReplayLimit, ResetFormat,
-    RetryBudget, RetryOn, RetryPolicy, Terminal,
+    Action, AttemptFields, BackOff, RateLimitedBackOff, ReplayLimit, ResetFormat, RetryBudget, RetryOn,
+    RetryPolicy,
 };
 
-use super::*;
-use crate::bootstrap::{self as file, Syntax};
-
-fn translate(text: &str) -> Result<Translated, Vec<String>> {
-    let schema = Schema::load();
-    let shown = |problems: Vec<Problem>| problems.iter().map(Problem::to_string).collect::<Vec<_>>();
-    let read = file::read(&schema, text, Syntax::Yaml).map_err(shown)?;
-    file::validate(&schema, &read).map_err(shown)?;
-    bootstrap(&schema, read).map_err(shown)
-}
-
-fn manager(translated: &Translated) -> &HttpConnectionManager {
-    match &translated.config.listeners[0].chains[0].terminal {
-        Terminal::Http(manager) => manager,
-        Terminal::Tcp(_) => panic!("the listener speaks HTTP"),
-    }
-}
+use super::tests::{manager, translate};
 
 /// A route with everything that says something about tries, in a host that says some of it as well.
 const TRIES: &str = "

@@ -92,7 +92,7 @@ pub(super) fn translate(text: &str) -> Result<Translated, Vec<String>> {
     bootstrap(&schema, read).map_err(shown)
 }
 
-fn manager(translated: &Translated) -> &HttpConnectionManager {
+pub(super) fn manager(translated: &Translated) -> &HttpConnectionManager {
     match &translated.config.listeners[0].chains[0].terminal {
         Terminal::Http(manager) => manager,
         Terminal::Tcp(_) => panic!("the first listener speaks HTTP"),
