@@ -8,6 +8,7 @@ use corelane::config::ConfigValue;
 use corelane_proto::{google::protobuf::Any, udpa, xds};
 use prost::{Message, Name};
 use prost_reflect::{DynamicMessage, ReflectMessage as _};
+use serde_json::Value as Json;
 
 use crate::{
     message::{decode, node::Node, validate::Validator},
@@ -46,11 +47,33 @@ impl Translator<'_> {
         }
         let content = self.content(any, path)?;
         let json = self.dynamic_json(&content, path)?;
+        if let Some(key) = self.runtime_key_with_a_value(&json) {
+            // Extensions do not ask the runtime. Their default would hold in the place of what an operator has set.
+            self.refuse(
+                path,
+                format!("refers to {key:?}, of which the runtime has a value: not implemented"),
+            );
+            return None;
+        }
         let value = ConfigValue::new(content.descriptor().full_name(), json);
         if let Some(values) = self.values {
             values.keep(any, &value);
         }
         Some(value)
+    }
+
+    /// A key in a message that a layer of the runtime has a value of.
+    fn runtime_key_with_a_value(&self, json: &Json) -> Option<String> {
+        match json {
+            Json::Object(fields) => fields.iter().find_map(|(name, value)| match value {
+                Json::String(key) if name == "runtime_key" => {
+                    self.runtime.find(key).is_some().then(|| key.clone())
+                }
+                value => self.runtime_key_with_a_value(value),
+            }),
+            Json::Array(values) => values.iter().find_map(|value| self.runtime_key_with_a_value(value)),
+            _ => None,
+        }
     }
 
     /// What the Any, or the TypedStruct in it, holds.

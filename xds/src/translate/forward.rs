@@ -231,8 +231,14 @@ impl Translator<'_> {
         if message.total_weight.map(u64::from) == Some(sum) {
             message.total_weight = None;
         }
-        // Nothing here changes what stands in the configuration.
-        message.runtime_key_prefix.clear();
+        // The runtime may say other weights, by this and the cluster's name.
+        let prefix = format!("{}.", take(&mut message.runtime_key_prefix));
+        let told =
+            if prefix == "." { None } else { self.runtime.keys().find(|key| key.starts_with(&prefix)) };
+        if let Some(key) = told.map(str::to_owned) {
+            let what = format!("refers to {key:?}, of which the runtime has a value: not implemented");
+            self.refuse(&path.field("runtime_key_prefix"), what);
+        }
         let by = match message.random_value_specifier.take() {
             None => WeightedBy::Random,
             Some(RandomValueSpecifier::HeaderName(name)) => WeightedBy::Header(name),

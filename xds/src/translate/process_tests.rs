@@ -99,6 +99,33 @@ fn a_value_that_nobody_reads_is_refused() {
     }
 }
 
+/// Where nobody looks a key up, the file's own value would hold in the place of what an operator has set.
+#[test]
+fn a_value_of_a_key_that_nobody_looks_up_is_refused() {
+    const HCM: &str = "static_resources.listeners[0].filter_chains[0].filters[0].typed_config";
+    let weighted =
+        "route: {weighted_clusters: {runtime_key_prefix: split, clusters: [{name: up, weight: 1}]}}";
+    let cors = "typed_per_filter_config: {c: {'@type': type.googleapis.com/envoy.extensions.filters.http.cors.v3.CorsPolicy, \
+                filter_enabled: {runtime_key: cors.on, default_value: {numerator: 100}}}}, direct_response: {status: 200}";
+    let cluster = "  clusters:\n  - {name: up, connect_timeout: 1s}\n";
+    for (route, layer, at) in [
+        (weighted, "split.up: 5", "route.weighted_clusters.runtime_key_prefix"),
+        (cors, "cors.on: 5", "typed_per_filter_config[\"c\"]"),
+    ] {
+        let file = format!("{}{cluster}", LISTENER.replace("direct_response: {status: 200}", route));
+        let layers = |values: &str| {
+            format!("layered_runtime: {{layers: [{{name: a, static_layer: {{{values}}}}}]}}\n")
+        };
+        translate(&format!("{file}{}", layers("other: 5"))).unwrap();
+        let problems = translate(&format!("{file}{}", layers(layer))).unwrap_err();
+        let key = layer.split(':').next().unwrap();
+        let want = format!(
+            "{HCM}.route_config.virtual_hosts[0].routes[0].{at}: refers to {key:?}, of which the runtime has a value: not implemented"
+        );
+        assert_eq!(problems, [want]);
+    }
+}
+
 #[test]
 fn the_overload_manager_limits_connections_and_nothing_else() {
     let monitor = |typed: &str| {
