@@ -72,12 +72,21 @@ pub struct Ask {
     pub discovery: &'static str,
     /// Its endpoint's `address`.
     pub address: Value,
+    /// More flags for the proxy.
+    pub flags: Vec<String>,
 }
 
 impl Ask {
     /// A control plane on a loopback port.
     pub fn port(dynamic: Value, port: u16) -> Ask {
-        Ask { dynamic, discovery: "STATIC", address: socket_address("127.0.0.1", port) }
+        Ask { dynamic, discovery: "STATIC", address: socket_address("127.0.0.1", port), flags: Vec::new() }
+    }
+
+    /// The same with more flags for the proxy.
+    #[must_use]
+    pub fn with_flags(mut self, flags: &[&str]) -> Ask {
+        self.flags.extend(flags.iter().map(|&flag| flag.to_owned()));
+        self
     }
 }
 
@@ -118,7 +127,7 @@ impl Proxy {
             }
         };
         command.arg("-c").arg(&file).args(["--concurrency", &concurrency.to_string(), "-l", "info"]);
-        command.args(["--drain-time-s", "1"]);
+        command.args(["--drain-time-s", "1"]).args(&ask.flags);
         let mut process = Process::start(command, &folder.path().join("log"))?;
         let up = wait_for("the admin address to answer", Duration::from_secs(20), || {
             process.expect_running()?;

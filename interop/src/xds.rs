@@ -8,6 +8,7 @@ mod dumps;
 mod files;
 mod filters;
 mod frames;
+mod kept;
 mod load;
 mod outages;
 mod refusals;
@@ -96,6 +97,7 @@ const CASES: &[Case] = cases! {
     outages::a_huge_response_is_taken over ADS from SNAPSHOT;
     outages::a_control_plane_is_found_by_path_and_by_name over ADS from SNAPSHOT;
     outages::the_proxy_starts_before_its_control_plane over ADS from SNAPSHOT;
+    kept::a_restart_without_a_control_plane_serves_what_it_served over ADS from SNAPSHOT;
     load::a_failing_control_plane_costs_no_request over ADS from SNAPSHOT;
     load::pushes_cost_no_request over ADS from MUX;
 };
@@ -148,6 +150,12 @@ const DIFFERENCES: &[Difference] = &[
         envoy: "1.40 ends with a segmentation fault when the time to live of endpoints is over, in state of the world",
         corelane: "has a cluster without endpoints then",
         why: "that is what a time to live is for",
+    },
+    Difference {
+        case: "a_restart_without_a_control_plane_serves_what_it_served",
+        envoy: "serves nothing until a control plane answers",
+        corelane: "serves what it served before, where --last-known-good-dir says that it is kept",
+        why: "a proxy that has to start again while its control plane is away should not be an outage",
     },
 ];
 

@@ -146,7 +146,7 @@ pub(super) fn a_control_plane_is_found_by_path_and_by_name(scene: &mut Scene) ->
     ];
     for (discovery, address) in reached {
         let dynamic = scene.protocol.dynamic_resources();
-        scene.start_with(&Ask { dynamic, discovery, address })?;
+        scene.start_with(&Ask { dynamic, discovery, address, flags: Vec::new() })?;
         scene.expect("any", "origin")?;
         let steady = scene.steady()?;
         scene.plane.restart(corelane_interop::plane::Cache::SnapshotAds)?;

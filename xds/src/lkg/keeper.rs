@@ -34,6 +34,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How often the file is told that it is still right, at most; less often where its age is counted in seconds.
 const CONFIRM: Duration = Duration::from_secs(60);
 
+/// And at least so long apart.
+const CONFIRM_LEAST: Duration = Duration::from_millis(250);
+
 /// Tells the keeper that something changed.
 pub(super) struct Bell(SyncSender<()>);
 
@@ -69,7 +72,8 @@ impl Keeper {
 
     fn run(self, door: &Door) {
         let path = file::path(&self.options.dir, &self.node);
-        let confirm = CONFIRM.min(self.options.max_age / 4);
+        // At an age of nothing it would do nothing else.
+        let confirm = CONFIRM.min(self.options.max_age / 4).max(CONFIRM_LEAST);
         let mut sieve = Sieve::default();
         // Length and checksum of what was written last; all of it would be as much again as the store holds.
         let mut written = None;
