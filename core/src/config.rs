@@ -5,6 +5,7 @@
 mod access_log;
 mod cidr;
 mod cluster;
+mod connections;
 mod dns;
 mod forward;
 mod hash;
@@ -28,6 +29,7 @@ pub use cluster::{
     Balancer, Breakers, Cluster, ClusterKind, Endpoint, EndpointExtra, Health, HealthChecking, LoadBalancing,
     Locality, RetryBudget,
 };
+pub use connections::{UpstreamConnections, UpstreamSockets};
 pub use dns::{Dns, DnsFamily, DnsResolver, DnsTarget};
 pub use forward::{Forward, HostRewrite, PathRewrite, RegexRewrite, Upstream, WeightedCluster};
 pub use hash::{HashPolicy, HashSource, WeightedBy};

@@ -17,6 +17,7 @@ use crate::{
     config::{Config, ConfigError, Problems},
     route::RouteTable,
     telemetry::StatsStore,
+    upstream::EndpointState,
 };
 use atomic_waker::AtomicWaker;
 use corelane_io::{Peer, Report};
@@ -191,11 +192,13 @@ impl Default for Orders {
 }
 
 /// What every lane is to do for an order.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum LaneOrder {
     SetUnhealthy(bool),
     WindDown(Which),
     StopListeners(Which, Duration),
+    /// The health of an endpoint of a cluster has failed.
+    FailedHealth(Arc<str>, Arc<EndpointState>),
 }
 
 pub(crate) enum Order {
@@ -373,6 +376,13 @@ impl Handle {
     pub(crate) fn look_again(&self) {
         // Refused only where the proxy has ended.
         drop(self.prepare(|_| Ok(())));
+    }
+
+    /// The health of an endpoint has failed: lanes close its idle connections now and keep none of those in use.
+    pub(crate) fn failed_health(&self, cluster: &Cluster, endpoint: &Arc<EndpointState>) {
+        let failed = LaneOrder::FailedHealth(cluster.shared_name().clone(), endpoint.clone());
+        // Refused only where the proxy has ended.
+        drop(self.order(|outcome| Order::Lanes(failed, outcome)));
     }
 
     pub(crate) fn news(&self) -> &News {

@@ -112,3 +112,7 @@ pub const HEALTH_CHECK_BYTES: usize = 64 << 10;
 /// Bytes of a compiled regular expression, and of the memory that a search with it may take: an expression of a route has
 /// some thousand instructions at most, and a table may have many of them.
 pub const REGEX_BYTES: usize = 1 << 20;
+
+/// Connections to one endpoint that one request may have made ahead of those that follow, whatever the ratio says: a burst of
+/// requests makes the rest. Envoy's number.
+pub const PRECONNECTS: usize = 3;

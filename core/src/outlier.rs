@@ -33,7 +33,7 @@ pub(crate) async fn run(io: Io, handle: Handle) {
             let name = &cluster.config().name;
             let watched = watched
                 .entry(name.clone())
-                .or_insert_with(|| Watched::new(&io, cluster, config, stats.off_lane()));
+                .or_insert_with(|| Watched::new(&io, &handle, cluster, config, stats.off_lane()));
             watched.update(cluster);
         }
         // Until there is news, or a lane suspects somebody, or an interval is over.
@@ -72,6 +72,7 @@ async fn wait(
 /// One cluster.
 struct Watched {
     io: Io,
+    handle: Handle,
     cluster: Arc<Cluster>,
     config: OutlierDetection,
     stats: Cells<OutlierStat>,
@@ -87,9 +88,16 @@ struct Host {
 }
 
 impl Watched {
-    fn new(io: &Io, cluster: &Arc<Cluster>, config: &OutlierDetection, stats: Cells<OutlierStat>) -> Watched {
+    fn new(
+        io: &Io,
+        handle: &Handle,
+        cluster: &Arc<Cluster>,
+        config: &OutlierDetection,
+        stats: Cells<OutlierStat>,
+    ) -> Watched {
         Watched {
             io: io.clone(),
+            handle: handle.clone(),
             cluster: cluster.clone(),
             config: config.clone(),
             stats,
@@ -234,8 +242,9 @@ impl Watched {
             host.sentence.begin(now, jitter, &self.config);
             host.state.set(Finding::Passed, false);
             host.state.set(Finding::Ejected, true);
+            self.cluster.state().health_changed();
+            self.handle.failed_health(&self.cluster, &host.state);
         }
-        self.cluster.state().health_changed();
     }
 
     fn jitter(&self) -> Duration {

@@ -8,7 +8,7 @@ use crate::{
     lane::{ChainCell, Current, Lane, TcpChain},
     limits::SEND_HIGH,
     telemetry::{ClusterStat, TcpStat},
-    upstream::{Dialed, Pool},
+    upstream::{Active, Dialed, Pool, Slot, Watch},
 };
 use corelane_io::{Chunk, Instant, Peer, RecvHalf, SendHalf, Stream};
 use corelane_wire::Status;
@@ -42,19 +42,15 @@ pub async fn forward(conn: Conn, cell: Rc<ChainCell>, lane: Rc<Lane>) {
             return account.failed(e);
         }
     };
-    let Dialed { stream: upstream, slot: _slot } = dialed;
+    let Dialed { stream: upstream, slot, watch } = dialed;
     account.connected(&upstream);
-    let both = Both { client, upstream, chain, pool, lane, expires, account };
+    let both = Both { client, upstream, slot, watch, chain, pool, lane, expires, account };
     // Its own box: most connections wait in here, and what connecting needed is gone by then.
     Box::pin(both.run()).await;
 }
 
 /// Tries endpoints until one can be reached. That there is none, or that a breaker is open, is no reason to try again.
-async fn connect(
-    pool: &Rc<Pool>,
-    chain: &TcpChain,
-    lane: &Lane,
-) -> Result<(Dialed, Option<crate::upstream::Active>), Error> {
+async fn connect(pool: &Rc<Pool>, chain: &TcpChain, lane: &Lane) -> Result<(Dialed, Option<Active>), Error> {
     let config = &chain.spec.config;
     let (mut attempts, mut back_off) = (0, config.back_off);
     loop {
@@ -78,6 +74,8 @@ async fn connect(
 struct Both {
     client: Stream,
     upstream: Stream,
+    slot: Slot,
+    watch: Option<Watch>,
     chain: Rc<TcpChain>,
     pool: Rc<Pool>,
     lane: Rc<Lane>,
@@ -87,7 +85,7 @@ struct Both {
 
 impl Both {
     async fn run(mut self) {
-        let Both { client, upstream, chain, pool, lane, expires, account } = &mut self;
+        let Both { client, upstream, slot, watch, chain, pool, lane, expires, account } = &mut self;
         let idle = chain.spec.config.idle_timeout;
         let io = lane.io();
         let limits = (chain.spec.buffer_limit, pool.buffer_limit());
@@ -99,7 +97,11 @@ impl Both {
             let now = io.now();
             let moved = to_upstream.moved + to_client.moved;
             to_upstream.poll(&mut client.recv, &mut upstream.send, limits.1, cx)?;
-            to_client.poll(&mut upstream.recv, &mut client.send, limits.0, cx)?;
+            let back = to_client.poll(&mut upstream.recv, &mut client.send, limits.0, cx);
+            if !to_upstream.fin && (to_client.fin || back.is_err()) {
+                slot.ended_by_upstream();
+            }
+            back?;
             if to_upstream.moved + to_client.moved > moved {
                 active = now;
             }
@@ -119,11 +121,16 @@ impl Both {
                 armed = Some(by);
                 client.recv.set_deadline(Some(by));
             }
+            if watch.as_ref().is_some_and(|watch| watch.poll_failed(cx).is_ready()) {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+            }
             // A direction that waits for its recipient does not listen to its sender, who may be gone.
-            for recv in [&mut client.recv, &mut upstream.recv] {
-                if let Poll::Ready(e) = recv.poll_gone(cx) {
-                    return Poll::Ready(Err(e));
-                }
+            if let Poll::Ready(e) = client.recv.poll_gone(cx) {
+                return Poll::Ready(Err(e));
+            }
+            if let Poll::Ready(e) = upstream.recv.poll_gone(cx) {
+                slot.ended_by_upstream();
+                return Poll::Ready(Err(e));
             }
             Poll::Pending
         })

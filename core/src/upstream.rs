@@ -3,19 +3,23 @@
 
 mod balance;
 mod connection;
+mod drain;
 mod eyeballs;
 mod note;
 mod plan;
 mod pool;
+mod preconnect;
 mod record;
+mod slot;
 mod state;
 mod wait;
 
-pub(crate) use connection::Dialed;
 pub use connection::Lease;
+pub(crate) use drain::Watch;
 pub(crate) use eyeballs::connect;
 pub(crate) use pool::{Beside, Chosen, Pool};
 pub use record::HostStat;
 pub(crate) use record::{Rate, Record, Suspicion};
+pub(crate) use slot::{Dialed, Slot};
 pub(crate) use state::Active;
 pub use state::{ClusterState, EndpointState, Finding, Limit, Permit};

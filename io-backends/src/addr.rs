@@ -64,12 +64,21 @@ pub struct SocketOption {
     pub when: OptionTime,
 }
 
+/// How a socket that connects is made.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Dial {
+    /// Where to connect from; port 0 lets the kernel choose one, for each destination anew. Not used over Unix sockets.
+    pub from: Option<SocketAddr>,
+    /// Further socket options, set in this order. Those to be set after listen(2) never are.
+    pub options: Vec<SocketOption>,
+}
+
 /// When a [`SocketOption`] is set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OptionTime {
     /// Before bind(2).
     BeforeBind,
-    /// After bind(2) and before listen(2).
+    /// After bind(2) and before listen(2) or connect(2).
     Bound,
     /// After listen(2).
     Listening,
@@ -98,7 +107,7 @@ impl SocketOption {
     }
 
     /// SO_KEEPALIVE with TCP_KEEPCNT, TCP_KEEPIDLE and TCP_KEEPINTVL where they are given, the two last in seconds.
-    /// Accepted connections inherit them.
+    /// Accepted connections inherit them from their listener.
     pub fn keepalive(
         probes: Option<i32>,
         idle: Option<i32>,

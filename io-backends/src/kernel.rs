@@ -1,7 +1,7 @@
 //! The quick system calls that every driver makes directly, by kernel: Linux, or the simulated one.
 
 use crate::{
-    addr::{Bind, Peer},
+    addr::{Bind, Dial, Peer},
     sim::{Net, SimSocket},
     stream::Transport,
     sys::{self, RawAddr},
@@ -89,6 +89,18 @@ impl Kernel {
                 sys::socket(peer, libc::SOCK_STREAM, *nonblocking).map(IntoRawFd::into_raw_fd)
             }
             Kernel::Sim(net) => net.socket(Kind::Stream),
+        }
+    }
+
+    /// Makes a new socket what somebody wants who connects to `to`.
+    pub(crate) fn prepare(&self, fd: RawFd, to: &Peer, how: &Dial) -> io::Result<()> {
+        match self {
+            Kernel::Linux { .. } => sys::prepare(fd, to, how),
+            // There are no options to set there.
+            Kernel::Sim(net) => match (how.from, to) {
+                (Some(from), Peer::Tcp(_)) => net.bind(fd, from),
+                _ => Ok(()),
+            },
         }
     }
 

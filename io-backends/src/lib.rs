@@ -97,7 +97,7 @@ mod timer;
 mod udp;
 mod uring;
 
-pub use addr::{Bind, OptionTime, Peer, SocketOption};
+pub use addr::{Bind, Dial, OptionTime, Peer, SocketOption};
 pub use buf::{Buf, Chunk, Shared};
 pub use driver::Backend;
 pub use listener::Listener;

@@ -5,7 +5,7 @@
 
 use crate::{
     Backend, Exported, Listener, Mailbox, Report, Udp, UringFeatures, Usage,
-    addr::{Bind, Peer},
+    addr::{Bind, Dial, Peer},
     buf::{Chunk, Home},
     driver::{self, Driver},
     kernel::{Kernel, Kind},
@@ -334,8 +334,16 @@ impl Io {
     /// # Errors
     /// What connect(2) says, for example `ConnectionRefused`; `BrokenPipe` when the lane has ended.
     pub async fn connect(&self, to: &Peer) -> io::Result<Stream> {
+        self.connect_with(to, &Dial::default()).await
+    }
+
+    /// The same from a socket that is made as `how` says.
+    ///
+    /// # Errors
+    /// As [`Io::connect`], and what setsockopt(2) and bind(2) say, for example `AddrNotAvailable`.
+    pub async fn connect_with(&self, to: &Peer, how: &Dial) -> io::Result<Stream> {
         self.0.serves()?;
-        Stream::connect(self, to).await
+        Stream::connect(self, to, how).await
     }
 
     /// Takes a stream up where [`Stream::export`] left it, on any lane, process or driver; never loses a byte of either

@@ -2,7 +2,7 @@
 
 use crate::{
     Io,
-    addr::Peer,
+    addr::{Dial, Peer},
     buf::{Buf, Chunk},
     sim::SimSocket,
     sock::{Ended, Finish, Sock, State},
@@ -81,7 +81,7 @@ impl Stream {
         Stream { recv: RecvHalf(sock.clone()), send: SendHalf(sock) }
     }
 
-    pub(crate) async fn connect(io: &Io, to: &Peer) -> io::Result<Stream> {
+    pub(crate) async fn connect(io: &Io, to: &Peer, how: &Dial) -> io::Result<Stream> {
         let addr = RawAddr::new(to)?;
         loop {
             let fd = io.0.kernel.socket(to)?;
@@ -89,6 +89,7 @@ impl Stream {
             // From here on dropping this future is abort, as with any stream.
             let stream = Stream::new(io.0.add_sock(fd, State::default(), false));
             let sock = &stream.recv.0;
+            io.0.kernel.prepare(fd, to, how)?;
             match sock.start_connect(addr) {
                 Ok(()) => {}
                 // A Unix listener's backlog is full; TCP waits by itself.

@@ -1,6 +1,6 @@
 //! The system calls of this crate, each one safe to call and total in its errors. Nothing here keeps state.
 
-use crate::addr::{Bind, OptionTime, Peer, SocketOption};
+use crate::addr::{Bind, Dial, OptionTime, Peer, SocketOption};
 use std::{
     ffi::OsStr,
     io, mem,
@@ -139,9 +139,9 @@ fn set_option(fd: RawFd, level: libc::c_int, name: libc::c_int, value: libc::c_i
     check(result).map(drop)
 }
 
-/// setsockopt(2) for those options of `bind` whose time has come.
-fn set_options(fd: RawFd, bind: &Bind, now: OptionTime) -> io::Result<()> {
-    for SocketOption { level, name, value, .. } in bind.options.iter().filter(|option| option.when == now) {
+/// setsockopt(2) for those options whose time has come.
+fn set_options(fd: RawFd, options: &[SocketOption], now: OptionTime) -> io::Result<()> {
+    for SocketOption { level, name, value, .. } in options.iter().filter(|option| option.when == now) {
         let len = libc::socklen_t::try_from(value.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
         // SAFETY: the kernel reads `len` bytes behind the pointer during the call.
         check(unsafe { libc::setsockopt(fd, *level, *name, value.as_ptr().cast(), len) })
@@ -197,19 +197,37 @@ pub(crate) fn bound(bind: &Bind, kind: libc::c_int, nonblocking: bool) -> io::Re
             set_option(raw, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, bind.v6_only.into())?;
         }
     }
-    set_options(raw, bind, OptionTime::BeforeBind)?;
-    let addr = RawAddr::new(&bind.addr)?;
-    let (at, len) = addr.parts();
-    // SAFETY: `at` points at `len` bytes of an address that outlives the call.
-    check(unsafe { libc::bind(raw, at, len) })?;
-    set_options(raw, bind, OptionTime::Bound)?;
+    set_options(raw, &bind.options, OptionTime::BeforeBind)?;
+    bind_to(raw, &bind.addr)?;
+    set_options(raw, &bind.options, OptionTime::Bound)?;
     if kind == libc::SOCK_STREAM {
         let backlog = libc::c_int::try_from(bind.backlog).unwrap_or(libc::c_int::MAX);
         // SAFETY: no pointers.
         check(unsafe { libc::listen(raw, backlog) })?;
-        set_options(raw, bind, OptionTime::Listening)?;
+        set_options(raw, &bind.options, OptionTime::Listening)?;
     }
     Ok(fd)
+}
+
+/// bind(2).
+fn bind_to(fd: RawFd, addr: &Peer) -> io::Result<()> {
+    let addr = RawAddr::new(addr)?;
+    let (at, len) = addr.parts();
+    // SAFETY: `at` points at `len` bytes of an address that outlives the call.
+    check(unsafe { libc::bind(fd, at, len) }).map(drop)
+}
+
+/// Binds and sets what somebody wants who connects.
+pub(crate) fn prepare(fd: RawFd, to: &Peer, how: &Dial) -> io::Result<()> {
+    set_options(fd, &how.options, OptionTime::BeforeBind)?;
+    if let (Some(from), Peer::Tcp(_)) = (how.from, to) {
+        if from.port() == 0 {
+            // A port is taken at connect(2) then, where connections to different places may have the same.
+            set_option(fd, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
+        }
+        bind_to(fd, &Peer::Tcp(from))?;
+    }
+    set_options(fd, &how.options, OptionTime::Bound)
 }
 
 /// connect(2).

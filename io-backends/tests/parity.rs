@@ -113,6 +113,7 @@ cases! {
     PLAIN listening::a_full_unix_backlog_is_waited_for;
     PLAIN listening::a_wildcard_takes_both_families;
     PLAIN listening::options_are_set_and_the_destination_is_told;
+    PLAIN listening::a_connection_comes_from_where_it_was_told;
     PLAIN datagrams::datagrams_go_both_ways;
     PLAIN datagrams::a_waiting_receiver_is_woken;
     PLAIN datagrams::the_largest_datagram_fits_and_more_does_not;

@@ -243,6 +243,7 @@ fn reload(source: &Source, running: &Running, first: &Translated) {
     let outcome = source.load().and_then(|next| {
         let fixed = [
             ("admin.address", next.admin == first.admin),
+            ("cluster_manager.upstream_bind_config", next.dynamic.bind_config == first.dynamic.bind_config),
             ("layered_runtime", next.dynamic.runtime == first.dynamic.runtime),
             ("overload_manager", next.max_connections == first.max_connections),
         ];

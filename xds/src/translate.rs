@@ -10,6 +10,7 @@ mod access_log;
 mod address;
 mod balancing;
 mod cluster;
+mod connections;
 mod control;
 mod dns;
 mod dynamic;
@@ -111,12 +112,14 @@ pub fn lenient(schema: &Schema, mut bootstrap: Bootstrap) -> (Translated, Vec<Pr
     translator.done(resources, &path);
     // Clusters that control planes are reached by, then control planes, then whatever comes from them.
     let clusters = translator.split_control(clusters, &path.field("clusters"));
+    translator.cluster_manager(&mut bootstrap, &root);
     translator.dynamic(&mut bootstrap, &mut dynamic, &root);
     translator.clusters(clusters, &mut config, &mut dynamic, &path.field("clusters"));
     translator.listeners(listeners, &mut config, &mut dynamic, &path.field("listeners"));
     translator.without_effect(&mut bootstrap, &root);
     translator.done(bootstrap, &root);
     dynamic.runtime = translator.runtime.clone();
+    dynamic.bind_config = translator.bind_config.clone();
     dynamic.references = take(&mut translator.references);
     dynamic.sources = take(&mut translator.sources);
     dynamic.control = take(&mut translator.control);
@@ -205,6 +208,22 @@ impl Translator<'_> {
         }
     }
 
+    /// What holds for all clusters.
+    fn cluster_manager(&mut self, bootstrap: &mut Bootstrap, root: &Path<'_>) {
+        let Some(mut manager) = bootstrap.cluster_manager.take() else { return };
+        let path = root.field("cluster_manager");
+        if let Some(bind) = manager.upstream_bind_config.take() {
+            let path = path.field("upstream_bind_config");
+            self.bind_config = Some(Arc::new(self.bind_config(bind, &path)));
+            if !self.control.is_empty() {
+                self.refuse(&path, "is not implemented for clusters that control planes are reached by");
+            }
+        }
+        // Clusters are a few words until they are used; there is nothing to put off.
+        manager.enable_deferred_cluster_creation = false;
+        self.done(manager, &path);
+    }
+
     /// Settings whose effect is there, or whose subject is not.
     fn without_effect(&mut self, bootstrap: &mut Bootstrap, root: &Path<'_>) {
         // How often sinks are served; without sinks there is nothing to flush, and the admin reads counters as they are.
@@ -214,12 +233,8 @@ impl Translator<'_> {
         }
         // Each lane is pinned to its CPU anyway.
         bootstrap.enable_worker_cpu_affinity = false;
-        // Statistics and clusters are a few words until they are used; there is nothing to put off.
+        // Statistics are a few words until they are used; there is nothing to put off.
         bootstrap.deferred_stat_options = None;
-        if let Some(mut manager) = bootstrap.cluster_manager.take() {
-            manager.enable_deferred_cluster_creation = false;
-            self.done(manager, &root.field("cluster_manager"));
-        }
         // About Envoy's allocator, its gRPC clients and its tables of header fields.
         bootstrap.memory_allocator_manager = None;
         bootstrap.grpc_async_client_manager_config = None;
@@ -256,6 +271,8 @@ impl Translator<'_> {
 
 #[cfg(test)]
 mod cluster_tests;
+#[cfg(test)]
+mod connections_tests;
 #[cfg(test)]
 mod dynamic_tests;
 #[cfg(test)]

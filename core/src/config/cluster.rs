@@ -1,6 +1,6 @@
 //! Clusters: where requests can go, and how many at a time.
 
-use super::{Dns, EndpointCheck, HealthCheck, OutlierDetection};
+use super::{Dns, EndpointCheck, HealthCheck, OutlierDetection, UpstreamConnections};
 use corelane_io::Peer;
 use std::{sync::Arc, time::Duration};
 
@@ -34,6 +34,8 @@ pub struct Cluster {
     pub per_connection_buffer_limit: u32,
     /// Passes trailers on, both ways (Envoy `http_protocol_options.enable_trailers`); else they are dropped.
     pub enable_trailers: bool,
+    /// How connections are made, kept and ended otherwise.
+    pub connections: UpstreamConnections,
     /// How endpoints are asked whether they are well, and what follows from it.
     pub health: HealthChecking,
     /// Which endpoints are left out for what they answer; `None` leaves out none.
@@ -75,6 +77,7 @@ impl Cluster {
             max_requests_per_connection: None,
             per_connection_buffer_limit: Self::PER_CONNECTION_BUFFER_LIMIT,
             enable_trailers: false,
+            connections: UpstreamConnections::default(),
             health: HealthChecking::default(),
             outliers: None,
         }

@@ -46,7 +46,7 @@ async fn carry_out(control: &Control) {
                 return;
             }
             Order::Lanes(order, outcome) => {
-                control.each(move |lane, ack| wind(&lane, order, ack)).await;
+                control.each(move |lane, ack| wind(&lane, &order, ack)).await;
                 outcome.is(Ok(()));
             }
             Order::Stop(outcome) => {
@@ -75,11 +75,16 @@ fn drain(lane: Rc<Lane>, grace: Duration, ack: Ack) {
     });
 }
 
-fn wind(lane: &Rc<Lane>, order: LaneOrder, ack: Ack) {
+fn wind(lane: &Rc<Lane>, order: &LaneOrder, ack: Ack) {
     match order {
-        LaneOrder::SetUnhealthy(unhealthy) => lane.set_unhealthy(unhealthy),
-        LaneOrder::WindDown(which) => lane.wind_down(which),
-        LaneOrder::StopListeners(which, after) => lane.stop_listeners(which, after),
+        LaneOrder::SetUnhealthy(unhealthy) => lane.set_unhealthy(*unhealthy),
+        LaneOrder::WindDown(which) => lane.wind_down(*which),
+        LaneOrder::StopListeners(which, after) => lane.stop_listeners(*which, *after),
+        LaneOrder::FailedHealth(cluster, endpoint) => {
+            if let Some(pool) = lane.open_pool(cluster) {
+                pool.failed_health(endpoint);
+            }
+        }
     }
     drop(ack);
 }

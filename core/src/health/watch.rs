@@ -135,10 +135,11 @@ async fn run(checks: Rc<Checks>, target: Rc<Target>) {
 /// One check, on the connection that was `kept` or on a new one.
 async fn ask(checks: &Checks, place: &Place, kept: &mut Option<Stream>) -> Outcome {
     let io = &checks.io;
+    let sockets = checks.cluster.borrow().config().connections.sockets.clone();
     let asked = async {
         let mut stream = match kept.take().and_then(alive) {
             Some(stream) => stream,
-            None => connect(io, &place.addrs).await?,
+            None => connect(io, &place.addrs, sockets.as_deref()).await?,
         };
         let (outcome, reusable) = match &checks.check.probe {
             HealthProbe::Http(probe) => http::ask(&mut stream, probe, &place.host).await?,
@@ -170,7 +171,8 @@ fn note(checks: &Checks, target: &Target, tally: &mut Tally, outcome: Outcome) -
         checks.stats.inc(HealthStat::NetworkFailure);
     }
     let judged = tally.judge(endpoint.has(Finding::FailsChecks), outcome, &checks.check);
-    let mut news = endpoint.set(Finding::FailsChecks, judged.fails);
+    let changed = endpoint.set(Finding::FailsChecks, judged.fails);
+    let mut news = changed;
     news |= endpoint.set(Finding::Unchecked, false);
     if let Outcome::Healthy { degraded } = outcome {
         news |= endpoint.set(Finding::SaysDegraded, degraded);
@@ -181,6 +183,9 @@ fn note(checks: &Checks, target: &Target, tally: &mut Tally, outcome: Outcome) -
     }
     if news {
         checks.cluster.borrow().state().health_changed();
+    }
+    if changed && judged.fails {
+        checks.handle.failed_health(&checks.cluster.borrow(), endpoint);
     }
     if endpoint.set(Finding::AwaitsCheck, false) {
         checks.answered();

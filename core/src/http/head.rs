@@ -5,7 +5,6 @@ use super::{body::failure, downstream::Downstream};
 use crate::{
     compile,
     error::{Error, Kind, Timeout},
-    limits::{RESPONSE_FIELDS, RESPONSE_HEAD_BYTES},
     upstream::Lease,
 };
 use corelane_io::{Buf, Io};
@@ -71,7 +70,7 @@ pub(crate) async fn response(
     head: &mut ResponseHead,
     said_nothing: bool,
 ) -> Result<(), Error> {
-    let limits = Limits { head_bytes: RESPONSE_HEAD_BYTES, fields: RESPONSE_FIELDS };
+    let limits = from.pool().response_limits();
     let bad = |e| Error::upstream(Kind::Head(e));
     let first = match poll_fn(|cx| from.poll_recv(cx)).await {
         Ok(Some(buf)) => buf,

@@ -93,7 +93,15 @@ family! {
         CxIdleTimeout = "upstream_cx_idle_timeout" Counter,
         CxMaxRequests = "upstream_cx_max_requests" Counter,
         CxDestroy = "upstream_cx_destroy" Counter,
+        CxDestroyLocal = "upstream_cx_destroy_local" Counter,
         CxDestroyRemote = "upstream_cx_destroy_remote" Counter,
+        /// Connections that ended while they carried a request, or opaque bytes.
+        CxDestroyActiveRq = "upstream_cx_destroy_with_active_rq" Counter,
+        CxDestroyLocalActiveRq = "upstream_cx_destroy_local_with_active_rq" Counter,
+        CxDestroyRemoteActiveRq = "upstream_cx_destroy_remote_with_active_rq" Counter,
+        /// Responses that said that their connection ends with them.
+        CxCloseNotify = "upstream_cx_close_notify" Counter,
+        CxMaxDurationReached = "upstream_cx_max_duration_reached" Counter,
         CxNoneHealthy = "upstream_cx_none_healthy" Counter,
         CxProtocolError = "upstream_cx_protocol_error" Counter,
         CxRxBytes = "upstream_cx_rx_bytes_total" Counter,

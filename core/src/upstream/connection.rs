@@ -4,12 +4,13 @@
 use super::{
     pool::{Host, Pool},
     record::HostStat,
-    state::{Active, EndpointState, Permit},
+    slot::{Dialed, Slot},
+    state::{Active, Permit},
 };
 use crate::{
-    error::{Error, Side},
+    error::{Error, Kind, Side},
     http::{Frame, body::poll_frame},
-    telemetry::{Cells, ClusterHistogram, ClusterStat},
+    telemetry::ClusterStat,
 };
 use corelane_io::{Buf, Chunk, Instant, Peer, RecvHalf, SendHalf, Stream};
 use corelane_wire::h1::{BodyDecoder, BodyLimits, Framing};
@@ -17,56 +18,9 @@ use std::{
     cell::{Cell, RefCell},
     fmt, io,
     rc::Rc,
-    sync::Arc,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
-
-/// An upstream connection that was established, and its slot under the breaker.
-pub(crate) struct Dialed {
-    pub(crate) stream: Stream,
-    pub(crate) slot: Slot,
-}
-
-/// A connection's slot under the circuit breaker; giving it back tells whoever waits for one.
-pub(crate) struct Slot {
-    permit: Option<Permit>,
-    pool: Rc<Pool>,
-    /// Since when the connection is established, and so is counted as one.
-    open: RefCell<Option<(Instant, Arc<EndpointState>)>>,
-}
-
-impl Slot {
-    pub(crate) fn new(permit: Permit, pool: Rc<Pool>) -> Slot {
-        Slot { permit: Some(permit), pool, open: RefCell::default() }
-    }
-
-    pub(super) fn stats(&self) -> &Cells<ClusterStat> {
-        &self.pool.stats
-    }
-
-    pub(super) fn opened(&self, endpoint: &Arc<EndpointState>) {
-        *self.open.borrow_mut() = Some((self.pool.io.now(), endpoint.clone()));
-        let Pool { lane, peers, .. } = &*self.pool;
-        endpoint.record_for(peers.len()).add(*lane, HostStat::CxActive, 1);
-        self.pool.stats.inc(ClusterStat::CxTotal);
-        self.pool.stats.inc(ClusterStat::CxActive);
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        if let Some((since, endpoint)) = self.open.take() {
-            let Pool { lane, peers, .. } = &*self.pool;
-            endpoint.record_for(peers.len()).add(*lane, HostStat::CxActive, u32::MAX);
-            self.pool.stats.dec(ClusterStat::CxActive);
-            self.pool.stats.inc(ClusterStat::CxDestroy);
-            self.pool.stats.record_ms(ClusterHistogram::CxLength, self.pool.io.now() - since);
-        }
-        // First the permit, then the news: who is told may look at once.
-        self.permit = None;
-        self.pool.freed();
-    }
-}
 
 /// A pooled HTTP/1 connection.
 pub(crate) struct Connection {
@@ -75,8 +29,14 @@ pub(crate) struct Connection {
     decoder: RefCell<BodyDecoder>,
     pub(super) host: Rc<Host>,
     pub(super) slot: Slot,
+    /// Of the endpoint when the connection was made.
+    epoch: u32,
+    /// When it is too old for another exchange.
+    expires: Option<Instant>,
     /// What the exchange that has the connection holds.
     in_flight: RefCell<Option<InFlight>>,
+    /// It waited in its pool before it first served.
+    kept: Cell<bool>,
     /// Exchanges so far, the one that has it included.
     served: Cell<u32>,
     request_sent: Cell<bool>,
@@ -93,15 +53,19 @@ struct InFlight {
 
 impl Connection {
     pub(super) fn new(dialed: Dialed, host: Rc<Host>) -> Rc<Connection> {
-        let Dialed { stream: Stream { recv, send }, slot } = dialed;
+        let Dialed { stream: Stream { recv, send }, slot, .. } = dialed;
         slot.pool.stats.inc(ClusterStat::CxHttp1Total);
+        let expires = slot.pool.max_duration().map(|max| slot.pool.io.now() + max);
         Rc::new(Connection {
             recv: RefCell::new(recv),
             send: RefCell::new(send),
             decoder: RefCell::new(BodyDecoder::new(Framing::None, BodyLimits::default())),
+            epoch: host.epoch.now(),
+            expires,
             host,
             slot,
             in_flight: RefCell::new(None),
+            kept: Cell::new(false),
             served: Cell::new(0),
             request_sent: Cell::new(false),
             answered: Cell::new(false),
@@ -134,8 +98,16 @@ impl Connection {
         self.recv.borrow_mut().poll_recv(cx)
     }
 
-    pub(super) fn set_idle_deadline(&self, at: Option<Instant>) {
-        self.recv.borrow_mut().set_deadline(at);
+    /// Ends it when it has been idle for this long, or is too old.
+    pub(super) fn set_idle_timeout(&self, timeout: Option<Duration>) {
+        let at = timeout.map(|timeout| self.slot.pool.io.now() + timeout);
+        self.recv.borrow_mut().set_deadline(at.into_iter().chain(self.expires).min());
+    }
+
+    /// Whether it is too old for another exchange.
+    #[inline]
+    pub(super) fn is_expired(&self) -> bool {
+        self.expires.is_some_and(|at| at <= self.slot.pool.io.now())
     }
 
     /// Closes between two exchanges: FIN where nothing is queued any more, which is nearly always, else RST.
@@ -143,6 +115,25 @@ impl Connection {
         let mut cx = Context::from_waker(Waker::noop());
         // Pending means that bytes are still queued: dropping resets, which tells the truth about them.
         let _ = self.send.borrow_mut().poll_finish(&mut cx);
+    }
+
+    /// Goes to its pool before it has served.
+    pub(super) fn keep_unused(self: &Rc<Self>) {
+        self.kept.set(true);
+        if self.host.epoch.keeps(self.epoch) {
+            self.slot.pool.put(self);
+        } else {
+            self.close();
+        }
+    }
+
+    /// Closes after an exchange.
+    #[cold]
+    fn end(&self) {
+        if self.idle_dead() {
+            self.slot.ended_by_upstream();
+        }
+        self.close();
     }
 
     /// The exchange has let go of it.
@@ -153,6 +144,7 @@ impl Connection {
         let in_flight = self.in_flight.take();
         drop(in_flight);
         if !(self.request_sent.get() && self.answered.get() && self.decoder.borrow().is_done()) {
+            self.slot.ends_in_use();
             return; // reset by the drop: the message on it is cut short
         }
         let limit = pool.max_requests();
@@ -160,10 +152,14 @@ impl Connection {
         if spent {
             pool.stats.inc(ClusterStat::CxMaxRequests);
         }
-        if self.persists.get() && !spent && !self.host.is_retired() {
+        let expired = self.is_expired();
+        if expired {
+            pool.stats.inc(ClusterStat::CxMaxDurationReached);
+        }
+        if self.persists.get() && !spent && !expired && self.host.epoch.keeps(self.epoch) {
             pool.put(self);
         } else {
-            self.close();
+            self.end();
         }
     }
 }
@@ -179,9 +175,9 @@ impl Lease {
         Lease(self.0.clone())
     }
 
-    /// Whether it had served another exchange before.
+    /// Whether it was in its pool before: it may have been closed just when it was taken.
     pub(crate) fn reused(&self) -> bool {
-        self.0.served.get() > 1
+        self.0.served.get() > 1 || self.0.kept.get()
     }
 
     /// The endpoint.
@@ -189,7 +185,7 @@ impl Lease {
         self.0.host.addr()
     }
 
-    pub(super) fn host(&self) -> &Host {
+    pub(super) fn host(&self) -> &Rc<Host> {
         &self.0.host
     }
 
@@ -216,8 +212,10 @@ impl Lease {
 
     pub(crate) fn poll_recv(&self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Buf>>> {
         let received = self.0.recv.borrow_mut().poll_recv(cx);
-        if let Poll::Ready(Ok(Some(buf))) = &received {
-            self.pool().stats.add(ClusterStat::CxRxBytes, buf.len() as u64);
+        match &received {
+            Poll::Ready(Ok(Some(buf))) => self.pool().stats.add(ClusterStat::CxRxBytes, buf.len() as u64),
+            Poll::Ready(Ok(None) | Err(_)) => self.0.slot.ended_by_upstream(),
+            Poll::Pending => {}
         }
         received
     }
@@ -238,6 +236,9 @@ impl Lease {
         *self.0.decoder.borrow_mut() = BodyDecoder::new(framing, BodyLimits::default());
         self.0.answered.set(true);
         self.0.persists.set(persists);
+        if !persists && framing != Framing::UntilClose {
+            self.pool().stats.inc(ClusterStat::CxCloseNotify);
+        }
     }
 
     pub(crate) fn body_done(&self) -> bool {
@@ -247,8 +248,12 @@ impl Lease {
     pub(crate) fn poll_body(&self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>, Error>> {
         let mut recv = self.0.recv.borrow_mut();
         let frame = poll_frame(&mut recv, &mut self.0.decoder.borrow_mut(), Side::Upstream, cx);
-        if let Poll::Ready(Ok(Some(Frame::Data(chunk)))) = &frame {
-            self.pool().stats.add(ClusterStat::CxRxBytes, chunk.len() as u64);
+        match &frame {
+            Poll::Ready(Ok(Some(Frame::Data(chunk)))) => {
+                self.pool().stats.add(ClusterStat::CxRxBytes, chunk.len() as u64);
+            }
+            Poll::Ready(Err(e)) if e.kind == Kind::Reset => self.0.slot.ended_by_upstream(),
+            _ => {}
         }
         frame
     }

@@ -1,7 +1,7 @@
 //! Connecting to an endpoint that has several addresses: RFC 8305, "Happy Eyeballs". Owns the order and the pace of the
 //! attempts; how long they may take together is the caller's.
 
-use crate::limits::NEXT_ADDRESS;
+use crate::{config::UpstreamSockets, limits::NEXT_ADDRESS};
 use corelane_io::{Io, Peer, Stream};
 use std::{
     collections::VecDeque,
@@ -16,19 +16,30 @@ use std::{
 ///
 /// # Errors
 /// That of the last attempt, when all have failed.
-pub(crate) async fn connect(io: &Io, addrs: &[Peer]) -> io::Result<Stream> {
+pub(crate) async fn connect(
+    io: &Io,
+    addrs: &[Peer],
+    sockets: Option<&UpstreamSockets>,
+) -> io::Result<Stream> {
     match addrs {
-        [one] => io.connect(one).await,
-        _ => race(io, interleaved(addrs)).await,
+        [one] => connect_one(io, one, sockets).await,
+        _ => race(io, interleaved(addrs), sockets).await,
     }
 }
 
-async fn race(io: &Io, mut left: VecDeque<&Peer>) -> io::Result<Stream> {
+async fn connect_one(io: &Io, addr: &Peer, sockets: Option<&UpstreamSockets>) -> io::Result<Stream> {
+    match sockets {
+        None => io.connect(addr).await,
+        Some(sockets) => io.connect_with(addr, sockets.to(addr)).await,
+    }
+}
+
+async fn race(io: &Io, mut left: VecDeque<&Peer>, sockets: Option<&UpstreamSockets>) -> io::Result<Stream> {
     let mut attempts: Vec<Pin<Box<dyn Future<Output = io::Result<Stream>> + '_>>> = Vec::new();
     let mut failed = io::Error::from(io::ErrorKind::AddrNotAvailable);
     loop {
         if let Some(next) = left.pop_front() {
-            attempts.push(Box::pin(io.connect(next)));
+            attempts.push(Box::pin(connect_one(io, next, sockets)));
         } else if attempts.is_empty() {
             return Err(failed);
         }
@@ -99,9 +110,9 @@ mod tests {
             let listener = test.listen(&Bind::tcp(([127, 0, 0, 1], 2000).into())).unwrap();
             let addrs = ["127.0.0.1:7", "127.0.0.1:8", "127.0.0.1:2000"].map(peer);
             let begun = test.now();
-            assert!(connect(&test, &addrs).await.is_ok(), "refusals cost no pause");
+            assert!(connect(&test, &addrs, None).await.is_ok(), "refusals cost no pause");
             assert!(test.now() - begun < NEXT_ADDRESS);
-            let refused = connect(&test, &addrs[..2]).await.err().map(|e| e.kind());
+            let refused = connect(&test, &addrs[..2], None).await.err().map(|e| e.kind());
             assert_eq!(refused, Some(io::ErrorKind::ConnectionRefused));
             drop(listener);
         });

@@ -90,6 +90,7 @@ impl Pool {
             stats.cells(self.lane).inc(HealthStat::Failure);
             if host.endpoint.set(Finding::FailsChecks, true) {
                 self.state.health_changed();
+                self.tell_failed_health(&host.endpoint);
             }
         }
     }

@@ -2,11 +2,13 @@
 //! an exchange owns the others.
 
 use super::{
-    connection::{Connection, Dialed, Lease, Slot},
+    connection::{Connection, Lease},
+    drain::{Epoch, Watch},
     eyeballs::connect,
     note::Unanswered,
     plan::Plan,
     record::HostStat,
+    slot::{Dialed, Slot},
     state::{Active, ClusterState, EndpointState, Finding, Limit},
     wait::{Waiters, Waiting},
 };
@@ -16,7 +18,7 @@ use crate::{
     telemetry::{Cells, ClusterHistogram, ClusterStat},
 };
 use corelane_io::{Io, Mailbox, Peer};
-use corelane_wire::Status;
+use corelane_wire::{Status, h1::Limits};
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
@@ -25,6 +27,7 @@ use std::{
     rc::{Rc, Weak},
     sync::Arc,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 /// A cluster's connections on one lane, kept across snapshots.
@@ -78,6 +81,9 @@ struct Members {
     counts_activity: bool,
     /// Somebody wants to know how requests end.
     notes_results: bool,
+    response_limits: Limits,
+    /// Connections are made before they are needed, so many for each request.
+    preconnect_ratio: Option<f64>,
 }
 
 /// One endpoint on one lane.
@@ -89,8 +95,10 @@ pub(super) struct Host {
     idle: RefCell<Vec<Rc<Connection>>>,
     /// Of the task that watches the idle ones, once there is one.
     reaper: RefCell<Option<Waker>>,
-    /// Not in the newest generation: connections are not kept any more.
-    retired: Cell<bool>,
+    /// Connections that are being made.
+    pub(super) connecting: Cell<u32>,
+    /// Which connections may be kept: none where it is not in the newest generation.
+    pub(super) epoch: Epoch,
 }
 
 impl Pool {
@@ -195,9 +203,15 @@ impl Pool {
     /// Begins an exchange on a connection. As in Envoy, one that waits for its connection is pending and not yet active,
     /// so only here it needs its place among the requests.
     #[inline]
-    fn begin(&self, connection: Rc<Connection>, active: Option<Active>) -> Result<Lease, Error> {
+    fn begin(self: &Rc<Self>, connection: Rc<Connection>, active: Option<Active>) -> Result<Lease, Error> {
         match self.state.permit(Limit::Requests) {
-            Some(request) => Ok(connection.lease(request, active)),
+            Some(request) => {
+                let lease = connection.lease(request, active);
+                if let Some(ratio) = self.members.borrow().preconnect_ratio {
+                    self.preconnect(lease.host(), ratio, 0);
+                }
+                Ok(lease)
+            }
             None => {
                 self.stats.inc(ClusterStat::RqPendingOverflow);
                 self.put(&connection);
@@ -214,7 +228,11 @@ impl Pool {
         let (host, active) = self.choose()?;
         loop {
             if let Some(permit) = self.state.permit(Limit::Connections) {
-                let dialed = self.dial(&host, Slot::new(permit, self.clone())).await?;
+                let mut dialed = self.dial(&host, Slot::new(permit, self.clone())).await?;
+                // Opaque bytes end with their connection, whenever that is.
+                dialed.slot.ends_in_use();
+                let watched = self.members.borrow().spec.config().connections.close_on_health_failure;
+                dialed.watch = watched.then(|| Watch::new(&host));
                 self.reached(&host, true);
                 return Ok((dialed, active));
             }
@@ -288,7 +306,13 @@ impl Pool {
                 let permitted = waiting.is_some() || !self.another_lane_waits();
                 if permitted && let Some(permit) = self.state.permit(Limit::Connections) {
                     drop(waiting);
+                    host.connecting.set(host.connecting.get() + 1);
+                    let connecting = Connecting(&host);
+                    if let Some(ratio) = self.members.borrow().preconnect_ratio {
+                        self.preconnect(&host, ratio, host.pending(self));
+                    }
                     let dialed = self.dial(&host, Slot::new(permit, self.clone())).await;
+                    drop(connecting);
                     let dialed = dialed.inspect_err(|_| self.count(&host, HostStat::RqError))?;
                     return Ok(Connection::new(dialed, host.clone()));
                 }
@@ -309,16 +333,20 @@ impl Pool {
         }
     }
 
-    async fn dial(&self, host: &Host, slot: Slot) -> Result<Dialed, Error> {
-        let within = self.members.borrow().spec.config().connect_timeout;
+    pub(super) async fn dial(&self, host: &Host, slot: Slot) -> Result<Dialed, Error> {
+        let (within, sockets) = {
+            let members = self.members.borrow();
+            let config = members.spec.config();
+            (config.connect_timeout, config.connections.sockets.clone())
+        };
         let began = self.io.now();
         let addrs = host.addrs.borrow().clone();
         self.count(host, HostStat::CxTotal);
-        match self.io.timeout(within, connect(&self.io, &addrs)).await {
+        match self.io.timeout(within, connect(&self.io, &addrs, sockets.as_deref())).await {
             Ok(stream) => {
                 self.stats.record_ms(ClusterHistogram::CxConnect, self.io.now() - began);
                 slot.opened(&host.endpoint);
-                Ok(Dialed { stream, slot })
+                Ok(Dialed { stream, slot, watch: None })
             }
             Err(e) if e.kind() == std::io::ErrorKind::TimedOut => {
                 *self.unreached.borrow_mut() = Some(host.addr());
@@ -360,7 +388,7 @@ impl Pool {
             return;
         }
         let idle_timeout = self.members.borrow().spec.config().idle_timeout;
-        connection.set_idle_deadline(idle_timeout.map(|timeout| self.io.now() + timeout));
+        connection.set_idle_timeout(idle_timeout);
         let host = &connection.host;
         if host.keep(connection, &self.io) {
             self.waiters.wake_one();
@@ -386,11 +414,28 @@ impl Pool {
         self.members.borrow().spec.config().max_requests_per_connection
     }
 
-    /// Bytes that may be queued to one connection before its sender is held back.
+    pub(super) fn max_duration(&self) -> Option<Duration> {
+        self.members.borrow().spec.config().connections.max_duration
+    }
+
+    /// How much the head of a response may be.
+    #[inline]
+    pub(crate) fn response_limits(&self) -> Limits {
+        self.members.borrow().response_limits
+    }
+
+    /// An endpoint of the newest generation.
+    pub(super) fn host_of(&self, endpoint: &Arc<EndpointState>) -> Option<Rc<Host>> {
+        let members = self.members.borrow();
+        members.hosts.iter().find(|host| Arc::ptr_eq(&host.endpoint, endpoint)).cloned()
+    }
+
+    /// Whether trailers go on, both ways.
     pub(crate) fn enable_trailers(&self) -> bool {
         self.members.borrow().spec.config().enable_trailers
     }
 
+    /// Bytes that may be queued to one connection before its sender is held back.
     pub(crate) fn buffer_limit(&self) -> usize {
         self.members.borrow().spec.config().per_connection_buffer_limit as usize
     }
@@ -413,6 +458,12 @@ impl Members {
         let (planned, plan) = plan(io, &spec);
         let counts_activity = matches!(spec.config().balancer, config::Balancer::LeastRequest { .. });
         let notes_results = spec.config().outliers.is_some() || spec.config().health.check.is_some();
+        let connections = &spec.config().connections;
+        let preconnect_ratio = Some(connections.preconnect_ratio).filter(|ratio| *ratio > 1.0);
+        let response_limits = Limits {
+            head_bytes: connections.max_response_headers_kb as usize * 1024,
+            fields: connections.max_headers_count as usize,
+        };
         Members {
             spec,
             hosts,
@@ -420,6 +471,8 @@ impl Members {
             planned: Cell::new(planned),
             counts_activity,
             notes_results,
+            response_limits,
+            preconnect_ratio,
         }
     }
 
@@ -439,7 +492,8 @@ impl Host {
             addrs: RefCell::new(addresses(member)),
             idle: RefCell::default(),
             reaper: RefCell::default(),
-            retired: Cell::new(false),
+            connecting: Cell::new(0),
+            epoch: Epoch::default(),
         }
     }
 
@@ -458,8 +512,19 @@ impl Host {
         }
     }
 
+    /// Requests that wait for a connection on this lane.
+    fn pending(&self, pool: &Pool) -> u32 {
+        self.endpoint.record_for(pool.peers.len()).of_lane(pool.lane, HostStat::RqPendingActive)
+    }
+
+    /// Connections that no request has, those that are being made included.
+    pub(super) fn spare(&self) -> u32 {
+        let idle = u32::try_from(self.idle.borrow().len()).unwrap_or(u32::MAX);
+        idle.saturating_add(self.connecting.get())
+    }
+
     pub(super) fn is_retired(&self) -> bool {
-        self.retired.get()
+        self.epoch.is_retired()
     }
 
     /// The idle connection that was used last and is still good.
@@ -470,6 +535,7 @@ impl Host {
             if !connection.idle_dead() {
                 return Some(connection);
             }
+            connection.slot.ended_by_upstream();
         }
     }
 
@@ -478,6 +544,7 @@ impl Host {
         let watched = match &*self.reaper.borrow() {
             Some(waker) => {
                 if connection.poll_idle(&mut Context::from_waker(waker)).is_ready() {
+                    connection.slot.ended_by_upstream();
                     return false;
                 }
                 true
@@ -493,7 +560,12 @@ impl Host {
     }
 
     fn retire(&self) {
-        self.retired.set(true);
+        self.epoch.retire();
+        self.close_idle();
+    }
+
+    /// Closes what is idle.
+    pub(super) fn close_idle(&self) {
         // Dropping a connection reaches into the pool again: outside of the borrow.
         let idle = self.idle.take();
         idle.iter().for_each(|connection| connection.close());
@@ -510,9 +582,15 @@ impl Host {
             }
         });
         for (connection, how) in ended {
-            let timed_out = matches!(&how, Err(e) if e.kind() == std::io::ErrorKind::TimedOut);
-            let stat = if timed_out { ClusterStat::CxIdleTimeout } else { ClusterStat::CxDestroyRemote };
-            connection.slot.stats().inc(stat);
+            // Ours has no errno, unlike the kernel's.
+            let timed_out = matches!(&how, Err(e) if e.kind() == std::io::ErrorKind::TimedOut && e.raw_os_error().is_none());
+            match timed_out {
+                true if connection.is_expired() => {
+                    connection.slot.stats().inc(ClusterStat::CxMaxDurationReached);
+                }
+                true => connection.slot.stats().inc(ClusterStat::CxIdleTimeout),
+                false => connection.slot.ended_by_upstream(),
+            }
             connection.close();
         }
     }
@@ -555,6 +633,15 @@ async fn reap(host: Weak<Host>) {
         Poll::Pending
     })
     .await;
+}
+
+/// Takes a connection off those that are being made, however that ends.
+struct Connecting<'a>(&'a Host);
+
+impl Drop for Connecting<'_> {
+    fn drop(&mut self) {
+        self.0.connecting.set(self.0.connecting.get() - 1);
+    }
 }
 
 /// Counts a request as pending while it lives.

@@ -89,6 +89,11 @@ impl Record {
         cell.store(cell.load(Relaxed).wrapping_add(n), Relaxed);
     }
 
+    /// What one lane has counted.
+    pub(super) fn of_lane(&self, lane: usize, stat: HostStat) -> u32 {
+        self.lanes[lane].0[stat as usize].load(Relaxed)
+    }
+
     /// The sum over all lanes.
     pub(crate) fn read(&self, stat: HostStat) -> u32 {
         self.lanes.iter().fold(0, |sum, lane| sum.wrapping_add(lane.0[stat as usize].load(Relaxed)))

@@ -11,6 +11,7 @@ mod chaos;
 mod chaos_tries;
 #[cfg(feature = "compression")]
 mod compressor;
+mod connections;
 mod cors;
 mod dns;
 mod failures;

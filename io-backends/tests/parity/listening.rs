@@ -4,7 +4,7 @@ use crate::{
     lab::{Driver, Lab},
     tools::{boxed, echo, join, join_all, local_v4, millis, pattern, poll_once, read_to_end, silent_port},
 };
-use corelane_io::{Bind, Chunk, Io, Listener, Peer, SocketOption, sim::Faults};
+use corelane_io::{Bind, Chunk, Dial, Io, Listener, Peer, SocketOption, sim::Faults};
 use std::{
     cell::Cell,
     io,
@@ -429,4 +429,28 @@ pub async fn options_are_set_and_the_destination_is_told(lab: Lab) {
         }
         Err(e) => assert_eq!(e.kind(), ErrorKind::PermissionDenied, "only CAP_NET_ADMIN may: {e}"),
     }
+}
+
+/// Who connects may choose its address and its options; a refused option fails the connect and nothing else.
+pub async fn a_connection_comes_from_where_it_was_told(lab: Lab) {
+    let real = lab.driver != Driver::Sim;
+    let mut listener = lab.io.listen(&Bind::tcp(local_v4())).expect("listens");
+    let at = listener.local().expect("bound");
+    let from: SocketAddr = "127.0.0.2:0".parse().expect("an address");
+    let mut how = Dial { from: Some(from), options: Vec::new() };
+    how.options.extend(SocketOption::keepalive(Some(3), Some(30), Some(7)));
+    let (client, server) = join(lab.io.connect_with(&at, &how), listener.accept()).await;
+    let (client, (_server, peer)) = (client.expect("connects"), server.expect("accepts"));
+    assert_eq!(peer.ip().expect("over IP").ip(), from.ip());
+    assert_eq!(client.local().expect("bound"), peer);
+    // Not an address of this machine, and an option that no kernel has.
+    let foreign = Dial { from: "192.0.2.1:0".parse().ok(), ..Dial::default() };
+    let nonsense = Dial { options: vec![SocketOption::int(1, 9999, 1)], ..Dial::default() };
+    if real {
+        let e = lab.io.connect_with(&at, &foreign).await.expect_err("is not ours");
+        assert_eq!(e.kind(), ErrorKind::AddrNotAvailable);
+        let e = lab.io.connect_with(&at, &nonsense).await.expect_err("there is no such option");
+        assert!(e.to_string().contains("socket option 9999 of level 1"), "{e}");
+    }
+    exchange(&lab.io, &mut listener, &at).await;
 }

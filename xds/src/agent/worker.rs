@@ -333,6 +333,7 @@ impl Worker {
             known_clusters: Rc::new(known),
             control: dynamic.control.clone(),
             runtime: dynamic.runtime.clone(),
+            bind_config: dynamic.bind_config.clone(),
             sources,
             from: update.source,
             has_ads: dynamic.ads.is_some(),

@@ -44,7 +44,7 @@ impl Translator<'_> {
         named
     }
 
-    fn socket_address(&mut self, mut socket: SocketAddress, path: &Path<'_>) -> Option<Peer> {
+    pub(super) fn socket_address(&mut self, mut socket: SocketAddress, path: &Path<'_>) -> Option<Peer> {
         let text = take(&mut socket.address);
         let ip = text.parse::<IpAddr>();
         if ip.is_err() {

@@ -10,7 +10,7 @@ use corelane::config::{
 use super::tests::translate;
 
 /// A file with one cluster, into which `fields` go.
-fn with(fields: &str) -> String {
+pub(super) fn with(fields: &str) -> String {
     format!(
         "static_resources:
   clusters:

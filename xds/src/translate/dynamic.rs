@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, mem::take, rc::Rc, sync::Arc};
 
+use corelane::config::UpstreamSockets;
 use corelane_proto::envoy::config::{
     bootstrap::v3::Bootstrap, cluster::v3::Cluster as ClusterMessage, core::v3::Node,
 };
@@ -34,6 +35,8 @@ pub struct Dynamic {
     pub control: Arc<BTreeMap<String, ControlCluster>>,
     /// What the keys of a runtime stand for, in resources from elsewhere too.
     pub runtime: Arc<Runtime>,
+    /// How clusters connect that do not say it themselves, those from elsewhere too.
+    pub bind_config: Option<Arc<UpstreamSockets>>,
     /// What the static resources name.
     pub references: Vec<Reference>,
     /// Where the endpoints of static clusters come from, by cluster.

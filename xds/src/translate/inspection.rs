@@ -10,7 +10,7 @@ use corelane_proto::{
     envoy::{
         config::{
             core::v3::{
-                SocketOption as OptionMessage, TcpKeepalive,
+                SocketOption as OptionMessage,
                 proxy_protocol_config::Version,
                 socket_option::{SocketIpVersion, SocketState, Value},
             },
@@ -30,7 +30,10 @@ use corelane_proto::{
 
 use crate::{
     problem::Path,
-    translate::rest::{Translator, drop_default},
+    translate::{
+        connections::keepalive_options,
+        rest::{Translator, drop_default},
+    },
 };
 
 impl Translator<'_> {
@@ -55,14 +58,7 @@ impl Translator<'_> {
         if let Some(queue) = message.tcp_fast_open_queue_length.take().filter(|queue| *queue > 0) {
             socket.options.push(SocketOption::fast_open(i32::try_from(queue).unwrap_or(i32::MAX)));
         }
-        if let Some(TcpKeepalive { keepalive_probes, keepalive_time, keepalive_interval }) =
-            message.tcp_keepalive.take()
-        {
-            let int = |value: Option<u32>| value.map(|value| i32::try_from(value).unwrap_or(i32::MAX));
-            let (probes, time, interval) =
-                (int(keepalive_probes), int(keepalive_time), int(keepalive_interval));
-            socket.options.extend(SocketOption::keepalive(probes, time, interval));
-        }
+        socket.options.extend(message.tcp_keepalive.take().iter().flat_map(keepalive_options));
         let list = path.field("socket_options");
         for (at, option) in take(&mut message.socket_options).into_iter().enumerate() {
             socket.options.extend(self.socket_option(option, v6, &list.index(at)));
@@ -71,12 +67,17 @@ impl Translator<'_> {
     }
 
     /// A socket option; `None` also where it is for the other IP version.
-    pub(super) fn socket_option(
+    fn socket_option(&mut self, message: OptionMessage, v6: bool, path: &Path<'_>) -> Option<SocketOption> {
+        let (option, versions) = self.option_and_versions(message, path)?;
+        Some(option).filter(|_| versions[usize::from(v6)])
+    }
+
+    /// A socket option, and whether it is for IPv4 and for IPv6.
+    pub(super) fn option_and_versions(
         &mut self,
         mut message: OptionMessage,
-        v6: bool,
         path: &Path<'_>,
-    ) -> Option<SocketOption> {
+    ) -> Option<(SocketOption, [bool; 2])> {
         // For people.
         message.description.clear();
         let when = match message.state() {
@@ -84,10 +85,10 @@ impl Translator<'_> {
             SocketState::StateBound => OptionTime::Bound,
             SocketState::StateListening => OptionTime::Listening,
         };
-        let applies = match message.ip_version() {
-            SocketIpVersion::Unspecified => true,
-            SocketIpVersion::Ipv4 => !v6,
-            SocketIpVersion::Ipv6 => v6,
+        let versions = match message.ip_version() {
+            SocketIpVersion::Unspecified => [true, true],
+            SocketIpVersion::Ipv4 => [true, false],
+            SocketIpVersion::Ipv6 => [false, true],
         };
         let value = match message.value.take() {
             Some(Value::IntValue(value)) => {
@@ -106,7 +107,7 @@ impl Translator<'_> {
             self.refuse(path, "level and name are numbers of 32 bits");
             return None;
         };
-        Some(SocketOption { level, name, value: value?, when }).filter(|_| applies)
+        Some((SocketOption { level, name, value: value?, when }, versions))
     }
 
     pub(super) fn inspection(&mut self, message: &mut Message, path: &Path<'_>) -> Inspection {

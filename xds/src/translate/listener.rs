@@ -153,7 +153,7 @@ impl Translator<'_> {
     }
 
     /// Plain sockets, said explicitly; every other transport is reported by its name.
-    fn raw_socket(&mut self, socket: TransportSocket, path: &Path<'_>) {
+    pub(super) fn raw_socket(&mut self, socket: TransportSocket, path: &Path<'_>) {
         use corelane_proto::envoy::config::core::v3::transport_socket::ConfigType;
         const RAW: &str = "/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer";
         match &socket.config_type {

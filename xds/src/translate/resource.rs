@@ -11,7 +11,10 @@ use std::{
 use bytes::Bytes;
 use corelane::{
     compile::Compiler,
-    config::{Cluster, ClusterKind, ConfigValue, Endpoint, Listener, LoadBalancing, Problems, Terminal},
+    config::{
+        Cluster, ClusterKind, ConfigValue, Endpoint, Listener, LoadBalancing, Problems, Terminal,
+        UpstreamSockets,
+    },
     control::Snapshot,
     route::RouteTable,
 };
@@ -103,6 +106,8 @@ pub struct Context<'a> {
     pub control: Arc<BTreeMap<String, ControlCluster>>,
     /// What keys of the runtime stand for.
     pub runtime: Arc<Runtime>,
+    /// How clusters connect that do not say it themselves.
+    pub bind_config: Option<Arc<UpstreamSockets>>,
     /// All sources so far; extended by what a resource names.
     pub sources: &'a mut Sources,
     /// Where the resource came from.
@@ -134,6 +139,7 @@ impl Context<'_> {
         translator.known_clusters = self.known_clusters.clone();
         translator.control = self.control.clone();
         translator.runtime = self.runtime.clone();
+        translator.bind_config = self.bind_config.clone();
         translator.sources = take(self.sources);
         translator.from = Some(self.from);
         translator.has_ads = self.has_ads;

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use corelane::config::DnsResolver;
+use corelane::config::{DnsResolver, UpstreamSockets};
 use prost::Name;
 use prost_reflect::{DynamicMessage, ReflectMessage as _, SerializeOptions, Value};
 
@@ -29,6 +29,8 @@ pub(super) struct Translator<'s> {
     pub(super) values: Option<&'s Values>,
     /// Whom clusters ask for names that do not say it themselves.
     pub(super) bootstrap_resolver: DnsResolver,
+    /// How clusters connect that do not say it themselves.
+    pub(super) bind_config: Option<Arc<UpstreamSockets>>,
     /// Clusters that a route of a table that is checked may name.
     pub(super) known_clusters: Rc<BTreeSet<String>>,
     pub(super) origins: Origins,
@@ -59,6 +61,7 @@ impl<'s> Translator<'s> {
             schema,
             values: None,
             bootstrap_resolver: DnsResolver::default(),
+            bind_config: None,
             known_clusters: Rc::default(),
             origins: Origins::default(),
             runtime: Arc::default(),

@@ -533,6 +533,12 @@ const WITHOUT_EFFECT: &[&str] = &[
     "cluster.dns_refresh_rate",
     "cluster.dns_resolution_config",
     "cluster.dns_resolvers",
+    // Empty, they say nothing; what stands in them is refused or done.
+    "cluster.preconnect_policy",
+    "cluster.transport_socket_matches",
+    "cluster.upstream_bind_config",
+    "cluster.upstream_connection_options",
+    "cluster.metadata",
     "cluster.respect_dns_ttl",
     "cluster.use_tcp_for_dns_lookups",
     "cluster.wait_for_warm_on_init",

@@ -1,0 +1,101 @@
+//! An upstream connection that was established, and its slot under the circuit breaker. Owns what is counted about the life
+//! of a connection, whatever it carries.
+
+use super::{
+    drain::Watch,
+    pool::Pool,
+    record::HostStat,
+    state::{EndpointState, Permit},
+};
+use crate::telemetry::{Cells, ClusterHistogram, ClusterStat};
+use corelane_io::{Instant, Stream};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+};
+
+/// An upstream connection that was established, and its slot under the breaker.
+pub(crate) struct Dialed {
+    pub(crate) stream: Stream,
+    pub(crate) slot: Slot,
+    /// Where the connection is to end with its endpoint's health.
+    pub(crate) watch: Option<Watch>,
+}
+
+/// A connection's slot under the circuit breaker; giving it back tells whoever waits for one.
+pub(crate) struct Slot {
+    permit: Option<Permit>,
+    pub(super) pool: Rc<Pool>,
+    /// Since when the connection is established, and so is counted as one.
+    open: RefCell<Option<(Instant, Arc<EndpointState>)>>,
+    /// The upstream ended it.
+    remote: Cell<bool>,
+    /// It ended while it was in use.
+    in_use: Cell<bool>,
+}
+
+impl Slot {
+    pub(crate) fn new(permit: Permit, pool: Rc<Pool>) -> Slot {
+        Slot {
+            permit: Some(permit),
+            pool,
+            open: RefCell::default(),
+            remote: Cell::new(false),
+            in_use: Cell::new(false),
+        }
+    }
+
+    pub(super) fn stats(&self) -> &Cells<ClusterStat> {
+        &self.pool.stats
+    }
+
+    pub(super) fn opened(&self, endpoint: &Arc<EndpointState>) {
+        *self.open.borrow_mut() = Some((self.pool.io.now(), endpoint.clone()));
+        let Pool { lane, peers, .. } = &*self.pool;
+        endpoint.record_for(peers.len()).add(*lane, HostStat::CxActive, 1);
+        self.pool.stats.inc(ClusterStat::CxTotal);
+        self.pool.stats.inc(ClusterStat::CxActive);
+    }
+
+    /// The upstream has ended the connection.
+    #[inline]
+    pub(crate) fn ended_by_upstream(&self) {
+        self.remote.set(true);
+    }
+
+    /// The connection ends while it is in use.
+    #[inline]
+    pub(crate) fn ends_in_use(&self) {
+        self.in_use.set(true);
+    }
+
+    fn count_end(&self) {
+        let stats = &self.pool.stats;
+        stats.inc(ClusterStat::CxDestroy);
+        let (by, in_use_by) = match self.remote.get() {
+            true => (ClusterStat::CxDestroyRemote, ClusterStat::CxDestroyRemoteActiveRq),
+            false => (ClusterStat::CxDestroyLocal, ClusterStat::CxDestroyLocalActiveRq),
+        };
+        stats.inc(by);
+        if self.in_use.get() {
+            stats.inc(ClusterStat::CxDestroyActiveRq);
+            stats.inc(in_use_by);
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some((since, endpoint)) = self.open.take() {
+            let Pool { lane, peers, .. } = &*self.pool;
+            endpoint.record_for(peers.len()).add(*lane, HostStat::CxActive, u32::MAX);
+            self.pool.stats.dec(ClusterStat::CxActive);
+            self.count_end();
+            self.pool.stats.record_ms(ClusterHistogram::CxLength, self.pool.io.now() - since);
+        }
+        // First the permit, then the news: who is told may look at once.
+        self.permit = None;
+        self.pool.freed();
+    }
+}
