@@ -173,7 +173,7 @@ impl ListenerSlot {
         }
         *self.cells.borrow_mut() = cells;
         self.wind(lane);
-        left.into_iter().flatten().for_each(|cell| cell.drain());
+        left.into_iter().flatten().for_each(|cell| cell.drain(&old));
     }
 
     /// How datagrams are forwarded now.
@@ -193,7 +193,8 @@ impl ListenerSlot {
     pub(crate) fn stop(&self) {
         self.stopped.set(true);
         self.wakers.take().into_iter().for_each(Waker::wake);
-        self.cells.borrow().iter().for_each(|cell| cell.drain());
+        let spec = self.spec();
+        self.cells.borrow().iter().for_each(|cell| cell.drain(&spec));
     }
 
     /// What `accepting` gives, or `None` once the listener is stopped.

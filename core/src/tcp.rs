@@ -5,7 +5,7 @@ use crate::{
     access_log::{Draft, Ends, LaneLog, Outcome, Record, Took},
     conn::{Conn, ConnMeta},
     error::{Error, Kind},
-    lane::{ChainCell, Current, Lane, TcpChain},
+    lane::{ChainCell, Current, Lane, Membership, TcpChain},
     limits::SEND_HIGH,
     telemetry::{ClusterStat, TcpStat},
     upstream::{Active, Dialed, Pool, Slot, Watch},
@@ -25,7 +25,8 @@ use std::{
 /// a stream that was cut short never looks complete.
 pub async fn forward(conn: Conn, cell: Rc<ChainCell>, lane: Rc<Lane>) {
     let Current::Tcp(chain) = cell.current() else { return };
-    drop(cell);
+    // As long as it is forwarded the listener is not done with, though nothing of it changes any more.
+    let membership = cell.enter();
     chain.stats.inc(TcpStat::CxTotal);
     let expires = chain.spec.config.max_downstream_connection_duration.map(|max| conn.meta.accepted + max);
     let Conn { stream: client, meta, open: _open } = conn;
@@ -44,7 +45,8 @@ pub async fn forward(conn: Conn, cell: Rc<ChainCell>, lane: Rc<Lane>) {
     };
     let Dialed { stream: upstream, slot, watch } = dialed;
     account.connected(&upstream);
-    let both = Both { client, upstream, slot, watch, chain, pool, lane, expires, account };
+    let both =
+        Both { client, upstream, slot, watch, chain, pool, lane, expires, account, _membership: membership };
     // Its own box: most connections wait in here, and what connecting needed is gone by then.
     Box::pin(both.run()).await;
 }
@@ -81,11 +83,12 @@ struct Both {
     lane: Rc<Lane>,
     expires: Option<Instant>,
     account: Account,
+    _membership: Membership,
 }
 
 impl Both {
     async fn run(mut self) {
-        let Both { client, upstream, slot, watch, chain, pool, lane, expires, account } = &mut self;
+        let Both { client, upstream, slot, watch, chain, pool, lane, expires, account, .. } = &mut self;
         let idle = chain.spec.config.idle_timeout;
         let io = lane.io();
         let limits = (chain.spec.buffer_limit, pool.buffer_limit());

@@ -77,6 +77,7 @@ const CASES: &[Case] = cases! {
     warming::waiting_ends_with_the_fetch_timeout over ADS from MUX;
     warming::a_route_waits_for_its_cluster over ADS from SNAPSHOT;
     dumps::what_came_is_dumped over EVERY from SNAPSHOT;
+    dumps::a_changed_listener_is_dumped_while_it_drains over ADS from SNAPSHOT;
     filters::a_filters_configuration_is_a_resource over ADS from SNAPSHOT;
     filters::a_listener_waits_for_its_filters over ADS from MUX;
     files::files_are_read_again_when_they_are_replaced over SOTW from RAW;

@@ -5,6 +5,7 @@
 //! publish; then the thread sleeps until a stream, a file, a timer or somebody at the [`Door`] has something.
 
 mod door;
+mod draining;
 mod files;
 mod fixed;
 mod link;
@@ -38,11 +39,13 @@ use crate::{
     transport::Event,
 };
 use door::Errand;
+use draining::Draining;
 use link::Link;
 use numbers::TableUser;
 use worker::Worker;
 
 pub use door::Door;
+pub use draining::Served;
 pub use numbers::found;
 pub use progress::{Phase, Progress};
 
@@ -93,6 +96,7 @@ pub struct State {
     store: Store<Resource>,
     sources: Sources,
     links: BTreeMap<Source, Link>,
+    draining: Draining,
     dynamic: Dynamic,
     /// Of static listeners.
     table_users: Vec<TableUser>,
@@ -158,6 +162,11 @@ impl State {
     /// What the bootstrap said about where things come from, and who asks.
     pub fn dynamic(&self) -> &Dynamic {
         &self.dynamic
+    }
+
+    /// Listeners that were changed or removed and of which connections go on: names and last forms, the oldest first.
+    pub fn draining(&self) -> impl Iterator<Item = (&Arc<str>, &Served)> {
+        self.draining.iter()
     }
 
     /// The version of the last response of a type that is subscribed to whole, or where it comes from a file of the newest

@@ -28,6 +28,9 @@ use std::{
 pub struct ChainCell {
     current: RefCell<Current>,
     draining: Cell<bool>,
+    /// While connections drain, the listener they were accepted by: whoever knows it by a weak reference sees when the last
+    /// of them has ended.
+    left: RefCell<Option<Arc<compile::Listener>>>,
     /// Responses end their connections, and nothing else changes.
     winding: Cell<bool>,
     /// The tasks of the connections, told when a drain begins.
@@ -46,6 +49,7 @@ impl ChainCell {
         ChainCell {
             current: RefCell::new(Current::new(terminal, lane, None)),
             draining: Cell::new(false),
+            left: RefCell::default(),
             winding: Cell::new(false),
             connections: RefCell::default(),
         }
@@ -70,9 +74,12 @@ impl ChainCell {
         self.current.borrow().clone()
     }
 
-    /// Connections end when they can: idle ones now, others after their exchange.
-    pub(crate) fn drain(&self) {
+    /// Connections end when they can: idle ones now, others after their exchange. They were accepted by `listener`.
+    pub(crate) fn drain(&self, listener: &Arc<compile::Listener>) {
         self.draining.set(true);
+        if !self.connections.borrow().is_empty() {
+            *self.left.borrow_mut() = Some(listener.clone());
+        }
         let wakers: Vec<_> = self.connections.borrow_mut().iter_mut().filter_map(|(_, w)| w.take()).collect();
         wakers.into_iter().for_each(Waker::wake);
     }

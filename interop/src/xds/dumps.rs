@@ -1,8 +1,13 @@
 //! What the admin's `/config_dump` shows of what a control plane gave: tools that read Envoy's must be able to read ours.
 
-use super::scene::{SOON, Scene};
+use super::scene::{SOON, Scene, expect};
 use anyhow::{Context, Result, ensure};
-use corelane_interop::{process::wait_for, resource, sidecar::admin};
+use corelane_interop::{
+    client::Connection,
+    process::{free_port, wait_for},
+    resource,
+    sidecar::admin,
+};
 use serde_json::{Value, json};
 
 /// A page of the dump; its configs in the order of their text, since the order of resources means nothing.
@@ -47,7 +52,7 @@ pub(super) fn what_came_is_dumped(scene: &mut Scene) -> Result<()> {
     let sections = dump(scene, "include_eds&mask=version_info")?;
     ensure!(sections.len() == 2, "clusters and listeners have a version: {sections:?}");
     // A refused listener is there with what is wrong with it.
-    let mut bad = scene.listener("bad", corelane_interop::process::free_port()?, "web");
+    let mut bad = scene.listener("bad", free_port()?, "web");
     bad["filter_chains"][0]["filters"][0] = json!({
         "name": "unknown",
         "typed_config": { "@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster", "name": "no filter" },
@@ -61,4 +66,64 @@ pub(super) fn what_came_is_dumped(scene: &mut Scene) -> Result<()> {
         ensure!(named["error_state"]["failed_configuration"]["name"] == "bad", "{named}");
         Ok(())
     })
+}
+
+/// What a listener was stands beside what it is, as long as connections of it go on.
+pub(super) fn a_changed_listener_is_dumped_while_it_drains(scene: &mut Scene) -> Result<()> {
+    scene.serve()?;
+    let first = free_port()?;
+    scene.plane.set(&[opaque(first)])?;
+    expect(first, "any", "origin")?;
+    let mut connection = Connection::open(first)?;
+    ensure!(connection.request("/")?.status == 200, "it is forwarded");
+    let second = free_port()?;
+    scene.plane.set(&[opaque(second)])?;
+    let port = "/draining_state/listener/address/socket_address/port_value";
+    wait_for("the old listener to be dumped", SOON, || {
+        let listener = listener(scene, "opaque")?;
+        ensure!(listener.pointer(port) == Some(&json!(first)), "{listener}");
+        let old = &listener["draining_state"];
+        let new = &listener["active_state"];
+        for state in [old, new] {
+            ensure!(state["version_info"].is_string() && state["last_updated"].is_string(), "{listener}");
+        }
+        ensure!(old["version_info"] != new["version_info"], "{listener}");
+        ensure!(new["listener"]["address"]["socket_address"]["port_value"] == second, "{listener}");
+        Ok(())
+    })?;
+    if !scene.who.is_envoy() {
+        ensure!(connection.request("/")?.status == 200, "what was accepted is forwarded still");
+        let count = admin(scene.proxy()?.admin, "/stats?filter=total_listeners_draining")?;
+        ensure!(count.contains("total_listeners_draining: 1"), "{count}");
+        drop(connection);
+    }
+    // Envoy ends the connections with its drain time, which is a second here.
+    wait_for("the old listener to be gone", SOON, || {
+        let listener = listener(scene, "opaque")?;
+        ensure!(listener.get("draining_state").is_none(), "{listener}");
+        Ok(())
+    })
+}
+
+/// A listener that forwards bytes.
+fn opaque(port: u16) -> Value {
+    json!({
+        "@type": "type.googleapis.com/envoy.config.listener.v3.Listener",
+        "name": "opaque",
+        "address": { "socket_address": { "address": "127.0.0.1", "port_value": port } },
+        "filter_chains": [{ "filters": [{
+            "name": "envoy.filters.network.tcp_proxy",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+                "stat_prefix": "opaque",
+                "cluster": "origin",
+            },
+        }] }],
+    })
+}
+
+/// The dump's entry of a listener.
+fn listener(scene: &Scene, name: &str) -> Result<Value> {
+    let listeners = dump(scene, "resource=dynamic_listeners")?;
+    listeners.into_iter().find(|listener| listener["name"] == name).context("it is not there")
 }

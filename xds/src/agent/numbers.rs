@@ -39,8 +39,11 @@ struct Tally {
 /// Waits for the agent.
 pub fn found(door: &Door) -> Found {
     // Counting is quick and done by the agent; the names are written by whoever asked.
-    let (mut readouts, found) = door.inspect(|state| (versions(state), gather(state))).unwrap_or_default();
-    let mut numbers = Vec::with_capacity(found.len() * NAMES.len());
+    let look = |state: &State| (versions(state), gather(state), state.draining().count() as u64);
+    let (mut readouts, found, draining) = door.inspect(look).unwrap_or_default();
+    let mut numbers = Vec::with_capacity(found.len() * NAMES.len() + 1);
+    let name = "listener_manager.total_listeners_draining".into();
+    numbers.push(Number { name, kind: Behaviour::Gauge, value: draining });
     for (prefix, tally) in found {
         readouts.push(Readout { name: format!("{prefix}.version_text"), text: tally.version.to_string() });
         let values =

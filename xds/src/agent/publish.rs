@@ -12,6 +12,7 @@ use corelane::{
     control::{Handle, Published as Order, Snapshot, State},
 };
 
+use super::draining::{Draining, Served};
 use crate::{
     source,
     store::{Change, Kind, Source, Store},
@@ -24,7 +25,7 @@ pub(super) struct Publisher {
     /// What was published last, and what is to be.
     snapshot: Snapshot,
     clusters: BTreeMap<Arc<str>, Arc<ClusterResource>>,
-    listeners: BTreeMap<Arc<str>, Arc<ListenerResource>>,
+    listeners: BTreeMap<Arc<str>, Given>,
     /// Who needs a resource that is no resource of the core: clusters their endpoints, listeners their filters.
     users: BTreeMap<(Kind, Source, Arc<str>), Vec<Arc<str>>>,
     /// From the bootstrap: no control plane replaces or removes them.
@@ -62,6 +63,13 @@ pub(super) struct Changes {
     pub(super) added: u64,
     pub(super) modified: u64,
     pub(super) removed: u64,
+}
+
+/// A listener.
+struct Given {
+    /// Where it comes from; `None` for the bootstrap.
+    from: Option<Source>,
+    resource: Arc<ListenerResource>,
 }
 
 /// A listener that is not served as it should be.
@@ -124,7 +132,8 @@ impl Publisher {
             let extensions = dynamic.extensions.get(&listener.name).cloned().unwrap_or_default();
             let name: Arc<str> = listener.name.as_str().into();
             self.fixed.insert((Kind::Listener, name.clone()));
-            self.set_listener(name, Arc::new(ListenerResource { config: listener.clone(), extensions }));
+            let resource = Arc::new(ListenerResource { config: listener.clone(), extensions });
+            self.set_listener(name, Given { from: None, resource });
         }
         for (kind, name) in old.difference(&self.fixed.clone()) {
             match kind {
@@ -136,7 +145,7 @@ impl Publisher {
 
     /// The types that listeners allow for the filters whose configuration comes from a source, by name.
     pub(super) fn filter_types(&self, from: Source) -> BTreeMap<Arc<str>, Vec<String>> {
-        let slots = self.listeners.values().flat_map(|listener| &listener.extensions);
+        let slots = self.listeners.values().flat_map(|listener| &listener.resource.extensions);
         let of_it = slots.filter(|slot| slot.source == from);
         of_it.map(|slot| (slot.name.clone(), slot.types.clone())).collect()
     }
@@ -204,7 +213,9 @@ impl Publisher {
                 Resource::Routes(table) => {
                     self.edit(|edit| edit.set_routes(&source::key(source, &name), table))
                 }
-                Resource::Listener(listener) => self.set_listener(name, listener),
+                Resource::Listener(resource) => {
+                    self.set_listener(name, Given { from: Some(source), resource });
+                }
                 // Nothing that is published uses one: there is no TLS.
                 Resource::Secret(_) => {}
             },
@@ -268,9 +279,9 @@ impl Publisher {
         self.edit(|edit| edit.remove_cluster(name));
     }
 
-    fn set_listener(&mut self, name: Arc<str>, listener: Arc<ListenerResource>) {
-        let keys = |listener: &ListenerResource| {
-            let slots = listener.extensions.iter();
+    fn set_listener(&mut self, name: Arc<str>, listener: Given) {
+        let keys = |listener: &Given| {
+            let slots = listener.resource.extensions.iter();
             slots.map(|slot| (Kind::Extension, slot.source, slot.name.clone())).collect::<Vec<_>>()
         };
         let new = keys(&listener);
@@ -286,7 +297,7 @@ impl Publisher {
         if let Some(old) = self.listeners.remove(name) {
             self.published.listener_changes.removed += 1;
             let old: Vec<_> =
-                old.extensions.iter().map(|slot| (Kind::Extension, slot.source, slot.name.clone())).collect();
+                old.resource.extensions.iter().map(|slot| (Kind::Extension, slot.source, slot.name.clone())).collect();
             self.depend(name, &old, &[]);
         }
         self.dirty.insert(name.clone());
@@ -348,7 +359,11 @@ impl Publisher {
     }
 
     /// Publishes what changed and waits until every lane has it. Gives the listeners that could not be served.
-    pub(super) async fn publish(&mut self, store: &Store<Resource>) -> Vec<Unserved> {
+    pub(super) async fn publish(
+        &mut self,
+        store: &Store<Resource>,
+        draining: &mut Draining,
+    ) -> Vec<Unserved> {
         let listeners = if self.serving { std::mem::take(&mut self.dirty) } else { BTreeSet::new() };
         if !std::mem::take(&mut self.changed) && listeners.is_empty() {
             return Vec::new();
@@ -365,7 +380,7 @@ impl Publisher {
             return Vec::new();
         } else {
             // Some port is taken: everything else first, then one listener after the other.
-            self.snapshot = without;
+            self.snapshot = without.clone();
             self.send().await;
             for name in &listeners {
                 let before = self.snapshot.clone();
@@ -375,6 +390,10 @@ impl Publisher {
                     unserved.push(Unserved { name: name.clone(), why: problems.to_string() });
                 }
             }
+        }
+        for name in &listeners {
+            let form = self.listeners.get(name).and_then(|listener| listener.form(name, store));
+            draining.replaced(name, without.listener(name), self.snapshot.listener(name), form);
         }
         if self.cold && self.warming.is_none() {
             self.warming = Some(self.handle.warm());
@@ -396,7 +415,7 @@ impl Publisher {
 
     /// Brings one listener of the snapshot to what it should be.
     fn put_listener(&mut self, name: &Arc<str>, store: &Store<Resource>) -> Option<Unserved> {
-        let listener = self.listeners.get(name).map(|listener| complete(listener, store));
+        let listener = self.listeners.get(name).map(|listener| complete(&listener.resource, store));
         let mut edit = self.handle.compiler().edit(&self.snapshot);
         let set = match &listener {
             Some(listener) => edit.set_listener(listener),
@@ -412,6 +431,15 @@ impl Publisher {
     /// Compiles a static configuration without publishing it.
     pub(super) fn check(&self, config: &Config) -> Result<(), Problems> {
         self.handle.compile(config).map(drop)
+    }
+}
+
+impl Given {
+    /// What a control plane says of it.
+    fn form(&self, name: &str, store: &Store<Resource>) -> Option<Served> {
+        let source = self.from?;
+        let view = store.find(Kind::Listener, source, name)?;
+        Some(Served::new(source, &view.active?))
     }
 }
 

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 
 use super::{
     Input, Observer, Phase, Progress, Setup, State,
+    draining::Draining,
     files::{File, Files},
     link::{Heard, Link, Planes},
     numbers::fixed_table_users,
@@ -77,6 +78,7 @@ impl Worker {
             store: Store::new(random.next()),
             sources: dynamic.sources.clone(),
             links: BTreeMap::new(),
+            draining: Draining::default(),
             dynamic,
             table_users: fixed_table_users(&config),
         };
@@ -349,7 +351,7 @@ impl Worker {
 
     /// Publishes what the store says has changed. Gives the listeners that could not be bound.
     pub(super) async fn publish(&mut self) -> Vec<Unserved> {
-        let store = &mut self.state.store;
+        let State { store, draining, .. } = &mut self.state;
         self.publisher.queue(store.changes());
         self.publisher.advance(store);
         if store.is_ready() && !self.publisher.waits() {
@@ -360,7 +362,7 @@ impl Worker {
         if retries {
             self.publisher.retry();
         }
-        let unserved = self.publisher.publish(store).await;
+        let unserved = self.publisher.publish(store, draining).await;
         if !self.publisher.has_unbound() {
             self.bind_at = None;
         } else if retries || self.bind_at.is_none() {
@@ -379,6 +381,7 @@ impl Worker {
     }
 
     fn count(&mut self) {
+        self.state.draining.tidy();
         let now = self.began.elapsed();
         self.counts.read(&self.state, &self.planes, &self.files, self.publisher.published(), now);
         self.counts.skipped(self.newer.count());

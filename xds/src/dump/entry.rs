@@ -156,7 +156,8 @@ pub(super) fn dynamic(
         entry = entry
             .text("name", &record.name)
             .state("active_state", STATE, "listener", kind, active)
-            .state("warming_state", STATE, "listener", kind, warming);
+            .state("warming_state", STATE, "listener", kind, warming)
+            .state("draining_state", STATE, "listener", kind, record.draining.as_ref());
     } else {
         if kind == Kind::Secret {
             entry = entry.text("name", &record.name);

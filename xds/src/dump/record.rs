@@ -22,6 +22,8 @@ pub struct Record {
     pub active: Option<Kept>,
     /// An accepted form that waits for what it names.
     pub warming: Option<Kept>,
+    /// Of listeners: the last form before that, where connections of it go on.
+    pub draining: Option<Kept>,
     /// The newest form where it was refused.
     pub error: Option<Fault>,
 }
@@ -60,6 +62,7 @@ impl Record {
             status: view.status,
             active: view.active.as_ref().map(kept),
             warming: view.warming.as_ref().map(kept),
+            draining: None,
             error: view.error.as_ref().map(fault),
         }
     }

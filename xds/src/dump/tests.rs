@@ -76,7 +76,7 @@ fn body(kind: Kind, json: &Value) -> Bytes {
 
 fn record(kind: Kind, name: &str, status: crate::store::Status) -> Record {
     let (active, warming, error) = (None, None, None);
-    Record { kind, source: Source::ADS, name: name.into(), status, active, warming, error }
+    Record { kind, source: Source::ADS, name: name.into(), status, active, warming, draining: None, error }
 }
 
 fn kept(kind: Kind, version: &str, json: &Value) -> Option<Kept> {

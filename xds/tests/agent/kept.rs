@@ -12,6 +12,7 @@ use std::{
 use corelane::admin::{Admin, Pages};
 use corelane_io::Peer;
 use corelane_xds::{
+    agent::found,
     csds::Csds,
     dump::Dump,
     lkg::{LastKnownGood, Node, Options},
@@ -22,8 +23,8 @@ use serde_json::{Value, json};
 use crate::{
     configure,
     lab::{
-        Client, Lab, bootstrap, cluster, cluster_of, endpoints, listener, routes, scratch, source, until,
-        upstream,
+        Client, Lab, bootstrap, cluster, cluster_of, endpoints, listener, listener_of, routes, scratch,
+        source, until, upstream,
     },
     plane::Plane,
     ports::free,
@@ -102,6 +103,59 @@ fn a_live_agent_is_dumped_with_every_state() {
         (&json!("NACKED"), &json!("ACKED"))
     );
     assert_eq!(of("w")[1]["client_status"], "REQUESTED", "its endpoints");
+}
+
+#[test]
+fn a_listener_whose_connections_go_on_is_dumped_as_draining() {
+    let (mut plane, at) = (Plane::start(), free());
+    let text = bootstrap(plane.addr, "DELTA_GRPC", "");
+    let lab = Lab::start(&text);
+    let admin = admin(&lab, &text);
+    configure(&mut plane, at, upstream("one"));
+    let opaque = |at: SocketAddr| {
+        listener_of(&format!(
+            "{{name: t, address: {{socket_address: {{address: {}, port_value: {}}}}}, filter_chains: [{{filters: [
+  {{name: tcp, typed_config: {{
+    '@type': type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: t, cluster: c}}}}]}}]}}",
+            at.ip(),
+            at.port()
+        ))
+    };
+    let told = |what: &str| {
+        let listeners = list(&admin, "dynamic_listeners");
+        let named = listeners.into_iter().find(|listener| listener["name"] == "t");
+        named.map(|listener| listener[what].clone()).unwrap_or_default()
+    };
+    let (first, second) = (free(), free());
+    plane.send(Kind::Listener, "2", &[("t", opaque(first))]);
+    assert_eq!(plane.answer().error, None);
+    let mut client = Client::new(first);
+    assert_eq!(client.ask(), (200, "one".into()));
+    assert_eq!(told("draining_state"), Value::Null);
+    plane.send(Kind::Listener, "3", &[("t", opaque(second))]);
+    assert_eq!(plane.answer().error, None);
+    let draining = told("draining_state");
+    let port = &draining["listener"]["address"]["socket_address"]["port_value"];
+    assert_eq!((&draining["version_info"], port), (&json!("2"), &json!(first.port())));
+    assert!(draining["last_updated"].is_string(), "{draining}");
+    assert_eq!(told("active_state")["version_info"], "3");
+    let mut other = Client::new(second);
+    assert_eq!(other.ask(), (200, "one".into()));
+    plane.send_change(Kind::Listener, "4", &[], &["t"]);
+    assert_eq!(plane.answer().error, None);
+    assert_eq!((&told("active_state"), &told("draining_state")["version_info"]), (&Value::Null, &json!("3")));
+    let number = || {
+        let found = found(lab.agent.as_ref().unwrap().door());
+        let name = "listener_manager.total_listeners_draining";
+        found.numbers.iter().find(|number| number.name == name).unwrap().value
+    };
+    assert_eq!(number(), 2);
+    drop(other);
+    until("the older one alone", || (told("draining_state")["version_info"] == "2").then_some(()));
+    assert_eq!(client.ask(), (200, "one".into()));
+    drop(client);
+    until("nothing of it", || told("client_status").is_null().then_some(()));
+    assert_eq!(number(), 0);
 }
 
 fn keeping(dir: &Path, max_age: Duration) -> LastKnownGood {
