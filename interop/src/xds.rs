@@ -77,6 +77,7 @@ const CASES: &[Case] = cases! {
     warming::waiting_ends_with_the_fetch_timeout over ADS from MUX;
     warming::a_route_waits_for_its_cluster over ADS from SNAPSHOT;
     dumps::what_came_is_dumped over EVERY from SNAPSHOT;
+    dumps::what_was_refused_of_each_type_is_dumped over ADS from SNAPSHOT;
     dumps::a_changed_listener_is_dumped_while_it_drains over ADS from SNAPSHOT;
     filters::a_filters_configuration_is_a_resource over ADS from SNAPSHOT;
     filters::a_listener_waits_for_its_filters over ADS from MUX;
@@ -139,6 +140,18 @@ const DIFFERENCES: &[Difference] = &[
         envoy: "dumps endpoints as it sees them, health and weights filled in, without version or time",
         corelane: "dumps them as they were received, with version, time and client_status like every resource",
         why: "a dump says what was configured; how endpoints do is on /clusters",
+    },
+    Difference {
+        case: "what_was_refused_of_each_type_is_dumped",
+        envoy: "has error_state of listeners only, without version_info, and no client_status",
+        corelane: "has both, and version and time, of every type",
+        why: "whoever asks why a change does not show finds it in one place",
+    },
+    Difference {
+        case: "a_changed_listener_is_dumped_while_it_drains",
+        envoy: "ends the connections of a listener that was changed or removed with its drain time",
+        corelane: "closes idle ones of HTTP at once, busy ones after their exchange, and leaves opaque ones alone",
+        why: "an opaque connection cannot be told that it should end; cutting it is an error to its client",
     },
     Difference {
         case: "a_resource_lives_as_long_as_its_ttl",

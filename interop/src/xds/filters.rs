@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use std::{net::TcpStream, time::Duration};
 
 const MUTATION: &str = "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation";
-const ROUTER: &str = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
+pub(super) const ROUTER: &str = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
 
 /// A listener whose first filter's configuration is the resource `mutate`.
-fn listener(scene: &Scene, name: &str, port: u16, routes: &str, source: Value) -> Value {
+pub(super) fn listener(scene: &Scene, name: &str, port: u16, routes: &str, source: Value) -> Value {
     let mut listener = scene.listener(name, port, routes);
     let filters = &mut listener["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"];
     let router = filters[0].take();
@@ -26,7 +26,7 @@ fn listener(scene: &Scene, name: &str, port: u16, routes: &str, source: Value) -
 }
 
 /// The configuration that adds a header to responses.
-fn mutation(value: &str) -> Value {
+pub(super) fn mutation(value: &str) -> Value {
     let header = json!({ "key": "x-by-ecds", "value": value });
     json!({
         "@type": "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
