@@ -116,10 +116,12 @@ pub(super) fn what_was_refused_of_each_type_is_dumped(scene: &mut Scene) -> Resu
     scene.expect("any", "origin")?;
     let steady = scene.steady()?;
     for (bad, part, list) in bad_ones(scene, &base) {
-        let kind = bad["@type"].as_str().and_then(|url| url.rsplit('.').next()).unwrap_or_default().to_owned();
+        let kind =
+            bad["@type"].as_str().and_then(|url| url.rsplit('.').next()).unwrap_or_default().to_owned();
         scene.plane.set(std::slice::from_ref(&bad))?;
         scene.plane.refused(&kind, &[])?;
-        let entry = wait_for(&format!("the refused {kind} in {list}"), SOON, || entry(scene, list, part, &bad))?;
+        let entry =
+            wait_for(&format!("the refused {kind} in {list}"), SOON, || entry(scene, list, part, &bad))?;
         tells(scene.who, &entry, part, &bad).with_context(|| format!("{kind}: {entry:#}"))?;
     }
     scene.plane.set(&base)?;

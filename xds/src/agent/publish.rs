@@ -296,8 +296,12 @@ impl Publisher {
     fn remove_listener(&mut self, name: &Arc<str>) {
         if let Some(old) = self.listeners.remove(name) {
             self.published.listener_changes.removed += 1;
-            let old: Vec<_> =
-                old.resource.extensions.iter().map(|slot| (Kind::Extension, slot.source, slot.name.clone())).collect();
+            let old: Vec<_> = old
+                .resource
+                .extensions
+                .iter()
+                .map(|slot| (Kind::Extension, slot.source, slot.name.clone()))
+                .collect();
             self.depend(name, &old, &[]);
         }
         self.dirty.insert(name.clone());

@@ -43,7 +43,16 @@ fn csds() -> Csds {
     let body = |json: &str| body_of(kind, json);
     let record = |name: &str, status| {
         let (active, warming, error) = (None, None, None);
-        Record { kind, source: Source::ADS, name: name.into(), status, active, warming, draining: None, error }
+        Record {
+            kind,
+            source: Source::ADS,
+            name: name.into(),
+            status,
+            active,
+            warming,
+            draining: None,
+            error,
+        }
     };
     let kept = Kept { version: "7".into(), updated: at(2), body: body(r#"{"name": "a"}"#) };
     let error = Fault {

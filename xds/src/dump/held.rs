@@ -11,8 +11,7 @@ use crate::{
 /// Notes a form whose connections go on; of several of one name the newest is told. A listener that was removed is not in
 /// the store any more.
 fn drain(records: &mut Vec<Record>, name: &Arc<str>, served: &Served) {
-    let kept =
-        Kept { version: served.version.clone(), updated: served.updated, body: served.body.clone() };
+    let kept = Kept { version: served.version.clone(), updated: served.updated, body: served.body.clone() };
     let known = records.iter_mut().find(|record| record.name == *name && record.source == served.source);
     match known {
         Some(record) => record.draining = Some(kept),
