@@ -26,6 +26,7 @@ pub mod header_mutation;
 mod header_value;
 pub mod health_check;
 pub mod local_ratelimit;
+pub(crate) mod rate_limit;
 mod registry;
 pub(crate) mod substitution;
 

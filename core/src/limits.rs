@@ -82,6 +82,10 @@ pub const ADMIN_IDLE: Duration = Duration::from_secs(120);
 /// The shortest `fill_interval` of a local rate limit, as in Envoy, where a timer of its main thread filled the bucket.
 pub const RATE_LIMIT_FILL: Duration = Duration::from_millis(50);
 
+/// Values that a descriptor of a local rate limit may remember (Envoy `max_dynamic_descriptors`): two words for each, and as
+/// many free, are 32 MiB.
+pub const RATE_LIMIT_VALUES: u32 = 1 << 20;
+
 /// Bytes of a host that a virtual host's domain can match. RFC 1035 section 2.3.4 allows 253; with brackets and a port it
 /// stays below this. A longer one goes to the domain `*`.
 pub const HOST: usize = 272;

@@ -16,7 +16,7 @@ pub use table::RouteTable;
 use crate::{
     config::{Upgrade, Upstream},
     conn::ConnMeta,
-    filter::{Cx, Parsed},
+    filter::{Cx, Parsed, rate_limit},
 };
 use bytes::Bytes;
 use corelane_wire::{RequestHead, Status};
@@ -50,6 +50,8 @@ pub(crate) struct RouteSpec {
     pub(crate) overrides: Arc<[Override]>,
     /// What becomes of heads; most routes leave them as they are.
     pub(crate) edits: Option<Box<Edits>>,
+    /// What filters limit requests by; most routes say nothing about it.
+    pub(crate) rate_limits: Option<Arc<rate_limit::OfRoute>>,
 }
 
 impl RouteSpec {

@@ -264,6 +264,11 @@ const ATOMIC_HOMES: &[Exception] = &[
     },
     Exception { path: "core/src/proxy.rs", item: "", why: "the proxy's state, made before there are lanes" },
     Exception {
+        path: "core/src/filter/local_ratelimit/values.rs",
+        item: "",
+        why: "whose bucket is whose, where values have one each: one limit over all lanes; touched where it is configured",
+    },
+    Exception {
         path: "core/src/filter/local_ratelimit/bucket.rs",
         item: "",
         why: "a rate limit's tokens: one word for all lanes, so that the limit is exact",

@@ -6,7 +6,7 @@ use crate::{
         self, ConfigError, FilterOverride, HeaderMutations, HeaderOption, HostRewrite, PathRewrite,
         RegexRewrite, Upstream, WeightedBy, WeightedCluster,
     },
-    filter::{self, Counting, HeaderValue, Registry, Scope},
+    filter::{self, Counting, HeaderValue, Registry, Scope, rate_limit},
     route::{
         self, Action, DuplicateDomain, Forward, Override, Retries, RouteSpec, RouteTable, Weighted,
         edit::{Edits, FieldEdits, HostEdit, PathEdit},
@@ -37,6 +37,8 @@ struct Level {
     /// The closest first.
     request: Vec<Arc<FieldEdits>>,
     response: Vec<Arc<FieldEdits>>,
+    /// Of a route.
+    limits: Option<Arc<rate_limit::OfRoute>>,
 }
 
 /// A route as its shares take it over.
@@ -60,7 +62,7 @@ impl Routes<'_> {
             most_specific_wins: config.most_specific_header_mutations_wins,
             body_max: config.max_direct_response_body_size as usize,
         };
-        let none = Level { overrides: Arc::new([]), request: Vec::new(), response: Vec::new() };
+        let none = Level { overrides: Arc::new([]), request: Vec::new(), response: Vec::new(), limits: None };
         let all = self.level("route_config", &config.per_filter_config, &config.headers, &none);
         let mut names = BTreeSet::new();
         for (h, host) in config.virtual_hosts.iter().enumerate() {
@@ -72,8 +74,11 @@ impl Routes<'_> {
                 self.problem(format!("{at}.domains"), "there must be one at least");
             }
             let of_host = self.level(&at, &host.per_filter_config, &host.headers, &all);
+            let limits = self.host_limits(&at, host);
             let routes = host.routes.iter().enumerate().filter_map(|(r, route)| {
-                self.route(&says, &format!("{at}.routes[{r}]"), route, host, &of_host)
+                let at = format!("{at}.routes[{r}]");
+                let limits = self.route_limits(&at, route, &limits);
+                self.route(&says, &at, route, host, &Level { limits, ..of_host.clone() })
             });
             let routes = routes.collect();
             let added = table.add(&host.domains, routes, host.require_tls);
@@ -115,8 +120,9 @@ impl Routes<'_> {
             }
         };
         let edits = (!edits.is_empty()).then(|| Box::new(edits));
-        let (name, overrides) = (route.name.clone(), level.overrides);
-        Some(Arc::new(RouteSpec { name, matches: matches?, action: action?, overrides, edits }))
+        let Level { overrides, limits: rate_limits, .. } = level;
+        let name = route.name.clone();
+        Some(Arc::new(RouteSpec { name, matches: matches?, action: action?, overrides, edits, rate_limits }))
     }
 
     fn matcher(&mut self, at: &str, route: &config::Route) -> Option<Matcher> {
@@ -245,6 +251,7 @@ impl Routes<'_> {
             action: Action::Forward(Forward { upstream, ..forward.clone() }),
             overrides: level.overrides,
             edits: (!edits.is_empty()).then(|| Box::new(edits)),
+            rate_limits: level.limits,
         }))
     }
 
@@ -417,7 +424,7 @@ impl Routes<'_> {
         merged.into()
     }
 
-    fn problem(&mut self, at: String, what: impl Into<String>) {
+    pub(super) fn problem(&mut self, at: String, what: impl Into<String>) {
         self.problems.push(ConfigError::new(at, what));
     }
 }

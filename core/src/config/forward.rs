@@ -1,6 +1,8 @@
 //! Sending requests to clusters: which one, how the request is changed on its way, and how long it may take.
 
-use super::{FilterOverride, HashPolicy, HeaderMutations, ReplayLimit, RetryPolicy, Upgrade, WeightedBy};
+use super::{
+    ConfigValue, FilterOverride, HashPolicy, HeaderMutations, ReplayLimit, RetryPolicy, Upgrade, WeightedBy,
+};
 use std::{collections::BTreeMap, time::Duration};
 
 /// Sends requests to a cluster (Envoy `RouteAction`).
@@ -35,6 +37,17 @@ pub struct Forward {
     pub host_rewrite: Option<HostRewrite>,
     /// Appends the host that is replaced to `x-forwarded-host`.
     pub append_x_forwarded_host: bool,
+    /// What rate limits go by.
+    pub rate_limits: RateLimits,
+}
+
+/// What of a route's requests is limited; which filters limit it, and how far, is for them to say.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RateLimits {
+    /// Envoy's `config.route.v3.RateLimit` as data, as filters are configured.
+    pub list: Vec<ConfigValue>,
+    /// Whether the virtual host's count as well, whatever a filter says about them (Envoy `include_vh_rate_limits`).
+    pub include_host: bool,
 }
 
 impl Forward {
@@ -64,6 +77,7 @@ impl Forward {
             path_rewrite: None,
             host_rewrite: None,
             append_x_forwarded_host: false,
+            rate_limits: RateLimits::default(),
         }
     }
 }

@@ -71,6 +71,9 @@ pub struct VirtualHost {
     /// How much of a body is kept for another try, where a route does not say it; `None` for as much as the listener's
     /// `per_connection_buffer_limit`.
     pub replay_limit: Option<ReplayLimit>,
+    /// What rate limits go by, where a route does not say it, or beside what it says: Envoy's
+    /// `config.route.v3.RateLimit` as data, as filters are configured.
+    pub rate_limits: Vec<ConfigValue>,
 }
 
 /// Which requests of a virtual host have to come by HTTPS, as `x-forwarded-proto` tells (Envoy `TlsRequirementType`).

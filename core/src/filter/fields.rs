@@ -3,8 +3,8 @@
 
 use crate::{
     chance::below,
-    config::{self, ConfigError, HeaderMatch, StringPattern},
-    route::matcher::{HeaderMatcher, Text},
+    config::{self, ConfigError, HeaderMatch, QueryParameterMatch, StringPattern},
+    route::matcher::{HeaderMatcher, QueryMatcher, Text},
 };
 use corelane_io::Io;
 use serde::Deserialize;
@@ -194,6 +194,37 @@ impl RawHeader {
 pub(crate) fn headers(list: Vec<RawHeader>) -> Result<Vec<HeaderMatcher>, ConfigError> {
     let list = list.into_iter().enumerate();
     list.map(|(at, raw)| raw.compile().map_err(|error| error.within(&format!("headers[{at}]")))).collect()
+}
+
+/// Envoy's `QueryParameterMatcher`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawQuery {
+    name: String,
+    string_match: Option<RawText>,
+    present_match: Option<bool>,
+}
+
+impl RawQuery {
+    fn compile(self) -> Result<QueryMatcher, ConfigError> {
+        let matches = match self.string_match {
+            Some(text) => {
+                QueryParameterMatch::Text(text.config().map_err(|error| error.within("string_match"))?)
+            }
+            None => QueryParameterMatch::Present(self.present_match.unwrap_or(true)),
+        };
+        QueryMatcher::new(&config::QueryParameterMatcher { name: self.name, matches })
+    }
+}
+
+/// Compiles matchers; a query has to match all of them.
+///
+/// # Errors
+/// The first that is wrong, by its index.
+pub(crate) fn query(list: Vec<RawQuery>) -> Result<Vec<QueryMatcher>, ConfigError> {
+    let list = list.into_iter().enumerate();
+    list.map(|(at, raw)| raw.compile().map_err(|error| error.within(&format!("query_parameters[{at}]"))))
+        .collect()
 }
 
 #[cfg(test)]

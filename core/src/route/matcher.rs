@@ -315,7 +315,7 @@ fn joined<'a>(headers: &'a Headers, name: &'a str) -> Option<Cow<'a, [u8]>> {
 
 /// A match on one query parameter.
 #[derive(Clone, Debug)]
-struct QueryMatcher {
+pub(crate) struct QueryMatcher {
     name: Vec<u8>,
     value: QueryValue,
 }
@@ -327,7 +327,9 @@ enum QueryValue {
 }
 
 impl QueryMatcher {
-    fn new(config: &config::QueryParameterMatcher) -> Result<QueryMatcher, ConfigError> {
+    /// # Errors
+    /// A regular expression is wrong.
+    pub(crate) fn new(config: &config::QueryParameterMatcher) -> Result<QueryMatcher, ConfigError> {
         let value = match &config.matches {
             QueryParameterMatch::Present(present) => QueryValue::Present(*present),
             QueryParameterMatch::Text(text) => {
@@ -338,7 +340,12 @@ impl QueryMatcher {
     }
 
     fn matches(&self, query: &[u8]) -> bool {
-        let value = parameters(query).find(|(name, _)| *name == self.name).map(|(_, value)| value);
+        self.matches_in(|wanted| parameters(query).find(|(name, _)| *name == wanted).map(|(_, value)| value))
+    }
+
+    /// Among parameters of which `find` has the first of a name.
+    pub(crate) fn matches_in<'a>(&self, find: impl Fn(&[u8]) -> Option<&'a [u8]>) -> bool {
+        let value = find(&self.name);
         match &self.value {
             QueryValue::Present(present) => *present == value.is_some(),
             QueryValue::Text(text) => value.is_some_and(|value| text.matches(value)),
@@ -347,12 +354,12 @@ impl QueryMatcher {
 }
 
 /// What follows the question mark.
-pub(super) fn query_of(path: &[u8]) -> &[u8] {
+pub(crate) fn query_of(path: &[u8]) -> &[u8] {
     split_query(path).1.get(1..).unwrap_or_default()
 }
 
 /// The parameters of a query, as they are written.
-pub(super) fn parameters(query: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+pub(crate) fn parameters(query: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     query.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()).map(|pair| {
         match pair.iter().position(|byte| *byte == b'=') {
             Some(at) => (&pair[..at], &pair[at + 1..]),

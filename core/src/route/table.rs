@@ -138,6 +138,7 @@ fn to_tls() -> RouteSpec {
         action: Action::Redirect(redirect),
         overrides: Arc::new([]),
         edits: None,
+        rate_limits: None,
     }
 }
 
@@ -187,6 +188,7 @@ mod tests {
             action: Action::Direct(Status::OK, Bytes::new()),
             overrides: Arc::new([]),
             edits: None,
+            rate_limits: None,
         })
     }
 

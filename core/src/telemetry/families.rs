@@ -375,6 +375,8 @@ family! {
         RateLimited = "http_local_rate_limit.rate_limited" Counter,
         /// Requests that were refused.
         Enforced = "http_local_rate_limit.enforced" Counter,
+        /// Requests that found none where a limit only counts.
+        ShadowMode = "http_local_rate_limit.shadow_mode" Counter,
     }
 }
 

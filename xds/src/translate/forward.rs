@@ -4,8 +4,8 @@
 use std::mem::take;
 
 use corelane::config::{
-    AppendAction, Forward, HeaderMutations, HeaderOption, HostRewrite, PathRewrite, Redirect, RedirectPath,
-    RegexRewrite, Upstream, WeightedBy, WeightedCluster,
+    AppendAction, Forward, HeaderMutations, HeaderOption, HostRewrite, PathRewrite, RateLimits, Redirect,
+    RedirectPath, RegexRewrite, Upstream, WeightedBy, WeightedCluster,
 };
 use corelane_proto::envoy::{
     config::{
@@ -153,6 +153,10 @@ impl Translator<'_> {
         let path_rewrite = self.path_rewrite(&mut message, path);
         let host_rewrite = self.host_rewrite(&mut message, path);
         let append_x_forwarded_host = take(&mut message.append_x_forwarded_host);
+        let rate_limits = RateLimits {
+            list: self.rate_limits(take(&mut message.rate_limits), &path.field("rate_limits")),
+            include_host: message.include_vh_rate_limits.take().unwrap_or(false),
+        };
         let hash_policy = self.hash_policies(take(&mut message.hash_policy), &path.field("hash_policy"));
         self.done(message, path);
         Some(Forward {
@@ -169,6 +173,7 @@ impl Translator<'_> {
             path_rewrite,
             host_rewrite,
             append_x_forwarded_host,
+            rate_limits,
         })
     }
 

@@ -11,20 +11,22 @@ use std::{
 };
 
 use corelane::config::{
-    Action, DirectResponse, FilterOverride, Forward, PathMatch, RequireTls, Route, RouteConfiguration,
-    RouteMatch, VirtualHost,
+    Action, ConfigValue, DirectResponse, FilterOverride, Forward, PathMatch, RequireTls, Route,
+    RouteConfiguration, RouteMatch, VirtualHost,
 };
 use corelane_proto::{
     envoy::config::{
         core::v3::{DataSource, data_source::Specifier},
         route::v3::{
-            DirectResponseAction, FilterConfig, Route as RouteMessage, RouteConfiguration as Message,
-            RouteMatch as MatchMessage, VirtualHost as HostMessage, route::Action as ActionMessage,
-            route_match::PathSpecifier, virtual_host::TlsRequirementType,
+            DirectResponseAction, FilterConfig, RateLimit, Route as RouteMessage,
+            RouteConfiguration as Message, RouteMatch as MatchMessage, VirtualHost as HostMessage,
+            route::Action as ActionMessage, route_match::PathSpecifier, virtual_host::TlsRequirementType,
         },
     },
     google::protobuf::Any,
 };
+
+use prost::Name;
 
 use crate::{
     problem::Path,
@@ -112,6 +114,7 @@ impl Translator<'_> {
                 &mut message.request_body_buffer_limit,
                 path,
             ),
+            rate_limits: self.rate_limits(take(&mut message.rate_limits), &path.field("rate_limits")),
             routes: Vec::new(),
         };
         let list = path.field("routes");
@@ -248,6 +251,16 @@ impl Translator<'_> {
         };
         self.done(source, path);
         data
+    }
+
+    /// What rate limits go by: data for whatever filter limits.
+    pub(super) fn rate_limits(&mut self, list: Vec<RateLimit>, path: &Path<'_>) -> Vec<ConfigValue> {
+        let list = list.iter().enumerate();
+        let values = list.filter_map(|(at, limit)| {
+            let json = self.json(limit, &path.index(at))?;
+            Some(ConfigValue::new(RateLimit::full_name(), json))
+        });
+        values.collect()
     }
 
     /// Configuration of filters by route, virtual host or table: of the filter's own type, or Envoy's wrapper around it.

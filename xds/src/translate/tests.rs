@@ -406,6 +406,23 @@ fn per_route_configuration_reaches_the_filter_by_name() {
 }
 
 #[test]
+fn what_limits_go_by_reaches_routes_and_hosts() {
+    let actions = "actions: [{remote_address: {}}]";
+    let text = FILE.replace(
+        "route: {cluster: backend",
+        &format!("route: {{rate_limits: [{{stage: 2, {actions}}}], cluster: backend"),
+    );
+    assert_ne!(text, FILE);
+    let translated = translate(&text).unwrap();
+    let Action::Forward(forward) = &manager(&translated).routes.virtual_hosts[0].routes[0].action else {
+        panic!()
+    };
+    let list = &forward.rate_limits.list;
+    assert_eq!(list[0].value(), &serde_json::json!({"stage": 2, "actions": [{"remote_address": {}}]}));
+    assert!(!forward.rate_limits.include_host);
+}
+
+#[test]
 fn errors_of_the_core_are_told_in_the_words_of_the_file() {
     let translated = translate(FILE).unwrap();
     let error = corelane::config::ConfigError::new(

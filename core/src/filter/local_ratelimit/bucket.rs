@@ -21,41 +21,37 @@ pub(super) struct Limit {
     pub(super) fill_interval: Duration,
 }
 
-/// A bucket, full at first.
-#[derive(Debug)]
-pub(super) struct Bucket {
+impl Limit {
+    /// Tokens a second, by which the strictest of several is asked first.
+    pub(super) fn fill_rate(&self) -> f64 {
+        f64::from(self.tokens_per_fill) / self.fill_interval.as_secs_f64()
+    }
+}
+
+/// The arithmetic of a limit, for any number of buckets that have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rate {
     limit: Limit,
     /// A token is `1 << scale` units. Units come slower than 2^32 a second, unless whole tokens come faster, and a full
     /// bucket holds at most 2^62 of them: the counts may wrap, their difference means something for 68 years.
     scale: u32,
-    spent: AtomicU64,
 }
 
-impl Bucket {
-    pub(super) fn new(limit: Limit) -> Bucket {
+impl Rate {
+    pub(super) fn new(limit: Limit) -> Rate {
         let per_second =
             u128::from(limit.tokens_per_fill) * NANOS_PER_SECOND / limit.fill_interval.as_nanos().max(1) + 1;
         let fits = |scale: &u32| per_second << scale <= 1 << 32;
         let scale = (0..=30).rev().find(fits).unwrap_or(0);
-        Bucket { limit, scale, spent: AtomicU64::new(0) }
+        Rate { limit, scale }
     }
 
-    pub(super) fn limit(&self) -> Limit {
-        self.limit
+    pub(super) fn limit(&self) -> &Limit {
+        &self.limit
     }
 
-    /// Takes a token, if there is one.
-    pub(super) fn take(&self, now: Instant) -> bool {
-        let one = 1 << self.scale;
-        let full = u64::from(self.limit.max_tokens) << self.scale;
-        let earned = self.earned(now);
-        let spend = |spent: u64| {
-            // What was earned while the bucket was full is lost.
-            let ahead = (spent.wrapping_sub(earned) as i64).max(0) as u64;
-            (ahead + one <= full).then(|| earned.wrapping_add(ahead + one))
-        };
-        // Relaxed: the word says all there is to say.
-        self.spent.try_update(Relaxed, Relaxed, spend).is_ok()
+    fn full(&self) -> u64 {
+        u64::from(self.limit.max_tokens) << self.scale
     }
 
     /// Units since the clock's start.
@@ -66,6 +62,66 @@ impl Bucket {
     }
 }
 
+/// What a bucket holds. As it begins, it is full.
+#[derive(Debug, Default)]
+pub(super) struct Tokens(AtomicU64);
+
+impl Tokens {
+    /// Takes so many tokens, if there are as many. No token is never there: Envoy refuses a request that costs nothing.
+    pub(super) fn take(&self, rate: &Rate, tokens: u32, now: Instant) -> bool {
+        let (cost, full) = (u64::from(tokens) << rate.scale, rate.full());
+        let earned = rate.earned(now);
+        let spend = |spent: u64| {
+            // What was earned while the bucket was full is lost.
+            let ahead = ahead(spent, earned);
+            (ahead + cost <= full).then(|| earned.wrapping_add(ahead + cost))
+        };
+        // Relaxed: the word says all there is to say.
+        tokens > 0 && self.0.try_update(Relaxed, Relaxed, spend).is_ok()
+    }
+
+    /// Puts so many tokens back, as far as there is room.
+    pub(super) fn put(&self, rate: &Rate, tokens: u32, now: Instant) {
+        let earned = rate.earned(now);
+        let back = u64::from(tokens) << rate.scale;
+        let _ = self.0.try_update(Relaxed, Relaxed, |spent| {
+            Some(earned.wrapping_add(ahead(spent, earned).saturating_sub(back)))
+        });
+    }
+
+    /// Whole tokens that are there.
+    pub(super) fn left(&self, rate: &Rate, now: Instant) -> u32 {
+        let ahead = ahead(self.0.load(Relaxed), rate.earned(now));
+        // No more than `max_tokens`.
+        (rate.full().saturating_sub(ahead) >> rate.scale) as u32
+    }
+
+    /// Seconds, rounded up, until one token is there; 0 if one is.
+    pub(super) fn wait(&self, rate: &Rate, now: Instant) -> u64 {
+        let ahead = ahead(self.0.load(Relaxed), rate.earned(now));
+        let there = rate.full().saturating_sub(ahead);
+        let missing = u128::from((1_u64 << rate.scale).saturating_sub(there));
+        let per_interval = u128::from(rate.limit.tokens_per_fill) << rate.scale;
+        let nanos = (missing * rate.limit.fill_interval.as_nanos()).div_ceil(per_interval.max(1));
+        u64::try_from(nanos.div_ceil(NANOS_PER_SECOND)).unwrap_or(u64::MAX)
+    }
+
+    /// How far from full it is, in units: 0 for one that is full, which is as a new one.
+    pub(super) fn missing(&self, rate: &Rate, now: Instant) -> u64 {
+        ahead(self.0.load(Relaxed), rate.earned(now))
+    }
+
+    /// Makes it full.
+    pub(super) fn fill(&self) {
+        self.0.store(0, Relaxed);
+    }
+}
+
+/// How much more was spent than earned.
+fn ahead(spent: u64, earned: u64) -> u64 {
+    (spent.wrapping_sub(earned) as i64).max(0) as u64
+}
+
 const NANOS_PER_SECOND: u128 = 1_000_000_000;
 
 #[cfg(test)]
@@ -74,8 +130,21 @@ mod tests {
     use corelane_io::{Config, sim::World};
     use std::thread;
 
+    /// A bucket with its rate.
+    struct Bucket {
+        rate: Rate,
+        tokens: Tokens,
+    }
+
+    impl Bucket {
+        fn take(&self, now: Instant) -> bool {
+            self.tokens.take(&self.rate, 1, now)
+        }
+    }
+
     fn bucket(max_tokens: u32, tokens_per_fill: u32, fill_interval: Duration) -> Bucket {
-        Bucket::new(Limit { max_tokens, tokens_per_fill, fill_interval })
+        let rate = Rate::new(Limit { max_tokens, tokens_per_fill, fill_interval });
+        Bucket { rate, tokens: Tokens::default() }
     }
 
     fn start() -> Instant {
@@ -130,8 +199,8 @@ mod tests {
         ] {
             let (bucket, t) = (bucket(max, per_fill, interval), start());
             // Empty it by hand: that many takes would take their time.
-            let full = u64::from(max) << bucket.scale;
-            bucket.spent.store(bucket.earned(t).wrapping_add(full), Relaxed);
+            let full = u64::from(max) << bucket.rate.scale;
+            bucket.tokens.0.store(bucket.rate.earned(t).wrapping_add(full), Relaxed);
             assert!(!bucket.take(t), "{max} {per_fill} {interval:?}");
             let mut taken = 0_u64;
             for step in 1..=1000_u32 {
@@ -146,6 +215,36 @@ mod tests {
                 assert!(off <= 1, "{max} {per_fill} {interval:?}: {kept} of {due} after {passed:?}");
             }
         }
+    }
+
+    #[test]
+    fn several_tokens_are_taken_at_once_or_none() {
+        let (bucket, t) = (bucket(10, 1, SECOND), start());
+        let Bucket { rate, tokens } = &bucket;
+        assert!(tokens.take(rate, 7, t) && !tokens.take(rate, 4, t) && tokens.take(rate, 3, t));
+        assert!(!tokens.take(rate, 0, t), "nothing is never there");
+        assert!(!tokens.take(rate, u32::MAX, t));
+        tokens.put(rate, 4, t);
+        assert_eq!(tokens.left(rate, t), 4);
+        tokens.put(rate, u32::MAX, t);
+        assert_eq!((tokens.left(rate, t), tokens.missing(rate, t)), (10, 0));
+    }
+
+    #[test]
+    fn what_is_left_and_how_long_to_wait_are_told() {
+        let (bucket, t) = (bucket(2, 1, 20 * SECOND), start());
+        let Bucket { rate, tokens } = &bucket;
+        assert_eq!((tokens.left(rate, t), tokens.wait(rate, t)), (2, 0));
+        assert!(bucket.take(t));
+        assert_eq!((tokens.left(rate, t), tokens.wait(rate, t)), (1, 0));
+        assert!(bucket.take(t));
+        assert_eq!((tokens.left(rate, t), tokens.wait(rate, t)), (0, 20));
+        let later = t + SECOND / 2;
+        assert_eq!((tokens.left(rate, later), tokens.wait(rate, later)), (0, 20));
+        let later = t + 18 * SECOND + SECOND / 2;
+        assert_eq!((tokens.left(rate, later), tokens.wait(rate, later)), (0, 2));
+        tokens.fill();
+        assert_eq!(tokens.left(rate, t), 2);
     }
 
     #[test]

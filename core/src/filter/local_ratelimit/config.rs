@@ -1,14 +1,18 @@
 //! The configuration of local rate limits: Envoy's fields, checked. Owns what is refused and the defaults; counts nothing.
 
-use super::bucket::{Bucket, Limit};
+use super::{
+    bucket::Limit,
+    limiter::{DescriptorSpec, Limiter, Spec},
+};
 use crate::{
     config::{ConfigError, ConfigValue, duration},
     filter::{
         Scope,
         fields::{Fraction, RawFraction},
         header_value::{self, HeaderValue, each},
+        rate_limit::{self, Place, RateLimits},
     },
-    limits::RATE_LIMIT_FILL,
+    limits::{RATE_LIMIT_FILL, RATE_LIMIT_VALUES},
     telemetry::{LocalRateLimitStat, Stats, StatsStore},
 };
 use corelane_wire::Status;
@@ -23,15 +27,44 @@ use std::{fmt, sync::Arc, time::Duration};
 pub struct Config {
     stat_prefix: String,
     stats: Option<Arc<Stats<LocalRateLimitStat>>>,
-    /// `None` limits nothing.
-    pub(super) bucket: Option<Arc<Bucket>>,
+    pub(super) limiter: Arc<Limiter>,
     pub(super) per_connection: bool,
+    pub(super) asks: Asks,
     /// Which requests are looked at, and of those without a token, which are refused.
     pub(super) enabled: Fraction,
     pub(super) enforced: Fraction,
     pub(super) status: Status,
     pub(super) response_headers: Vec<HeaderValue>,
     pub(super) request_headers: Vec<HeaderValue>,
+    /// Whether clients hear of their limits (Envoy `enable_x_ratelimit_headers`).
+    pub(super) tells: bool,
+    /// Whether they hear when to come again (Envoy `enable_retry_after_header`).
+    pub(super) retry_after: bool,
+}
+
+/// Where the descriptors of a request come from.
+#[derive(Debug)]
+pub(super) struct Asks {
+    /// The filter's own; where there are any, those of routes and virtual hosts do not count.
+    pub(super) own: RateLimits,
+    /// Of those, the ones of this stage.
+    pub(super) stage: u32,
+    pub(super) of_host: OfHost,
+}
+
+/// Whether the rate limits of virtual hosts count (Envoy `VhRateLimitsOptions`).
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+pub(super) enum OfHost {
+    /// Where a route has none.
+    #[default]
+    #[serde(rename = "OVERRIDE")]
+    Override,
+    /// Always.
+    #[serde(rename = "INCLUDE")]
+    Include,
+    /// Never.
+    #[serde(rename = "IGNORE")]
+    Ignore,
 }
 
 #[derive(Deserialize)]
@@ -49,6 +82,46 @@ struct Raw {
     response_headers_to_add: Vec<header_value::Raw>,
     #[serde(default)]
     local_rate_limit_per_downstream_connection: bool,
+    #[serde(default)]
+    descriptors: Vec<RawDescriptor>,
+    #[serde(default)]
+    stage: u32,
+    #[serde(default)]
+    vh_rate_limits: OfHost,
+    always_consume_default_token_bucket: Option<bool>,
+    #[serde(default)]
+    rate_limits: Vec<rate_limit::Raw>,
+    max_dynamic_descriptors: Option<u32>,
+    #[serde(default)]
+    enable_x_ratelimit_headers: RawTells,
+    #[serde(default)]
+    enable_retry_after_header: bool,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+enum RawTells {
+    #[default]
+    #[serde(rename = "OFF")]
+    Off,
+    #[serde(rename = "DRAFT_VERSION_03")]
+    Draft03,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawDescriptor {
+    entries: Vec<RawEntry>,
+    token_bucket: RawBucket,
+    #[serde(default)]
+    shadow_mode: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawEntry {
+    key: String,
+    #[serde(default)]
+    value: String,
 }
 
 #[derive(Deserialize)]
@@ -78,15 +151,31 @@ impl Config {
             let what = "local rate limit token bucket must be set for per filter configs";
             return Err(ConfigError::new("token_bucket", what));
         }
-        let limit = raw.token_bucket.map(|bucket| bucket.limit().map_err(|e| e.within("token_bucket")));
+        let asks = Asks {
+            own: RateLimits::check(raw.rate_limits, Place::Filter).map_err(|e| e.within("rate_limits"))?,
+            stage: raw.stage,
+            of_host: raw.vh_rate_limits,
+        };
+        if raw.stage > 10 {
+            return Err(ConfigError::new("stage", "must be 10 at most"));
+        }
+        let own = raw.token_bucket.map(|bucket| bucket.limit("").map_err(|e| e.within("token_bucket")));
+        let per_connection = raw.local_rate_limit_per_downstream_connection;
+        let spec = Spec {
+            own: own.transpose()?,
+            descriptors: descriptors(&raw.descriptors, per_connection)?,
+            always_own: raw.always_consume_default_token_bucket.unwrap_or(true),
+            values: values(raw.max_dynamic_descriptors)?,
+        };
         let headers = |raw: &[_], at| each(raw, at, HeaderValue::new);
         // Envoy's words on this field: anything below 400 means 429.
         let status = raw.status.map(|status| status.code).filter(|code| *code >= 400).and_then(Status::new);
         Ok(Config {
             stat_prefix: raw.stat_prefix,
             stats: None,
-            bucket: limit.transpose()?.map(|limit| Arc::new(Bucket::new(limit))),
-            per_connection: raw.local_rate_limit_per_downstream_connection,
+            limiter: Arc::new(Limiter::new(spec)),
+            per_connection,
+            asks,
             enabled: Fraction::new(raw.filter_enabled),
             enforced: Fraction::new(raw.filter_enforced),
             status: status.unwrap_or(Status::TOO_MANY_REQUESTS),
@@ -95,6 +184,8 @@ impl Config {
                 &raw.request_headers_to_add_when_not_enforced,
                 "request_headers_to_add_when_not_enforced",
             )?,
+            tells: matches!(raw.enable_x_ratelimit_headers, RawTells::Draft03),
+            retry_after: raw.enable_retry_after_header,
         })
     }
 
@@ -109,16 +200,62 @@ impl Config {
 }
 
 impl RawBucket {
-    fn limit(&self) -> Result<Limit, ConfigError> {
+    /// `of` is what the bucket is for, in Envoy's words.
+    fn limit(&self, of: &str) -> Result<Limit, ConfigError> {
         let RawBucket { max_tokens, tokens_per_fill, fill_interval } = *self;
         if tokens_per_fill == Some(0) {
             return Err(ConfigError::new("tokens_per_fill", "must be 1 at least"));
         }
-        if fill_interval < RATE_LIMIT_FILL {
-            let what = "local rate limit token bucket fill timer must be >= 50ms";
+        // How fast a bucket of nothing fills says nothing.
+        if fill_interval < RATE_LIMIT_FILL && (max_tokens > 0 || fill_interval.is_zero()) {
+            let what = format!("local rate limit {of}token bucket fill timer must be >= 50ms");
             return Err(ConfigError::new("fill_interval", what));
         }
         Ok(Limit { max_tokens, tokens_per_fill: tokens_per_fill.unwrap_or(1), fill_interval })
+    }
+}
+
+fn descriptors(list: &[RawDescriptor], per_connection: bool) -> Result<Vec<DescriptorSpec>, ConfigError> {
+    let mut all: Vec<DescriptorSpec> = Vec::with_capacity(list.len());
+    for (at, raw) in list.iter().enumerate() {
+        let at = format!("descriptors[{at}]");
+        let limit = raw.token_bucket.limit("descriptor ");
+        let entries = raw.entries.iter().map(|entry| (entry.key.clone(), entry.value.clone()));
+        let spec = DescriptorSpec {
+            entries: entries.collect(),
+            limit: limit.map_err(|error| error.within(&format!("{at}.token_bucket")))?,
+            shadow: raw.shadow_mode,
+        };
+        if let Some(empty) = spec.entries.iter().position(|(key, _)| key.is_empty()) {
+            return Err(ConfigError::new(format!("{at}.entries[{empty}].key"), "is empty"));
+        }
+        if spec.entries.is_empty() {
+            return Err(ConfigError::new(format!("{at}.entries"), "is empty"));
+        }
+        if all.iter().any(|other| other.entries == spec.entries) {
+            let text: Vec<_> = spec.entries.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            let what = format!("duplicate descriptor in the local rate descriptor: {}", text.join(", "));
+            return Err(ConfigError::new(at, what));
+        }
+        // As Envoy's documentation has it, which would mean a table of values for every connection.
+        if per_connection && let Some(blank) = spec.entries.iter().position(|(_, value)| value.is_empty()) {
+            let what = "a blank value is not supported where each connection has its own limit";
+            return Err(ConfigError::new(format!("{at}.entries[{blank}].value"), what));
+        }
+        all.push(spec);
+    }
+    Ok(all)
+}
+
+/// How many values are remembered; Envoy's default is 20.
+fn values(configured: Option<u32>) -> Result<usize, ConfigError> {
+    match configured.unwrap_or(20) {
+        0 => Err(ConfigError::new("max_dynamic_descriptors", "must be 1 at least")),
+        values if values > RATE_LIMIT_VALUES => {
+            Err(ConfigError::new("max_dynamic_descriptors", format!("must be {RATE_LIMIT_VALUES} at most")))
+        }
+        // No address space is smaller here than 32 bits.
+        values => Ok(values as usize),
     }
 }
 
@@ -232,16 +369,19 @@ mod tests {
     fn fields_and_their_defaults_are_envoys() {
         let config = parse(Scope::Route, with("status", json!({"code": "ServiceUnavailable"}))).unwrap();
         let limit = Limit { max_tokens: 10, tokens_per_fill: 5, fill_interval: Duration::from_secs(1) };
-        assert_eq!(config.bucket.unwrap().limit(), limit);
+        assert_eq!(config.limiter.spec().own, Some(limit));
         assert_eq!(config.status.code(), 503);
         assert_eq!(config.enabled, Fraction { numerator: 100, denominator: 100 });
         assert_eq!(config.enforced, Fraction { numerator: 25, denominator: 10_000 });
         let bare = parse(Scope::Listener, json!({"stat_prefix": "x"})).unwrap();
-        assert!(bare.bucket.is_none() && !bare.per_connection);
+        assert!(bare.limiter.spec().own.is_none() && !bare.per_connection);
+        let Spec { descriptors, always_own, values, .. } = bare.limiter.spec();
+        assert!(descriptors.is_empty() && *always_own && *values == 20);
+        assert!(bare.asks.own.is_empty() && bare.asks.of_host == OfHost::Override && !bare.tells);
         assert_eq!((bare.enabled, bare.enforced), (Fraction::new(None), Fraction::new(None)));
         assert_eq!(bare.status.code(), 429);
         let bucket = with("token_bucket", json!({"fill_interval": "0.05s"}));
-        let limit = parse(Scope::Listener, bucket).unwrap().bucket.unwrap().limit();
+        let limit = parse(Scope::Listener, bucket).unwrap().limiter.spec().own.unwrap();
         assert_eq!((limit.max_tokens, limit.tokens_per_fill), (0, 1));
     }
 
@@ -257,6 +397,38 @@ mod tests {
             let config = parse(Scope::Listener, with("status", json!({ "code": code.clone() }))).unwrap();
             assert_eq!(config.status.code(), is, "{code}");
         }
+    }
+
+    #[test]
+    fn what_is_wrong_in_descriptors_is_refused_with_its_path() {
+        let bucket = json!({"max_tokens": 1, "fill_interval": "7s"});
+        let of = |value: &str| json!({"entries": [{"key": "a", "value": value}], "token_bucket": bucket});
+        let fast = json!({"max_tokens": 1, "fill_interval": "0.01s"});
+        for (list, path, what) in [
+            (
+                json!([of("1"), of("1")]),
+                "descriptors[1]",
+                "duplicate descriptor in the local rate descriptor: a=1",
+            ),
+            (json!([of(""), of("")]), "descriptors[1]", "duplicate"),
+            (json!([{"entries": [], "token_bucket": bucket}]), "descriptors[0].entries", "is empty"),
+            (
+                json!([{"entries": [{"key": "a", "value": "1"}], "token_bucket": fast}]),
+                "descriptors[0].token_bucket.fill_interval",
+                "local rate limit descriptor token bucket fill timer",
+            ),
+            (json!([{"entries": [{"key": "a"}]}]), "descriptors[0]", "missing field `token_bucket`"),
+        ] {
+            let error = parse(Scope::Listener, with("descriptors", list.clone())).unwrap_err();
+            assert!(error.path == path && error.what.contains(what), "{list}: {error}");
+        }
+        let mut own = with("descriptors", json!([of("1"), of("")]));
+        assert!(parse(Scope::Listener, own.clone()).is_ok());
+        own["local_rate_limit_per_downstream_connection"] = json!(true);
+        let error = parse(Scope::Listener, own).unwrap_err();
+        assert_eq!(error.path, "descriptors[1].entries[0].value");
+        let none = json!({"max_tokens": 0, "fill_interval": "0.01s"});
+        assert!(parse(Scope::Listener, with("token_bucket", none)).is_ok());
     }
 
     #[test]
@@ -292,13 +464,11 @@ mod tests {
                 "request_headers_to_add_when_not_enforced[1].header.value",
                 "%NO%",
             ),
-            (with("descriptors", json!([])), "descriptors", "unknown field"),
-            (with("rate_limits", json!([])), "rate_limits", "unknown field"),
-            (
-                with("enable_x_ratelimit_headers", json!("DRAFT_VERSION_03")),
-                "enable_x_ratelimit_headers",
-                "unknown",
-            ),
+            (with("local_cluster_rate_limit", json!({})), "local_cluster_rate_limit", "unknown field"),
+            (with("enable_x_ratelimit_headers", json!("X")), "enable_x_ratelimit_headers", "unknown variant"),
+            (with("stage", json!(11)), "stage", "10 at most"),
+            (with("max_dynamic_descriptors", json!(0)), "max_dynamic_descriptors", "1 at least"),
+            (with("max_dynamic_descriptors", json!(9_000_000)), "max_dynamic_descriptors", "at most"),
         ];
         for (raw, path, what) in cases {
             let error = parse(Scope::Listener, raw.clone()).unwrap_err();
