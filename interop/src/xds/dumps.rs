@@ -51,6 +51,12 @@ pub(super) fn what_came_is_dumped(scene: &mut Scene) -> Result<()> {
     let endpoints = dump(scene, "include_eds&resource=dynamic_endpoint_configs&name_regex=origin")?;
     let address = "/endpoint_config/endpoints/0/lb_endpoints/0/endpoint/address/socket_address/port_value";
     ensure!(endpoints[0].pointer(address) == Some(&json!(scene.nginx.origin)), "{endpoints:?}");
+    let node = dump(scene, "mask=bootstrap.node")?[0]["bootstrap"]["node"].take();
+    ensure!(node["user_agent_build_version"]["version"].is_object(), "{node}");
+    let named =
+        |of: &Value| of["name"] == "envoy.filters.http.router" && of["category"] == "envoy.filters.http";
+    let extensions = node["extensions"].as_array().context("no extensions")?;
+    ensure!(extensions.iter().any(named), "{node}");
     let fixed = dump(scene, "resource=static_clusters&mask=cluster.name")?;
     ensure!(fixed[0]["cluster"]["name"] == "control_plane", "{fixed:?}");
     let sections = dump(scene, "include_eds&mask=version_info")?;

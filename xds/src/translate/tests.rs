@@ -106,7 +106,9 @@ fn the_file_of_the_issue_becomes_what_it_says() {
     let node = translated.node.as_ref().unwrap();
     assert_eq!((&node["id"], &node["cluster"]), (&"one".into(), &"mesh".into()));
     assert_eq!(node["user_agent_name"], "corelane");
-    assert!(node["user_agent_build_version"]["version"].is_object(), "{node}");
+    let build = &node["user_agent_build_version"];
+    assert!(build["version"].is_object() && build["metadata"]["build.type"].is_string(), "{node}");
+    assert_eq!(node["extensions"][0]["category"], "envoy.access_loggers");
     let shown = crate::bootstrap::open(&Schema::load(), &translated.bootstrap);
     let shown = shown.get_field_by_name("node").unwrap().into_owned();
     let name = shown.as_message().unwrap().get_field_by_name("user_agent_name").unwrap().into_owned();

@@ -47,6 +47,10 @@ fn a_control_plane_configures_a_running_proxy() {
         let lab = Lab::start(&bootstrap(plane.addr, api, ""));
         let first = plane.asked(Kind::Cluster);
         assert_eq!(first.node.as_deref(), Some("one"), "who asks is told first");
+        assert!(
+            first.extensions.iter().any(|name| name == "envoy.filters.http.router"),
+            "and what it can do"
+        );
         plane.send(Kind::Cluster, "1", &[("c", cluster("c"))]);
         let answer = plane.answer();
         assert_eq!((answer.error, answer.node), (None, None), "and only once");

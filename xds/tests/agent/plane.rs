@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
-use corelane_proto::envoy::config::core::v3::ControlPlane;
+use corelane_proto::envoy::config::core::v3::{ControlPlane, Node};
 use corelane_proto::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource,
 };
@@ -18,6 +18,10 @@ use tokio::{net::TcpListener, sync::mpsc};
 
 /// How long a test waits for what must come.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+fn extensions(node: Option<&Node>) -> Vec<String> {
+    node.into_iter().flat_map(|node| &node.extensions).map(|extension| extension.name.clone()).collect()
+}
 
 /// What a proxy did.
 enum Seen {
@@ -51,6 +55,8 @@ pub(crate) struct Asked {
     /// Names of `initial_resource_versions`.
     pub(crate) held: Vec<String>,
     pub(crate) node: Option<String>,
+    /// Names of its extensions.
+    pub(crate) extensions: Vec<String>,
 }
 
 impl Plane {
@@ -143,6 +149,7 @@ impl Plane {
                 subscribe: asked.resource_names_subscribe,
                 unsubscribe: asked.resource_names_unsubscribe,
                 held,
+                extensions: extensions(asked.node.as_ref()),
                 node: asked.node.map(|node| node.id),
             };
         }
@@ -154,6 +161,7 @@ impl Plane {
             version: asked.version_info,
             error: asked.error_detail.map(|error| error.message),
             subscribe: asked.resource_names,
+            extensions: extensions(asked.node.as_ref()),
             node: asked.node.map(|node| node.id),
             ..Asked::default()
         }
