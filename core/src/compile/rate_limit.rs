@@ -21,12 +21,14 @@ impl Routes<'_> {
     ) -> Option<Arc<OfRoute>> {
         // Only a route that forwards has any, and only for one do its host's count.
         let Action::Forward(forward) = &route.action else { return None };
-        let config::RateLimits { list, include_host } = &forward.rate_limits;
-        if list.is_empty() && host.is_empty() {
+        let own = forward.rate_limits.as_deref();
+        if own.is_none() && host.is_empty() {
             return None;
         }
-        let own = self.limits(&format!("{at}.route.rate_limits"), list);
-        Some(Arc::new(OfRoute { route: own, host: host.clone(), include_host: *include_host }))
+        let list = own.map_or(&[][..], |own| &own.list);
+        let route = self.limits(&format!("{at}.route.rate_limits"), list);
+        let include_host = own.is_some_and(|own| own.include_host);
+        Some(Arc::new(OfRoute { route, host: host.clone(), include_host }))
     }
 
     fn limits(&mut self, at: &str, list: &[ConfigValue]) -> RateLimits {

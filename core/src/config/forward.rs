@@ -37,8 +37,8 @@ pub struct Forward {
     pub host_rewrite: Option<HostRewrite>,
     /// Appends the host that is replaced to `x-forwarded-host`.
     pub append_x_forwarded_host: bool,
-    /// What rate limits go by.
-    pub rate_limits: RateLimits,
+    /// What rate limits go by, if anything.
+    pub rate_limits: Option<Box<RateLimits>>,
 }
 
 /// What of a route's requests is limited; which filters limit it, and how far, is for them to say.
@@ -77,7 +77,7 @@ impl Forward {
             path_rewrite: None,
             host_rewrite: None,
             append_x_forwarded_host: false,
-            rate_limits: RateLimits::default(),
+            rate_limits: None,
         }
     }
 }

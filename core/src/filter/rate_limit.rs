@@ -42,10 +42,17 @@ pub(crate) enum Place {
 /// What a request is limited by: keys with values, in their order.
 #[derive(Clone, Debug)]
 pub(crate) struct Descriptor<'a> {
-    pub(crate) entries: Vec<(&'a str, Cow<'a, [u8]>)>,
+    pub(crate) entries: Vec<Entry<'a>>,
     pub(crate) hits: Hits,
     /// Whether clients are told of the limit, where it is said here (Envoy `x_ratelimit_option`).
     pub(crate) tells: Option<bool>,
+}
+
+/// A key with its value.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry<'a> {
+    pub(crate) key: &'a str,
+    pub(crate) value: Cow<'a, [u8]>,
 }
 
 /// How many tokens a request takes.
@@ -153,10 +160,10 @@ impl RateLimit {
 
 impl Action {
     /// `None` if the request has no such descriptor; nothing inside where the action is left out.
-    fn entry<'a>(&'a self, head: &'a RequestHead, cx: &Cx) -> Option<Option<(&'a str, Cow<'a, [u8]>)>> {
+    fn entry<'a>(&'a self, head: &'a RequestHead, cx: &Cx) -> Option<Option<Entry<'a>>> {
         let owned = |text: String| Cow::Owned(text.into_bytes());
         let borrowed = |text: &'a String| Cow::Borrowed(text.as_bytes());
-        Some(Some(match self {
+        let (key, value) = match self {
             Action::SourceCluster => {
                 ("source_cluster", Cow::Owned(cx.lane().service_cluster().as_bytes().to_vec()))
             }
@@ -168,16 +175,16 @@ impl Action {
                 let range = Cidr::new(ip, if ip.is_ipv4() { *v4 } else { *v6 })?;
                 ("masked_remote_address", owned(range.to_string()))
             }
-            Action::GenericKey { key, value } => (key, borrowed(value)),
+            Action::GenericKey { key, value } => (key.as_str(), borrowed(value)),
             Action::RequestHeader { field, key, skip } => match field.in_request(head) {
-                Some(value) => (key, value.into()),
+                Some(value) => (key.as_str(), value.into()),
                 None if *skip => return Some(None),
                 None => return None,
             },
             Action::QueryParameter { name, key, skip } => {
                 let mut all = parameters(query_of(head.path())).map(|(n, v)| (decoded(n), decoded(v)));
                 match all.find(|(parameter, _)| **parameter == **name) {
-                    Some((_, value)) => (key, value),
+                    Some((_, value)) => (key.as_str(), value),
                     None if *skip => return Some(None),
                     None => return None,
                 }
@@ -202,11 +209,12 @@ impl Action {
                 value.fill(&Facts { request: Some(head), kept: &[], response: None, cx }, &mut text);
                 match text.is_empty() {
                     true if default.is_empty() => return None,
-                    true => (key, borrowed(default)),
-                    false => (key, text.into()),
+                    true => (key.as_str(), borrowed(default)),
+                    false => (key.as_str(), text.into()),
                 }
             }
-        }))
+        };
+        Some(Some(Entry { key, value }))
     }
 }
 

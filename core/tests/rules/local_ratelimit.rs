@@ -5,7 +5,8 @@ use crate::{
     lab::{Lab, Setup, Wire, field, get, route, rules},
 };
 use corelane::config::{
-    Action, Config, ConfigValue, FilterOverride, HttpConnectionManager, HttpFilter, Route, Terminal,
+    Action, Config, ConfigValue, FilterOverride, HttpConnectionManager, HttpFilter, RateLimits, Route,
+    Terminal,
 };
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -295,7 +296,8 @@ fn descriptor(entries: &[(&str, &str)], max: u32) -> Value {
 fn limited(path: &str, limits: &[Value]) -> Route {
     let mut route = route(path, "up");
     let Action::Forward(forward) = &mut route.action else { panic!() };
-    forward.rate_limits.list = limits.iter().cloned().map(by).collect();
+    let list = limits.iter().cloned().map(by).collect();
+    forward.rate_limits = Some(Box::new(RateLimits { list, include_host: false }));
     route
 }
 
@@ -356,7 +358,7 @@ async fn descriptors_of_virtual_hosts_count_as_the_filter_says(lab: Lab) {
             host.rate_limits = vec![by(of_host.clone())];
             let mut own = limited("/own", &[json!({"actions": [header("x-none")]})]);
             let Action::Forward(forward) = &mut own.action else { panic!() };
-            forward.rate_limits.include_host = include;
+            forward.rate_limits.as_mut().unwrap().include_host = include;
             host.routes.insert(0, own);
         })
         .await;

@@ -157,6 +157,7 @@ impl Translator<'_> {
             list: self.rate_limits(take(&mut message.rate_limits), &path.field("rate_limits")),
             include_host: message.include_vh_rate_limits.take().unwrap_or(false),
         };
+        let rate_limits = (rate_limits != RateLimits::default()).then(|| Box::new(rate_limits));
         let hash_policy = self.hash_policies(take(&mut message.hash_policy), &path.field("hash_policy"));
         self.done(message, path);
         Some(Forward {

@@ -419,9 +419,10 @@ fn what_limits_go_by_reaches_routes_and_hosts() {
     let Action::Forward(forward) = &manager(&translated).routes.virtual_hosts[0].routes[0].action else {
         panic!()
     };
-    let list = &forward.rate_limits.list;
+    let limits = forward.rate_limits.as_ref().unwrap();
+    let list = &limits.list;
     assert_eq!(list[0].value(), &serde_json::json!({"stage": 2, "actions": [{"remote_address": {}}]}));
-    assert!(!forward.rate_limits.include_host);
+    assert!(!limits.include_host);
 }
 
 #[test]

@@ -6,11 +6,10 @@ use super::{
     values::Values,
 };
 use crate::{
-    filter::rate_limit::{Descriptor, Hits},
+    filter::rate_limit::{Descriptor, Entry, Hits},
     route::hash::xxh64,
 };
 use corelane_io::Instant;
-use std::borrow::Cow;
 
 /// What a limit consists of.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -40,8 +39,8 @@ impl DescriptorSpec {
     }
 
     fn fits(&self, descriptor: &Descriptor<'_>) -> bool {
-        let same = |((key, value), (asked, of)): (&(String, String), &(&str, Cow<'_, [u8]>))| {
-            key == asked && (value.is_empty() || value.as_bytes() == &**of)
+        let same = |((key, value), asked): (&(String, String), &Entry<'_>)| {
+            key == asked.key && (value.is_empty() || value.as_bytes() == &*asked.value)
         };
         self.entries.len() == descriptor.entries.len()
             && self.entries.iter().zip(&descriptor.entries).all(same)
@@ -167,7 +166,7 @@ impl Limiter {
         if self.descriptors.is_empty() {
             return None;
         }
-        let hash = hash(descriptor.entries.iter().map(|(key, value)| (*key, &**value)));
+        let hash = hash(descriptor.entries.iter().map(|entry| (entry.key, &*entry.value)));
         let first = self.by_hash.partition_point(|(of, _)| *of < hash);
         let same = self.by_hash[first..].iter().take_while(|(of, _)| *of == hash).map(|(_, at)| *at);
         let fits = |at: &usize| self.spec.descriptors[*at].fits(descriptor);
@@ -229,7 +228,8 @@ mod tests {
     }
 
     fn asked(entries: &[(&'static str, &'static str)]) -> Descriptor<'static> {
-        let entries = entries.iter().map(|(key, value)| (*key, value.as_bytes().into())).collect();
+        let entries =
+            entries.iter().map(|(key, value)| Entry { key, value: value.as_bytes().into() }).collect();
         Descriptor { entries, hits: Hits::Cost(1), tells: None }
     }
 
