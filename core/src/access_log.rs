@@ -4,6 +4,7 @@
 //! A chain's logs are one: its lanes note down once what all of them want to know (`record`), decide which of them want it,
 //! and send it in batches. Formats are parsed when the chain is compiled (`format`) and filled in by the writer (`render`).
 
+mod details;
 mod filter;
 mod flags;
 mod format;
@@ -14,10 +15,13 @@ mod reply;
 mod time;
 mod writer;
 
+pub(crate) use details::{
+    Details, Ending, Flow, Meter, Point, Tried, mapped, request_map, request_received, written,
+};
 pub use flags::Flag;
 pub(crate) use flags::Flags;
 pub(crate) use lane::LaneLog;
-pub(crate) use record::{Draft, Ends, Outcome, Record, Took, Wants};
+pub(crate) use record::{Draft, Ends, LogType, Outcome, Record, Took, Wants};
 pub(crate) use reply::{Answer, Replies};
 pub use writer::Logs;
 
@@ -166,6 +170,7 @@ impl ChainLog {
         for (at, log) in self.logs.iter().enumerate() {
             let renderer = Renderer {
                 requests: self.wants.request.len(),
+                responses: self.wants.response.len(),
                 omit_empty: log.omit_empty,
                 now: io.wall(),
                 random: &random,

@@ -176,7 +176,7 @@ impl Error {
     pub const fn details(&self, answered: bool) -> &'static str {
         match (self.kind, self.side) {
             (Kind::Reset, Side::Downstream) => "downstream_remote_disconnect",
-            (Kind::Reset, _) if answered => "upstream_reset_after_response_started{connection_termination}",
+            (Kind::Reset, _) if answered => "upstream_reset_after_response_started{protocol_error}",
             (Kind::Reset, _) => "upstream_reset_before_response_started{connection_termination}",
             (Kind::Connect, _) => "upstream_reset_before_response_started{remote_connection_failure}",
             (Kind::ConnectTimeout, _) => "upstream_reset_before_response_started{connection_timeout}",

@@ -9,6 +9,7 @@ mod exchange;
 mod forwarded;
 mod head;
 mod log;
+mod measure;
 mod normalize;
 pub(crate) mod pump;
 mod replay;

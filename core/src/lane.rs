@@ -82,7 +82,7 @@ impl Lane {
             listeners: RefCell::default(),
             prepared: RefCell::default(),
             changes: RefCell::default(),
-            connections: Cell::new(0),
+            connections: Cell::new(1),
             service_cluster,
             wind: Wind::default(),
             life: Life::default(),

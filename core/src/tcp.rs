@@ -2,7 +2,7 @@
 //! timeout; looks at no byte.
 
 use crate::{
-    access_log::{Draft, Ends, LaneLog, Outcome, Record, Took},
+    access_log::{Details, Draft, Ending, Ends, LaneLog, LogType, Outcome, Point, Record, Took, Tried},
     conn::{Conn, ConnMeta},
     error::{Error, Kind},
     lane::{ChainCell, Current, Lane, Membership, TcpChain},
@@ -44,7 +44,7 @@ pub async fn forward(conn: Conn, cell: Rc<ChainCell>, lane: Rc<Lane>) {
         }
     };
     let Dialed { stream: upstream, slot, watch } = dialed;
-    account.connected(&upstream);
+    account.connected(&upstream, &slot);
     let both =
         Both { client, upstream, slot, watch, chain, pool, lane, expires, account, _membership: membership };
     // Its own box: most connections wait in here, and what connecting needed is gone by then.
@@ -96,26 +96,28 @@ impl Both {
         let mut to_client = Direction::default();
         let mut active = io.now();
         let mut armed = None;
-        let _ = poll_fn(|cx| {
+        let end = poll_fn(|cx| {
             let now = io.now();
             let moved = to_upstream.moved + to_client.moved;
-            to_upstream.poll(&mut client.recv, &mut upstream.send, limits.1, cx)?;
+            to_upstream
+                .poll(&mut client.recv, &mut upstream.send, limits.1, cx)
+                .map_err(|half| half.of(End::Client, End::Upstream))?;
             let back = to_client.poll(&mut upstream.recv, &mut client.send, limits.0, cx);
             if !to_upstream.fin && (to_client.fin || back.is_err()) {
                 slot.ended_by_upstream();
             }
-            back?;
+            back.map_err(|half| half.of(End::Upstream, End::Client))?;
             if to_upstream.moved + to_client.moved > moved {
                 active = now;
             }
             if to_upstream.ended && to_client.ended {
-                return Poll::Ready(io::Result::Ok(()));
+                return Poll::Ready(Ok(()));
             }
             let by = idle.map(|idle| active + idle).into_iter().chain(*expires).min();
             if by.is_some_and(|by| by <= now) {
                 let expired = expires.is_some_and(|at| at <= now);
                 chain.stats.inc(if expired { TcpStat::MaxDuration } else { TcpStat::IdleTimeout });
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                return Poll::Ready(Err(if expired { End::Expired } else { End::Idle }));
             }
             // The client's deadline wakes this task; a later one than armed is found when that has passed.
             if let Some(by) = by
@@ -125,15 +127,15 @@ impl Both {
                 client.recv.set_deadline(Some(by));
             }
             if watch.as_ref().is_some_and(|watch| watch.poll_failed(cx).is_ready()) {
-                return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+                return Poll::Ready(Err(End::Unhealthy));
             }
             // A direction that waits for its recipient does not listen to its sender, who may be gone.
-            if let Poll::Ready(e) = client.recv.poll_gone(cx) {
-                return Poll::Ready(Err(e));
+            if client.recv.poll_gone(cx).is_ready() {
+                return Poll::Ready(Err(End::Client));
             }
-            if let Poll::Ready(e) = upstream.recv.poll_gone(cx) {
+            if upstream.recv.poll_gone(cx).is_ready() {
                 slot.ended_by_upstream();
-                return Poll::Ready(Err(e));
+                return Poll::Ready(Err(End::Upstream));
             }
             Poll::Pending
         })
@@ -143,7 +145,25 @@ impl Both {
         pool.stats.add(ClusterStat::CxTxBytes, to_upstream.moved);
         pool.stats.add(ClusterStat::CxRxBytes, to_client.moved);
         account.moved = (to_upstream.moved, to_client.moved);
+        if let Err(end) = end {
+            account.ended(end);
+        }
     }
+}
+
+/// Why a connection ends before both directions have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The client's side failed.
+    Client,
+    /// The upstream's did.
+    Upstream,
+    /// Nothing moved for too long.
+    Idle,
+    /// It may not last any longer.
+    Expired,
+    /// The endpoint is not well any more.
+    Unhealthy,
 }
 
 /// What is told to the access log when the connection is over, however it ends: when it is dropped.
@@ -160,6 +180,7 @@ struct Notes {
     lane: Rc<Lane>,
     meta: ConnMeta,
     local: Option<Peer>,
+    direct_local: Option<Peer>,
     outcome: Outcome,
 }
 
@@ -169,13 +190,19 @@ impl Account {
             let mut draft = log.draft();
             draft.connection(log.chain().wants());
             draft.started = Some(lane.io().wall());
+            if log.chain().wants().details {
+                let mut details = Box::<Details>::default();
+                details.set(Point::DsRxBeg, Some(meta.accepted));
+                details.set(Point::DsCxBeg, Some(meta.accepted));
+                draft.details = Some(details);
+            }
             if let Some(name) = meta.server_name() {
                 draft.server_name(name);
             }
-            let local = meta.original_destination().map(Peer::from);
-            let local = local.or_else(|| client.local().ok().filter(|_| log.chain().wants().local));
+            let direct_local = if log.chain().wants().local { client.local().ok() } else { None };
+            let local = meta.original_destination().map(Peer::from).or_else(|| direct_local.clone());
             let (log, lane, outcome) = (log.clone(), lane.clone(), Outcome::default());
-            Box::new(Notes { log, draft, lane, meta, local, outcome })
+            Box::new(Notes { log, draft, lane, meta, local, direct_local, outcome })
         });
         Account { notes, moved: (0, 0) }
     }
@@ -183,20 +210,63 @@ impl Account {
     fn cluster(&mut self, pool: &Pool) {
         if let (Some(notes), Some(name)) = (&mut self.notes, pool.name()) {
             notes.draft.cluster(name);
+            if let Some(details) = &mut notes.draft.details {
+                details.waiting = Some(notes.lane.io().now());
+            }
         }
     }
 
-    fn connected(&mut self, upstream: &Stream) {
-        if let Some(notes) = &mut self.notes {
-            notes.draft.attempts = 1;
-            notes.draft.upstream = upstream.peer().ok();
+    fn connected(&mut self, upstream: &Stream, slot: &Slot) {
+        let Some(notes) = &mut self.notes else { return };
+        let host = upstream.peer().ok();
+        if let (Some(details), Some(host), Some(facts)) = (&mut notes.draft.details, &host, slot.facts()) {
+            let ends = (upstream.local().ok(), Some(host.clone()));
+            details.reached(host.clone(), facts, ends, notes.lane.io().now());
         }
+        notes.draft.attempts = 1;
+        notes.draft.upstream = host;
     }
 
     fn unreached(&mut self, pool: &Pool) {
         if let Some(notes) = &mut self.notes {
+            let unreached = pool.unreached();
             notes.draft.attempts = 1;
-            notes.draft.upstream = pool.unreached();
+            if let (Some(details), Some(unreached)) = (&mut notes.draft.details, &unreached) {
+                details.unreached(unreached, notes.lane.io().now());
+                details.tried.push(Tried {
+                    host: unreached.addr.clone(),
+                    about: unreached.extra.clone(),
+                    connection: 0,
+                });
+                details.closed.downstream_reason = "tcp_initializion_failure:0";
+            }
+            notes.draft.unreached = unreached.as_ref().and_then(|unreached| unreached.errno);
+            notes.draft.upstream = unreached.map(|unreached| unreached.addr);
+        }
+    }
+
+    /// The connection ends before both directions have.
+    fn ended(&mut self, end: End) {
+        let Some(notes) = &mut self.notes else { return };
+        if end == End::Upstream {
+            notes.outcome.flag = "UR";
+        }
+        let Some(details) = &mut notes.draft.details else { return };
+        let closed = &mut details.closed;
+        match end {
+            // Of the other side Envoy says then that it ended as it should.
+            End::Client => closed.downstream = Ending::RemoteReset,
+            End::Upstream => {
+                (closed.downstream, closed.upstream) = (Ending::LocalReset, Ending::RemoteReset);
+            }
+            End::Unhealthy => {}
+            End::Idle | End::Expired => {
+                let reason = match end {
+                    End::Idle => "tcp_session_idle_timeout",
+                    _ => "max_connection_duration_reached",
+                };
+                (closed.downstream_reason, closed.upstream_reason) = (reason, reason);
+            }
         }
     }
 
@@ -212,12 +282,24 @@ impl Account {
 impl Drop for Account {
     fn drop(&mut self) {
         let Some(notes) = self.notes.take() else { return };
-        let Notes { log, mut draft, lane, meta, local, outcome } = *notes;
+        let Notes { log, mut draft, lane, meta, local, direct_local, outcome } = *notes;
+        let (received, sent) = self.moved;
+        if let Some(details) = &mut draft.details {
+            details.set(Point::DsCxEnd, Some(lane.io().now()));
+            let reached = details.upstream.connection != 0;
+            (details.from_client.wire, details.to_client.wire) = (received, sent);
+            if reached {
+                (details.to_upstream.wire, details.from_upstream.wire) = (received, sent);
+            }
+        }
         let record = Record {
+            why: LogType::TcpConnectionEnd,
+            was_cut: false,
+            details: draft.details.take(),
             started: draft.started.unwrap_or_else(|| lane.io().wall()),
             took: Took { request: None, response: None, all: lane.io().now() - meta.accepted },
-            received: self.moved.0,
-            sent: self.moved.1,
+            received,
+            sent,
             status: 0,
             version: None,
             outcome,
@@ -226,9 +308,11 @@ impl Drop for Account {
                 peer: meta.peer,
                 client: None,
                 local,
+                direct_local,
                 upstream: draft.upstream.take(),
             },
             attempts: draft.attempts,
+            unreached: draft.unreached,
             matched: 0,
             health_check: false,
             connection: meta.id,
@@ -247,15 +331,34 @@ struct Direction {
     ended: bool,
 }
 
+/// One of the two connections of a direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Half {
+    From,
+    To,
+}
+
+impl Half {
+    fn of(self, from: End, to: End) -> End {
+        match self {
+            Half::From => from,
+            Half::To => to,
+        }
+    }
+}
+
 impl Direction {
     /// Moves what can be moved now.
+    ///
+    /// # Errors
+    /// Which half failed.
     fn poll(
         &mut self,
         from: &mut RecvHalf,
         to: &mut SendHalf,
         limit: usize,
         cx: &mut Context<'_>,
-    ) -> io::Result<()> {
+    ) -> Result<(), Half> {
         match self.poll_end(from, to, limit.min(SEND_HIGH), cx) {
             Poll::Ready(result) => result,
             Poll::Pending => Ok(()),
@@ -268,13 +371,13 @@ impl Direction {
         to: &mut SendHalf,
         high: usize,
         cx: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
+    ) -> Poll<Result<(), Half>> {
         if self.ended {
             return Poll::Ready(Ok(()));
         }
         while !self.fin {
             let mark = if to.queued() > high { high / 4 } else { high };
-            ready!(to.poll_below(cx, mark))?;
+            ready!(to.poll_below(cx, mark)).map_err(|_| Half::To)?;
             match ready!(from.poll_recv(cx)) {
                 Ok(Some(buf)) => {
                     self.moved += buf.len() as u64;
@@ -283,10 +386,10 @@ impl Direction {
                 Ok(None) => self.fin = true,
                 // The deadline only wakes; whether it has passed is for the caller to see.
                 Err(e) if e.kind() == io::ErrorKind::TimedOut => {}
-                Err(e) => return Poll::Ready(Err(e)),
+                Err(_) => return Poll::Ready(Err(Half::From)),
             }
         }
-        ready!(to.poll_finish(cx))?;
+        ready!(to.poll_finish(cx)).map_err(|_| Half::To)?;
         self.ended = true;
         Poll::Ready(Ok(()))
     }

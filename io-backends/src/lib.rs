@@ -96,6 +96,7 @@ mod time;
 mod timer;
 mod udp;
 mod uring;
+mod zone;
 
 pub use addr::{Bind, Dial, OptionTime, Peer, SocketOption};
 pub use buf::{Buf, Chunk, Shared};
@@ -110,3 +111,4 @@ pub use stream::{End, Exported, RecvHalf, SendHalf, Stream, Transport};
 pub use time::Instant;
 pub use udp::Udp;
 pub use uring::UringFeatures;
+pub use zone::{Zone, local_zone};

@@ -110,7 +110,7 @@ impl Stream {
     /// # Errors
     /// What getsockname(2) says.
     pub fn local(&self) -> io::Result<Peer> {
-        self.recv.0.core.kernel.local_name(self.recv.0.fd)
+        self.recv.local()
     }
 
     /// The address of the other side.
@@ -118,7 +118,7 @@ impl Stream {
     /// # Errors
     /// What getpeername(2) says, for example `NotConnected` after a reset.
     pub fn peer(&self) -> io::Result<Peer> {
-        self.recv.0.core.kernel.peer_name(self.recv.0.fd)
+        self.recv.peer()
     }
 
     /// Where the connection was going before netfilter redirected it here (SO_ORIGINAL_DST), or where it goes if the
@@ -256,6 +256,22 @@ fn collect(sock: &Sock) -> (Vec<u8>, Vec<u8>, End, bool) {
 }
 
 impl RecvHalf {
+    /// The address of this side, as [`Stream::local`].
+    ///
+    /// # Errors
+    /// What getsockname(2) says.
+    pub fn local(&self) -> io::Result<Peer> {
+        self.0.core.kernel.local_name(self.0.fd)
+    }
+
+    /// The address of the other side, as [`Stream::peer`].
+    ///
+    /// # Errors
+    /// What getpeername(2) says.
+    pub fn peer(&self) -> io::Result<Peer> {
+        self.0.core.kernel.peer_name(self.0.fd)
+    }
+
     /// The next bytes. `Ok(None)` is FIN and nothing else. Cancel-safe: dropping the future loses nothing. No buffer is
     /// held while waiting.
     ///

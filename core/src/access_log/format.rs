@@ -1,11 +1,16 @@
 //! What a line of an access log is made of: Envoy's command operators, parsed once, off-lane. Owns which operators there are;
 //! one that is not here is refused. Filling them in is `render`'s.
 
-use super::{record::Wants, time::TimeFormat};
+mod operators;
+
+pub(super) use operators::{Bytes, Grpc, Leg, Number, Style, Text, Told, Unit, Value, Whose};
+
+use super::{details::Point, record::Wants, time::TimeFormat};
 use crate::{
     config::{LogFormat, LogShape},
     filter::substitution::{Command, Field, Part, pieces},
 };
+use operators::{address, plain};
 use serde_json::Value as Json;
 
 /// A line.
@@ -34,122 +39,6 @@ pub(super) enum Shape {
     Template(Template),
     Fixed(Json),
 }
-
-/// An operator.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Value {
-    /// A field of the request, by its number among those that the chain wants.
-    Request(usize),
-    Response(usize),
-    /// When it began.
-    Start(TimeFormat),
-    /// When the line is written.
-    Emit(TimeFormat),
-    Number(Number),
-    Text(Text),
-    Address(Whose, Part),
-    /// Known when the format is read: the host's name, a variable of the environment.
-    Fixed(String),
-    /// What Envoy writes of things that are not here: certificates, metadata, gRPC.
-    Nothing,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Number {
-    ResponseCode,
-    BytesReceived,
-    BytesSent,
-    Duration,
-    RequestDuration,
-    ResponseDuration,
-    ResponseTxDuration,
-    ConnectionId,
-    Attempts,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Text {
-    Protocol,
-    Flags,
-    FlagsLong,
-    Details,
-    Cluster,
-    Route,
-    /// What a TLS client asked for, where a listener filter looked.
-    ServerName,
-    /// What the proxy's own answer said, in a format of such answers; nothing in a log, as in Envoy.
-    ReplyBody,
-    /// A UUID of its own for each line.
-    Unique,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Whose {
-    Client,
-    DirectClient,
-    Local,
-    Upstream,
-}
-
-/// Operators without an argument.
-const OPERATORS: [(&str, Value); 31] = [
-    ("RESPONSE_CODE", Value::Number(Number::ResponseCode)),
-    ("BYTES_RECEIVED", Value::Number(Number::BytesReceived)),
-    ("BYTES_SENT", Value::Number(Number::BytesSent)),
-    ("DURATION", Value::Number(Number::Duration)),
-    ("REQUEST_DURATION", Value::Number(Number::RequestDuration)),
-    ("RESPONSE_DURATION", Value::Number(Number::ResponseDuration)),
-    ("RESPONSE_TX_DURATION", Value::Number(Number::ResponseTxDuration)),
-    ("CONNECTION_ID", Value::Number(Number::ConnectionId)),
-    ("UPSTREAM_REQUEST_ATTEMPT_COUNT", Value::Number(Number::Attempts)),
-    ("PROTOCOL", Value::Text(Text::Protocol)),
-    ("RESPONSE_FLAGS", Value::Text(Text::Flags)),
-    ("RESPONSE_FLAGS_LONG", Value::Text(Text::FlagsLong)),
-    ("RESPONSE_CODE_DETAILS", Value::Text(Text::Details)),
-    ("UPSTREAM_CLUSTER", Value::Text(Text::Cluster)),
-    ("UPSTREAM_CLUSTER_RAW", Value::Text(Text::Cluster)),
-    ("ROUTE_NAME", Value::Text(Text::Route)),
-    ("REQUESTED_SERVER_NAME", Value::Text(Text::ServerName)),
-    ("UNIQUE_ID", Value::Text(Text::Unique)),
-    ("LOCAL_REPLY_BODY", Value::Text(Text::ReplyBody)),
-    ("DOWNSTREAM_REMOTE_ADDRESS", Value::Address(Whose::Client, Part::Whole)),
-    ("DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", Value::Address(Whose::Client, Part::WithoutPort)),
-    ("DOWNSTREAM_REMOTE_PORT", Value::Address(Whose::Client, Part::Port)),
-    ("DOWNSTREAM_DIRECT_REMOTE_ADDRESS", Value::Address(Whose::DirectClient, Part::Whole)),
-    ("DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT", Value::Address(Whose::DirectClient, Part::WithoutPort)),
-    ("DOWNSTREAM_DIRECT_REMOTE_PORT", Value::Address(Whose::DirectClient, Part::Port)),
-    ("DOWNSTREAM_LOCAL_ADDRESS", Value::Address(Whose::Local, Part::Whole)),
-    ("DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", Value::Address(Whose::Local, Part::WithoutPort)),
-    ("DOWNSTREAM_LOCAL_PORT", Value::Address(Whose::Local, Part::Port)),
-    ("UPSTREAM_HOST", Value::Address(Whose::Upstream, Part::Whole)),
-    ("UPSTREAM_REMOTE_ADDRESS", Value::Address(Whose::Upstream, Part::Whole)),
-    ("UPSTREAM_REMOTE_PORT", Value::Address(Whose::Upstream, Part::Port)),
-];
-
-/// Operators about what is not here, or not for any request: Envoy too writes nothing for them then.
-const NOTHING: [&str; 21] = [
-    "CONNECTION_TERMINATION_DETAILS",
-    "DYNAMIC_METADATA",
-    "CLUSTER_METADATA",
-    "UPSTREAM_METADATA",
-    "FILTER_STATE",
-    "UPSTREAM_FILTER_STATE",
-    "GRPC_STATUS",
-    "GRPC_STATUS_NUMBER",
-    "TRACE_ID",
-    "VIRTUAL_CLUSTER_NAME",
-    "UPSTREAM_TRANSPORT_FAILURE_REASON",
-    "DOWNSTREAM_TRANSPORT_FAILURE_REASON",
-    "DOWNSTREAM_PEER_URI_SAN",
-    "DOWNSTREAM_LOCAL_URI_SAN",
-    "DOWNSTREAM_PEER_SUBJECT",
-    "DOWNSTREAM_PEER_ISSUER",
-    "DOWNSTREAM_TLS_SESSION_ID",
-    "DOWNSTREAM_TLS_CIPHER",
-    "DOWNSTREAM_TLS_VERSION",
-    "UPSTREAM_TLS_VERSION",
-    "UPSTREAM_TLS_CIPHER",
-];
 
 /// Where values come from that are the same for every line of a process.
 pub(super) struct Surroundings<'a> {
@@ -205,127 +94,265 @@ impl Reader<'_> {
     }
 
     fn piece(&mut self, command: &Command<'_>) -> Result<Piece, String> {
+        let (value, length) = self.value(command)?;
+        Ok(Piece::Value(value, length))
+    }
+
+    /// An operator, and how many bytes of it are wanted.
+    fn value(&mut self, command: &Command<'_>) -> Result<(Value, Option<usize>), String> {
         let Command { name, argument, length, .. } = *command;
-        let wanted = |length: Option<&str>| match length {
-            Some(digits) => {
-                digits.parse().map(Some).map_err(|_| format!("%{name}%: not a length: {digits:?}"))
-            }
-            None => Ok(None),
-        };
         if let Some((field, of_request)) = command.field()? {
-            return Ok(Piece::Value(self.field(field, of_request), None));
+            return Ok((self.field(field, of_request), None));
         }
-        let value = match (name, argument) {
-            ("START_TIME", format) => Value::Start(time(name, format)?),
-            ("EMIT_TIME", format) => Value::Emit(time(name, format)?),
-            // Envoy's stream id is that of the request, which is what this field holds.
-            ("STREAM_ID", None) => {
-                let field = Field::parse("x-request-id", None, true)?;
-                self.field(field, true)
+        if matches!(name, "TRAILER" | "RESPONSE_TRAILER") {
+            let field = Field::parse(argument.unwrap_or_default(), length, false);
+            let field = field.map_err(|what| format!("%{name}(..)%: {what}"))?;
+            return Ok((Value::Trailer(number(&mut self.wants.trailer, field)), None));
+        }
+        let length = length.map(|digits| digits.parse().map_err(|_| format!("not a length: {digits:?}")));
+        let length = length.transpose()?;
+        if let Some(value) = self.with_length(name, argument)? {
+            return Ok((value, length));
+        }
+        if length.is_some() {
+            return Err(format!("the operator %{name}% takes no length"));
+        }
+        let value = match (self.with_argument(name, argument)?, argument) {
+            (Some(value), _) => value,
+            (None, None) => plain(name).ok_or_else(|| unknown(name))?,
+            (None, Some(_)) if plain(name).is_some() => {
+                return Err(format!("the operator %{name}% takes no argument"));
             }
+            (None, Some(_)) => return Err(unknown(name)),
+        };
+        self.wants.local |= value.is_local();
+        self.wants.details |= value.is_detailed();
+        self.wants.upstream_ends |= value.is_of_upstream_ends();
+        Ok((value, None))
+    }
+
+    /// Operators that may be cut to a length.
+    fn with_length(&mut self, name: &str, argument: Option<&str>) -> Result<Option<Value>, String> {
+        let given = |what: &str| {
+            argument
+                .filter(|name| !name.is_empty())
+                .ok_or_else(|| format!("the operator %{name}% needs {what} in parentheses"))
+        };
+        Ok(Some(match name {
+            "ENVIRONMENT" => match (self.around.variable)(given("the name of a variable")?) {
+                Some(value) => Value::Fixed(value),
+                // As Envoy, a dash in JSON too.
+                None => Value::Fixed("-".into()),
+            },
+            "PATH" => self.path(argument.unwrap_or_default())?,
+            "QUERY_PARAM" => {
+                let name = given("the name of a parameter")?.into();
+                Value::QueryParam(self.request(":path")?, name)
+            }
+            "QUERY_PARAMS" => match argument.unwrap_or_default() {
+                "" | "ORIG" => Value::Query(self.request(":path")?),
+                "DECODED" => Value::DecodedQuery(self.request(":path")?),
+                other => return Err(format!("%QUERY_PARAMS(..)%: {other:?} is neither ORIG nor DECODED")),
+            },
+            "REQ_WITHOUT_QUERY" => Value::WithoutQuery(self.request(given("the name of a header")?)?),
+            "COALESCE" => self.first_of(given("a list of operators")?)?,
+            // Nothing sets any of these.
+            "DYNAMIC_METADATA" | "FILTER_STATE" | "UPSTREAM_FILTER_STATE" => {
+                given("a name")?;
+                Value::Nothing
+            }
+            // A cluster or an endpoint with metadata is refused.
+            "CLUSTER_METADATA" | "UPSTREAM_METADATA" => {
+                given("a name")?;
+                Value::Nothing
+            }
+            "METADATA" => self.metadata(given("whose metadata is meant")?)?,
+            _ => return Ok(None),
+        }))
+    }
+
+    /// Operators that may have an argument, and no length.
+    fn with_argument(&mut self, name: &str, argument: Option<&str>) -> Result<Option<Value>, String> {
+        Ok(Some(match (name, argument) {
+            ("START_TIME", format) => Value::Start(time(name, format, false)?),
+            ("START_TIME_LOCAL", format) => Value::Start(time(name, format, true)?),
+            ("EMIT_TIME", format) => Value::Emit(time(name, format, false)?),
+            ("EMIT_TIME_LOCAL", format) => Value::Emit(time(name, format, true)?),
+            // Of certificates, which there are none of.
+            (
+                "DOWNSTREAM_PEER_CERT_V_START"
+                | "DOWNSTREAM_PEER_CERT_V_END"
+                | "UPSTREAM_PEER_CERT_V_START"
+                | "UPSTREAM_PEER_CERT_V_END",
+                format,
+            ) => {
+                time(name, format, false)?;
+                Value::Nothing
+            }
+            // That of the request, which is what this field holds, or of the connection.
+            ("STREAM_ID", None) => Value::First(vec![
+                (Value::Request(self.request("x-request-id")?), None),
+                (Value::Text(Text::Stream), None),
+            ]),
             ("FILTER_CHAIN_NAME", None) if self.around.chain.is_empty() => Value::Nothing,
             ("FILTER_CHAIN_NAME", None) => Value::Fixed(self.around.chain.to_owned()),
             ("HOSTNAME", None) => Value::Fixed(self.around.hostname.to_owned()),
-            ("ENVIRONMENT", Some(variable)) => match (self.around.variable)(variable) {
-                Some(value) => Value::Fixed(value),
-                None => Value::Nothing,
-            },
-            (name, _) if NOTHING.contains(&name) => Value::Nothing,
-            (name, None) => {
-                let known = OPERATORS.iter().find(|(known, _)| *known == name);
-                let value = &known.ok_or_else(|| format!("the operator %{name}% is not implemented"))?.1;
-                self.wants.local |= matches!(value, Value::Address(Whose::Local, _));
-                value.clone()
+            ("RESPONSE_CODE_DETAILS", None | Some("")) => Value::Text(Text::Details),
+            ("RESPONSE_CODE_DETAILS", Some("ALLOW_WHITESPACES")) => Value::Text(Text::DetailsWithBlanks),
+            ("REQUESTED_SERVER_NAME", argument) => self.server_name(argument.unwrap_or_default())?,
+            ("COMMON_DURATION", argument) => elapsed(argument.unwrap_or_default())?,
+            ("GRPC_STATUS", argument) => self.grpc(match argument.unwrap_or_default() {
+                "" | "CAMEL_STRING" => Style::Camel,
+                "SNAKE_STRING" => Style::Snake,
+                "NUMBER" => Style::Number,
+                other => return Err(format!("%GRPC_STATUS(..)%: {other:?} is no form of a status")),
+            })?,
+            ("GRPC_STATUS_NUMBER", None) => self.grpc(Style::Number)?,
+            (name, Some(digits)) if name.ends_with("_WITHOUT_PORT") => {
+                let bits = digits.parse().ok().filter(|bits| *bits <= 128);
+                let bits =
+                    bits.ok_or_else(|| format!("%{name}(..)%: not a length of a prefix: {digits:?}"))?;
+                return Ok(address(name, Part::Masked(bits)));
             }
-            (name, Some(_)) => return Err(format!("the operator %{name}(..)% is not implemented")),
+            _ => return Ok(None),
+        }))
+    }
+
+    /// `%PATH(X:Y)%`: with the query or without it, as it came or as it is.
+    fn path(&mut self, argument: &str) -> Result<Value, String> {
+        let (query, source) = argument.split_once(':').unwrap_or((argument, ""));
+        let field = self.request(match source {
+            "" | "ORIG_OR_PATH" => "x-envoy-original-path?:path",
+            "ORIG" => "x-envoy-original-path",
+            "PATH" => ":path",
+            other => return Err(format!("%PATH(..)%: {other:?} is not ORIG, PATH or ORIG_OR_PATH")),
+        })?;
+        match query {
+            "" | "WQ" => Ok(Value::Request(field)),
+            "NQ" => Ok(Value::WithoutQuery(field)),
+            other => Err(format!("%PATH(..)%: {other:?} is neither WQ nor NQ")),
+        }
+    }
+
+    /// `%REQUESTED_SERVER_NAME(X:Y)%`: what a TLS client asks for, or the host of the request.
+    fn server_name(&mut self, argument: &str) -> Result<Value, String> {
+        let (order, source) = argument.split_once(':').unwrap_or((argument, ""));
+        let field = match source {
+            "" | "ORIG_OR_HOST" => "x-envoy-original-host?:authority",
+            "ORIG" => "x-envoy-original-host",
+            "HOST" => ":authority",
+            other => {
+                return Err(format!(
+                    "%REQUESTED_SERVER_NAME(..)%: {other:?} is not ORIG, HOST or ORIG_OR_HOST"
+                ));
+            }
         };
-        Ok(Piece::Value(value, wanted(length)?))
+        let name = Value::Text(Text::ServerName);
+        match order {
+            "" | "SNI_ONLY" => Ok(name),
+            "SNI_FIRST" => Ok(Value::First(vec![(name, None), (Value::Request(self.request(field)?), None)])),
+            "HOST_FIRST" => {
+                Ok(Value::First(vec![(Value::Request(self.request(field)?), None), (name, None)]))
+            }
+            other => Err(format!(
+                "%REQUESTED_SERVER_NAME(..)%: {other:?} is not SNI_ONLY, SNI_FIRST or HOST_FIRST"
+            )),
+        }
+    }
+
+    fn grpc(&mut self, style: Style) -> Result<Value, String> {
+        let status = |of_request| {
+            Field::parse(if of_request { "content-type" } else { "grpc-status" }, None, of_request)
+        };
+        Ok(Value::Grpc(Box::new(Grpc {
+            media_type: number(&mut self.wants.request, status(true)?),
+            response: number(&mut self.wants.response, status(false)?),
+            trailer: number(&mut self.wants.trailer, status(false)?),
+            style,
+        })))
+    }
+
+    /// `%METADATA(TYPE:NAMESPACE:KEY)%`. Nobody sets any for a request, and where the configuration may not say any there is
+    /// none either.
+    fn metadata(&mut self, argument: &str) -> Result<Value, String> {
+        match argument.split(':').next().unwrap_or_default() {
+            "DYNAMIC" | "CLUSTER" | "UPSTREAM_HOST" | "ROUTE" | "VIRTUAL_HOST" => Ok(Value::Nothing),
+            whose @ ("LISTENER" | "LISTENER_FILTER_CHAIN") => {
+                Err(format!("%METADATA({whose}:..)% is not implemented"))
+            }
+            whose => Err(format!("%METADATA(..)%: {whose:?} has no metadata")),
+        }
+    }
+
+    /// `%COALESCE({"operators": [..]})%`: the first operator that says something.
+    fn first_of(&mut self, argument: &str) -> Result<Value, String> {
+        let wrong = |what: &str| format!("%COALESCE(..)%: {what}");
+        let json: Json = serde_json::from_str(argument).map_err(|error| wrong(&error.to_string()))?;
+        let operators = json.get("operators").and_then(Json::as_array);
+        let operators = operators.filter(|operators| !operators.is_empty());
+        let operators = operators.ok_or_else(|| wrong("needs a list of operators"))?;
+        let mut values = Vec::with_capacity(operators.len());
+        for operator in operators {
+            let text = |name: &str| operator.get(name).and_then(Json::as_str);
+            let name = operator.as_str().or_else(|| text("command"));
+            let name = name.ok_or_else(|| wrong("an operator is a name, or an object with a command"))?;
+            let length = operator.get("max_length").map(ToString::to_string);
+            let command = Command { name, argument: text("param"), length: length.as_deref(), rest: "" };
+            let (value, length) = self.value(&command)?;
+            values.push((value, length));
+        }
+        Ok(Value::First(values))
+    }
+
+    /// The number of a field of the request: `NAME`, or `NAME?ALTERNATIVE`.
+    fn request(&mut self, names: &str) -> Result<usize, String> {
+        Ok(number(&mut self.wants.request, Field::parse(names, None, true)?))
     }
 
     fn field(&mut self, field: Field, of_request: bool) -> Value {
-        let list = if of_request { &mut self.wants.request } else { &mut self.wants.response };
-        let at = list.iter().position(|known| *known == field).unwrap_or_else(|| {
-            list.push(field);
-            list.len() - 1
-        });
-        if of_request { Value::Request(at) } else { Value::Response(at) }
+        match of_request {
+            true => Value::Request(number(&mut self.wants.request, field)),
+            false => Value::Response(number(&mut self.wants.response, field)),
+        }
     }
 }
 
-fn time(name: &str, format: Option<&str>) -> Result<TimeFormat, String> {
+/// The number of a field among those that are wanted.
+fn number(list: &mut Vec<Field>, field: Field) -> usize {
+    list.iter().position(|known| *known == field).unwrap_or_else(|| {
+        list.push(field);
+        list.len() - 1
+    })
+}
+
+fn unknown(name: &str) -> String {
+    format!("the operator %{name}% is not implemented")
+}
+
+/// `%COMMON_DURATION(START:END:PRECISION)%`.
+fn elapsed(argument: &str) -> Result<Value, String> {
+    let parts: Vec<_> = argument.split(':').collect();
+    let [from, to, unit] = parts[..] else {
+        return Err("%COMMON_DURATION(..)%: needs a start, an end and a precision".into());
+    };
+    let unit = match unit {
+        "ms" => Unit::Milli,
+        "us" => Unit::Micro,
+        "ns" => Unit::Nano,
+        other => return Err(format!("%COMMON_DURATION(..)%: {other:?} is not ms, us or ns")),
+    };
+    Ok(Value::Elapsed(Point::named(from), Point::named(to), unit))
+}
+
+fn time(name: &str, format: Option<&str>, local: bool) -> Result<TimeFormat, String> {
     match format {
-        None | Some("") => Ok(TimeFormat::default()),
-        Some(format) => TimeFormat::parse(format).map_err(|what| format!("%{name}({format})%: {what}")),
+        None | Some("") => Ok(TimeFormat::usual(local)),
+        Some(format) => {
+            let format = TimeFormat::parse(format, local);
+            format.map_err(|what| format!("%{name}(..)%: {what}"))
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn parse(text: &str) -> Result<(Vec<Piece>, Wants), String> {
-        let mut wants = Wants::default();
-        let around = Surroundings {
-            hostname: "vm",
-            chain: "",
-            variable: &|name| (name == "HOME").then(|| "/root".into()),
-        };
-        let mut reader = Reader { wants: &mut wants, around: &around };
-        reader.template(text).map(|Template(pieces)| (pieces, wants))
-    }
-
-    #[test]
-    fn envoys_default_format_is_understood() {
-        let (pieces, wants) = parse(LogFormat::DEFAULT).unwrap();
-        assert_eq!((wants.request.len(), wants.response.len()), (6, 1));
-        assert_eq!(pieces.first(), Some(&Piece::Literal("[".into())));
-        assert_eq!(pieces.last(), Some(&Piece::Literal("\"\n".into())));
-    }
-
-    #[test]
-    fn operators_become_values() {
-        let value = |value| vec![Piece::Value(value, None)];
-        let table = [
-            ("%RESPONSE_CODE%", value(Value::Number(Number::ResponseCode))),
-            ("%DURATION:2%", vec![Piece::Value(Value::Number(Number::Duration), Some(2))]),
-            ("%START_TIME(%s)%", value(Value::Start(TimeFormat::parse("%s").unwrap()))),
-            ("%DYNAMIC_METADATA(a:b)%", value(Value::Nothing)),
-            ("%HOSTNAME%", value(Value::Fixed("vm".into()))),
-            ("%ENVIRONMENT(HOME)%", value(Value::Fixed("/root".into()))),
-            ("%ENVIRONMENT(NONE)%", value(Value::Nothing)),
-            ("%UPSTREAM_HOST%", value(Value::Address(Whose::Upstream, Part::Whole))),
-            ("50%%", vec![Piece::Literal("50%".into())]),
-        ];
-        for (text, pieces) in table {
-            assert_eq!(parse(text).unwrap().0, pieces, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_field_is_wanted_once() {
-        let (pieces, wants) = parse("%REQ(A)%%REQ(B)%%REQ(A)%%RESP(A)%").unwrap();
-        assert_eq!((wants.request.len(), wants.response.len()), (2, 1));
-        assert_eq!(pieces[0], pieces[2]);
-    }
-
-    #[test]
-    fn what_is_not_understood_is_refused() {
-        for (text, part) in [
-            ("%NO_SUCH%", "%NO_SUCH% is not implemented"),
-            ("%TRAILER(a)%", "not implemented"),
-            ("50%", "written %%"),
-            ("%REQ()%", "not the name of a header"),
-            ("%START_TIME(%Q)%", "%Q"),
-            ("%DURATION(x)%", "not implemented"),
-        ] {
-            let error = parse(text).unwrap_err();
-            assert!(error.contains(part), "{text}: {error}");
-        }
-        let shape = LogShape::Json(json!({"a": {"b": "%NO%"}}).as_object().unwrap().clone());
-        let around = Surroundings { hostname: "", chain: "", variable: &|_| None };
-        let format = LogFormat { shape, omit_empty_values: false };
-        let error = Line::parse(&format, &mut Wants::default(), &around).unwrap_err();
-        assert!(error.starts_with("a: b: "), "{error}");
-    }
-}
+mod tests;

@@ -1,18 +1,24 @@
 //! What a lane writes down about an exchange or a connection, and the memory it is written into. Owns plain values only:
 //! nothing here formats, and adding a record to a batch allocates nothing once the batch has grown.
 
-use super::flags::Flags;
+use super::{
+    details::{Details, Meter},
+    flags::Flags,
+};
 use crate::{filter::substitution::Field, route::matcher::HeaderMatcher};
 use corelane_io::Peer;
-use corelane_wire::{RequestHead, ResponseHead, Version};
+use corelane_wire::{Headers, RequestHead, ResponseHead, Version};
 use std::{
     net::IpAddr,
+    rc::Rc,
     time::{Duration, SystemTime},
 };
 
 /// An exchange, or a connection of a TCP proxy, once it is over.
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
+    /// Why it is told of.
+    pub(crate) why: LogType,
     /// When its first byte was read.
     pub(crate) started: SystemTime,
     pub(crate) took: Took,
@@ -20,6 +26,8 @@ pub(crate) struct Record {
     pub(crate) received: u64,
     /// Bytes of the response's body, or to the client.
     pub(crate) sent: u64,
+    /// Whether it did not come to its end.
+    pub(crate) was_cut: bool,
     /// Zero where there was no response.
     pub(crate) status: u16,
     /// `None` for a connection.
@@ -28,12 +36,33 @@ pub(crate) struct Record {
     pub(crate) ends: Ends,
     /// How often an upstream was tried.
     pub(crate) attempts: u32,
+    /// Why the last try found no connection, an `errno`, where the kernel told.
+    pub(crate) unreached: Option<i32>,
     /// Whether a filter recognised it as a health check.
     pub(crate) health_check: bool,
     /// Which of [`Wants::matchers`] its request matched, as bits.
     pub(crate) matched: u64,
     /// Of the client's connection.
     pub(crate) connection: u64,
+    /// Where a format asks for any of it.
+    pub(crate) details: Option<Box<Details>>,
+}
+
+/// Why something is told of (Envoy `AccessLogType`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogType {
+    TcpConnectionEnd,
+    DownstreamEnd,
+}
+
+impl LogType {
+    /// As `%ACCESS_LOG_TYPE%` writes it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            LogType::TcpConnectionEnd => "TcpConnectionEnd",
+            LogType::DownstreamEnd => "DownstreamEnd",
+        }
+    }
 }
 
 /// How it went.
@@ -77,8 +106,10 @@ pub(crate) struct Ends {
     pub(crate) peer: Peer,
     /// The client, where trusted HTTP proxies told it.
     pub(crate) client: Option<IpAddr>,
-    /// The address that the client connected to.
+    /// The address that the client wanted to connect to.
     pub(crate) local: Option<Peer>,
+    /// The address that it is connected to.
+    pub(crate) direct_local: Option<Peer>,
     /// The endpoint.
     pub(crate) upstream: Option<Peer>,
 }
@@ -88,10 +119,16 @@ pub(crate) struct Ends {
 pub(crate) struct Wants {
     pub(crate) request: Vec<Field>,
     pub(crate) response: Vec<Field>,
+    /// Of the response's trailers.
+    pub(crate) trailer: Vec<Field>,
     /// What filters ask of header fields of requests; no more than there are bits in a word.
     pub(crate) matchers: Vec<HeaderMatcher>,
     /// The address that the client connected to, which only the kernel may know.
     pub(crate) local: bool,
+    /// What only some formats ask for.
+    pub(crate) details: bool,
+    /// Both ends of upstreams' connections, which only the kernel knows.
+    pub(crate) upstream_ends: bool,
 }
 
 /// The texts of an exchange, noted down while its heads are there.
@@ -105,11 +142,17 @@ pub(crate) struct Draft {
     pub(crate) upstream: Option<Peer>,
     /// How often one was tried.
     pub(crate) attempts: u32,
+    /// As in [`Record`].
+    pub(crate) unreached: Option<i32>,
     /// Of the response, once there is one.
     pub(crate) status: u16,
     pub(crate) health_check: bool,
     /// As in [`Record`].
     pub(crate) matched: u64,
+    pub(crate) was_cut: bool,
+    pub(crate) details: Option<Box<Details>>,
+    /// What counts on the upstream's connection.
+    pub(crate) meter: Option<Rc<Meter>>,
 }
 
 /// A part of the text; `None` where there was nothing.
@@ -183,11 +226,32 @@ impl Draft {
         }
     }
 
+    /// Notes down the trailers of a response, after its head.
+    pub(crate) fn trailers(&mut self, wants: &Wants, trailers: &Headers) {
+        self.spans.truncate(FIELDS + wants.request.len() + wants.response.len());
+        for field in &wants.trailer {
+            self.add(field.in_fields(trailers));
+        }
+        if let Some(details) = &mut self.details {
+            details.response_trailers(trailers);
+        }
+    }
+
+    /// What was measured so far, with what the upstream's connection counted.
+    pub(crate) fn measured(&self) -> Option<Box<Details>> {
+        let mut details = self.details.clone()?;
+        if let Some(meter) = &self.meter {
+            details.take_meter(meter);
+        }
+        Some(details)
+    }
+
     /// Ready for another exchange.
     pub(crate) fn clear(&mut self) {
+        (self.details, self.meter, self.was_cut) = (None, None, false);
         self.text.clear();
         self.spans.clear();
-        (self.started, self.upstream) = (None, None);
+        (self.started, self.upstream, self.unreached) = (None, None, None);
         (self.attempts, self.status, self.health_check, self.matched) = (0, 0, false, 0);
     }
 }
@@ -263,7 +327,7 @@ impl<'a> Told<'a> {
         self.at(FIELDS + index)
     }
 
-    /// A field of the response, behind `requests` ones of the request.
+    /// A field behind those of the request: of the response, then of its trailers.
     pub(super) fn response(&self, requests: usize, index: usize) -> Option<&'a [u8]> {
         self.at(FIELDS + requests + index)
     }

@@ -119,8 +119,9 @@ impl Answer<'_> {
         let mut batch = Batch::default();
         batch.push(self.record.clone(), self.draft, 1);
         let random = || self.io.random();
-        let requests = self.wants.request.len();
-        let renderer = Renderer { requests, omit_empty, now: self.io.wall(), random: &random, body };
+        let (requests, responses) = (self.wants.request.len(), self.wants.response.len());
+        let renderer =
+            Renderer { requests, responses, omit_empty, now: self.io.wall(), random: &random, body };
         let mut out = Vec::new();
         batch.of(0).for_each(|told| renderer.line(line, told, &mut out));
         out

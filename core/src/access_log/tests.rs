@@ -16,6 +16,9 @@ fn peer(port: u16) -> Peer {
 
 fn record() -> Record {
     Record {
+        why: LogType::DownstreamEnd,
+        was_cut: false,
+        details: Some(Box::new(details())),
         started: UNIX_EPOCH + Duration::from_millis(1_795_582_553_393),
         took: Took {
             request: Some(Duration::from_millis(1)),
@@ -32,13 +35,39 @@ fn record() -> Record {
             peer: peer(35806),
             client: None,
             local: Some(peer(9851)),
+            direct_local: None,
             upstream: Some(Peer::Tcp("[::ffff:127.0.0.1]:9860".parse().unwrap())),
         },
         attempts: 1,
+        unreached: None,
         matched: 0b10,
         health_check: false,
         connection: 7,
     }
+}
+
+fn details() -> Details {
+    let extra = crate::config::EndpointExtra { hostname: "be.test:80".into(), ..Default::default() };
+    let about = Some(Arc::new(extra));
+    let flow = |wire| Flow { wire, fields: 20, trailers: 3 };
+    let mut details = Details {
+        from_client: flow(100),
+        to_client: flow(200),
+        from_upstream: flow(300),
+        to_upstream: flow(400),
+        request_fields: 31,
+        response_fields: 32,
+        response_trailers: 33,
+        waited: Some(Duration::from_millis(2)),
+        ..Details::default()
+    };
+    for connection in [8, 9] {
+        let host = peer(9860);
+        details.tried.push(Tried { host, about: about.clone(), connection });
+    }
+    let (local, remote) = (Some(peer(40000)), Some(peer(9860)));
+    details.upstream = super::details::Upstream { about, local, remote, connection: 9 };
+    details
 }
 
 fn request() -> RequestHead {
@@ -67,6 +96,9 @@ fn line_of(format: &LogFormat, record: Record) -> String {
     draft.request(&wants, &request(), Some("rx"));
     draft.cluster("be");
     draft.response(&wants, &response());
+    let mut trailers = corelane_wire::Headers::new();
+    trailers.append("x-t", b"trail").unwrap();
+    draft.trailers(&wants, &trailers);
     let mut batch = Batch::default();
     // Behind another one, so that texts are found by their place.
     batch.push(record.clone(), &draft, 0);
@@ -74,6 +106,7 @@ fn line_of(format: &LogFormat, record: Record) -> String {
     let now = UNIX_EPOCH + Duration::from_secs(1);
     let renderer = Renderer {
         requests: wants.request.len(),
+        responses: wants.response.len(),
         omit_empty: format.omit_empty_values,
         now,
         body: b"",
@@ -107,8 +140,29 @@ fn every_operator_has_a_value() {
         ("%ROUTE_NAME% %CONNECTION_ID% %STREAM_ID% %HOSTNAME% %FILTER_CHAIN_NAME%", "rx 7 id-1 vm fc"),
         ("%UNIQUE_ID%", "00000000-0000-4000-8000-000000000000"),
         ("%START_TIME(%s.%3f)% %EMIT_TIME(%s)%", "1795582553.393 1"),
+        ("%PATH(NQ)% %PATH% %PATH(WQ:ORIG)% %QUERY_PARAMS% %QUERY_PARAM(q)%", "/x /x?q=1 - q=1 1"),
+        ("%REQ_WITHOUT_QUERY(:PATH)% %REQUEST_HEADER(:METHOD)% %TRAILER(x-t)%", "/x GET trail"),
+        ("%UPSTREAM_LOCAL_ADDRESS% %UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT(8)%", "127.0.0.1:40000 127.0.0.0/8"),
+        (
+            "%UPSTREAM_HOST_NAME% %UPSTREAM_HOST_NAME_WITHOUT_PORT% %UPSTREAM_PROTOCOL%",
+            "be.test:80 be.test HTTP/1.1",
+        ),
+        (
+            "%UPSTREAM_HOSTS_ATTEMPTED% %UPSTREAM_CONNECTION_IDS_ATTEMPTED%",
+            "127.0.0.1:9860,127.0.0.1:9860 8,9",
+        ),
+        ("%UPSTREAM_CONNECTION_ID% %UPSTREAM_CONNECTION_POOL_READY_DURATION%", "9 2"),
+        ("%UPSTREAM_WIRE_BYTES_SENT% %DOWNSTREAM_WIRE_BYTES_RECEIVED%", "400 100"),
+        ("%UPSTREAM_HEADER_BYTES_RECEIVED% %UPSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED%", "23 20"),
+        ("%DOWNSTREAM_HEADER_BYTES_SENT% %DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_SENT%", "23 23"),
+        ("%REQUEST_HEADERS_BYTES% %RESPONSE_HEADERS_BYTES% %RESPONSE_TRAILERS_BYTES%", "31 32 33"),
+        ("%COMMON_DURATION(DS_RX_BEG:DS_TX_END:ms)% %BYTES_RETRANSMITTED%", "- 0"),
+        ("%ACCESS_LOG_TYPE% %UPSTREAM_DETECTED_CLOSE_TYPE% [%CUSTOM_FLAGS%]", "DownstreamEnd Normal []"),
+        ("%REQUESTED_SERVER_NAME(SNI_FIRST)% %REQUESTED_SERVER_NAME%", "a.example -"),
+        ("%COALESCE({\"operators\": [\"REQUESTED_SERVER_NAME\", \"ROUTE_NAME\"]}):1%", "r"),
+        ("%UPSTREAM_TRANSPORT_FAILURE_REASON% %DOWNSTREAM_PEER_URI_SAN% %METADATA(ROUTE:a)%", "- - -"),
         ("%UPSTREAM_REQUEST_ATTEMPT_COUNT% %GRPC_STATUS% %DYNAMIC_METADATA(a)% 100%%", "1 - - 100%"),
-        ("%DURATION:1% %PROTOCOL:4%", "1 HTTP"),
+        ("%ENVIRONMENT(NONE):1% %REQ(QUOTED):1%", "- a"),
     ];
     for (format, expected) in table {
         assert_eq!(text(format), expected, "{format}");

@@ -1,5 +1,6 @@
 //! Points in time as strftime(3) writes them, in UTC, with Envoy's additions. Owns parsing and writing such formats. Pure.
 
+use corelane_io::Zone;
 use std::{
     io::Write as _,
     time::{SystemTime, UNIX_EPOCH},
@@ -7,7 +8,11 @@ use std::{
 
 /// A format, parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct TimeFormat(Vec<Part>);
+pub(super) struct TimeFormat {
+    parts: Vec<Part>,
+    /// In the machine's time zone and not in UTC.
+    local: bool,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Part {
@@ -20,6 +25,8 @@ enum Part {
 
 /// What Envoy writes where no format is given: `2026-01-31T23:59:59.123Z`.
 const ISO: &str = "%Y-%m-%dT%H:%M:%S.%3fZ";
+/// The same in local time.
+const LOCAL: &str = "%Y-%m-%dT%H:%M:%S.%3f%z";
 
 /// The conversions of strftime(3) that are known.
 const LETTERS: &str = "YmdHMSsfzZTDFRejybBaAhpIuwn";
@@ -41,15 +48,15 @@ const MONTHS: [&str; 12] = [
 
 const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 
-impl Default for TimeFormat {
-    fn default() -> TimeFormat {
-        // A constant, which the tests below parse.
-        TimeFormat::parse(ISO).unwrap_or(TimeFormat(Vec::new()))
-    }
-}
-
 impl TimeFormat {
-    pub(super) fn parse(text: &str) -> Result<TimeFormat, String> {
+    /// Where no format is given.
+    pub(super) fn usual(local: bool) -> TimeFormat {
+        // Constants, which the tests below parse.
+        TimeFormat::parse(if local { LOCAL } else { ISO }, local)
+            .unwrap_or(TimeFormat { parts: Vec::new(), local })
+    }
+
+    pub(super) fn parse(text: &str, local: bool) -> Result<TimeFormat, String> {
         let (mut parts, mut literal, mut chars) = (Vec::new(), String::new(), text.chars());
         while let Some(c) = chars.next() {
             if c != '%' {
@@ -78,13 +85,14 @@ impl TimeFormat {
         if !literal.is_empty() {
             parts.push(Part::Literal(literal));
         }
-        Ok(TimeFormat(parts))
+        Ok(TimeFormat { parts, local })
     }
 
     pub(super) fn write(&self, at: SystemTime, out: &mut Vec<u8>) {
         let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let time = Civil::new(since.as_secs(), since.subsec_nanos());
-        for part in &self.0 {
+        let zone = if self.local { Some(corelane_io::local_zone(since.as_secs())) } else { None };
+        let time = Civil::new(since.as_secs(), since.subsec_nanos(), zone);
+        for part in &self.parts {
             match part {
                 Part::Literal(text) => out.extend_from_slice(text.as_bytes()),
                 Part::Letter(letter) => time.letter(*letter, out),
@@ -109,11 +117,15 @@ struct Civil {
     hour: u64,
     minute: u64,
     second: u64,
+    /// Seconds east of Greenwich, and what that is called; `None` for UTC.
+    zone: Option<Zone>,
 }
 
 impl Civil {
-    fn new(unix: u64, nanos: u32) -> Civil {
-        let (days, second) = (unix / 86_400, unix % 86_400);
+    fn new(unix: u64, nanos: u32, zone: Option<Zone>) -> Civil {
+        let east = zone.as_ref().map_or(0, |zone| zone.east);
+        let here = unix.saturating_add_signed(i64::from(east));
+        let (days, second) = (here / 86_400, here % 86_400);
         let (year, month, day) = crate::lane::civil(days);
         let leap = u64::from(year % 4 == 0 && (year % 100 != 0 || year % 400 == 0));
         let before = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334][month as usize - 1];
@@ -121,7 +133,7 @@ impl Civil {
         // 1970-01-01 was a Thursday.
         let weekday = ((days + 4) % 7) as usize;
         let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-        Civil { unix, nanos, year, month, day, day_of_year, weekday, hour, minute, second }
+        Civil { unix, nanos, year, month, day, day_of_year, weekday, hour, minute, second, zone }
     }
 
     fn letter(&self, letter: char, out: &mut Vec<u8>) {
@@ -152,8 +164,12 @@ impl Civil {
             'A' => write!(out, "{weekday}"),
             'w' => write!(out, "{}", self.weekday),
             'u' => write!(out, "{}", if self.weekday == 0 { 7 } else { self.weekday }),
-            'z' => write!(out, "+0000"),
-            'Z' => write!(out, "UTC"),
+            'z' => {
+                let east = self.zone.as_ref().map_or(0, |zone| zone.east);
+                let (sign, minutes) = (if east < 0 { '-' } else { '+' }, east.unsigned_abs() / 60);
+                write!(out, "{sign}{:02}{:02}", minutes / 60, minutes % 60)
+            }
+            'Z' => write!(out, "{}", self.zone.as_ref().map_or("UTC", |zone| &zone.name)),
             'n' => writeln!(out),
             // `%f`: Envoy writes nanoseconds.
             _ => write!(out, "{:09}", self.nanos),
@@ -174,14 +190,14 @@ mod tests {
     fn write(format: &str, unix: u64, nanos: u32) -> String {
         let mut out = Vec::new();
         let at = UNIX_EPOCH + Duration::new(unix, nanos);
-        TimeFormat::parse(format).unwrap().write(at, &mut out);
+        TimeFormat::parse(format, false).unwrap().write(at, &mut out);
         String::from_utf8(out).unwrap()
     }
 
     #[test]
     fn the_default_is_envoys() {
         let mut out = Vec::new();
-        TimeFormat::default().write(UNIX_EPOCH + Duration::from_millis(1_795_582_553_393), &mut out);
+        TimeFormat::usual(false).write(UNIX_EPOCH + Duration::from_millis(1_795_582_553_393), &mut out);
         assert_eq!(out, b"2026-11-25T04:55:53.393Z");
     }
 
@@ -209,9 +225,19 @@ mod tests {
     }
 
     #[test]
+    fn local_time_is_that_of_its_zone() {
+        let zone = Zone { east: -(3 * 3600 + 1800), name: "NST".into() };
+        let time = Civil::new(951_782_400, 0, Some(zone));
+        let mut out = Vec::new();
+        "FTzZs".chars().for_each(|letter| time.letter(letter, &mut out));
+        assert_eq!(out, b"2000-02-2820:30:00-0330NST951782400");
+        assert!(TimeFormat::usual(true).local);
+    }
+
+    #[test]
     fn what_is_not_known_is_refused() {
         for format in ["%Q", "%", "%3", "%0f", "%G"] {
-            assert!(TimeFormat::parse(format).is_err(), "{format}");
+            assert!(TimeFormat::parse(format, false).is_err(), "{format}");
         }
     }
 }

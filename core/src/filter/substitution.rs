@@ -7,7 +7,7 @@ use corelane_wire::{Headers, RequestHead, ResponseHead, Version};
 use std::{
     fmt::Display,
     io::Write,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 /// A value with operators in it.
@@ -74,6 +74,8 @@ pub(crate) enum Part {
     Whole,
     WithoutPort,
     Port,
+    /// The network that so many bits of it name.
+    Masked(u8),
 }
 
 const OPERATORS: [(&str, Operator); 12] = [
@@ -231,8 +233,8 @@ impl<'a> Command<'a> {
     pub(crate) fn field(&self) -> Result<Option<(Field, bool)>, String> {
         let Command { name, argument, length, .. } = *self;
         let of_request = match name {
-            "REQ" => true,
-            "RESP" => false,
+            "REQ" | "REQUEST_HEADER" => true,
+            "RESP" | "RESPONSE_HEADER" => false,
             _ => return Ok(None),
         };
         let field = Field::parse(argument.unwrap_or_default(), length, of_request)
@@ -302,6 +304,16 @@ impl Field {
         true
     }
 
+    /// The value among trailer fields, cut to its length.
+    pub(crate) fn in_fields<'a>(&self, fields: &'a Headers) -> Option<&'a [u8]> {
+        let find = |name: &Name| match name {
+            Name::Header(name) => fields.get(name.as_str()),
+            _ => None,
+        };
+        let value = find(&self.name).or_else(|| self.alternative.as_ref().and_then(find))?;
+        Some(self.cut(value))
+    }
+
     fn cut<'a>(&self, value: &'a [u8]) -> &'a [u8] {
         &value[..self.length.map_or(value.len(), |length| length.min(value.len()))]
     }
@@ -357,9 +369,26 @@ impl Part {
             Part::Whole => write_to(out, SocketAddr::new(canonical, ip.port())),
             Part::WithoutPort => write_to(out, canonical),
             Part::Port => write_to(out, ip.port()),
+            Part::Masked(bits) => write_network(out, canonical, bits),
         }
         true
     }
+}
+
+/// `10.1.0.0/16`. More bits than an address has are all of its bits.
+fn write_network(out: &mut Vec<u8>, ip: IpAddr, bits: u8) {
+    let (all, bytes) = match ip {
+        IpAddr::V4(ip) => (32, u128::from(ip.to_bits()) << 96),
+        IpAddr::V6(ip) => (128, ip.to_bits()),
+    };
+    let bits = bits.min(all);
+    let network = bytes & u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
+    let network: IpAddr = match ip {
+        // The upper 32 bits.
+        IpAddr::V4(_) => Ipv4Addr::from_bits((network >> 96) as u32).into(),
+        IpAddr::V6(_) => Ipv6Addr::from_bits(network).into(),
+    };
+    write_to(out, format_args!("{network}/{bits}"));
 }
 
 fn write_to(out: &mut Vec<u8>, what: impl Display) {
@@ -487,6 +516,15 @@ mod tests {
             let peer = Peer::Tcp(address.parse().unwrap());
             let parts = [Part::Whole, Part::WithoutPort, Part::Port].map(|part| written(part, &peer));
             assert_eq!(parts, [whole, ip, port]);
+        }
+        for (address, bits, network) in [
+            ("10.1.10.23:1", 16, "10.1.0.0/16"),
+            ("10.1.10.23:1", 0, "0.0.0.0/0"),
+            ("10.1.10.23:1", 33, "10.1.10.23/32"),
+            ("[2001:db8:1234:5678:9abc:def0:1234:5678]:1", 64, "2001:db8:1234:5678::/64"),
+        ] {
+            let peer = Peer::Tcp(address.parse().unwrap());
+            assert_eq!(written(Part::Masked(bits), &peer), network);
         }
         let unix = Peer::Unix("@mesh".into());
         let parts = [Part::Whole, Part::WithoutPort, Part::Port].map(|part| written(part, &unix));

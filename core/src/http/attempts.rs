@@ -253,7 +253,7 @@ impl Attempts {
             Err(e) => {
                 log::unreached(self.exchange(), &pool, &e);
                 if avoids && matches!(e.kind, Kind::Connect | Kind::ConnectTimeout) {
-                    self.tried.extend(pool.unreached());
+                    self.tried.extend(pool.unreached().map(|unreached| unreached.addr));
                 }
                 return Err(e);
             }

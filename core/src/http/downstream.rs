@@ -38,6 +38,10 @@ pub(crate) struct Downstream {
     exchange: Cell<u64>,
     /// Bytes of bodies that the exchange received and sent.
     moved: Cell<(u64, u64)>,
+    /// Everything that was sent to the client so far, framing and heads included.
+    pushed: Cell<u64>,
+    /// Bytes of the exchange's head, and of its fields where somebody wants to know.
+    head: Cell<(usize, u64)>,
     /// What filters keep on the connection; most keep nothing.
     extensions: OnceCell<Box<Extensions>>,
     _open: Option<Open>,
@@ -67,6 +71,8 @@ impl Downstream {
             decoder: RefCell::new(BodyDecoder::new(Framing::None, BodyLimits::default())),
             exchange: Cell::new(0),
             moved: Cell::new((0, 0)),
+            pushed: Cell::new(0),
+            head: Cell::new((0, 0)),
             extensions: OnceCell::new(),
             _open: open,
         })
@@ -94,8 +100,13 @@ impl Downstream {
     pub(crate) fn local(&self) -> Option<Peer> {
         match self.meta.original_destination() {
             Some(wanted) => Some(Peer::Tcp(wanted)),
-            None => self.halves.borrow().as_ref()?.local().ok(),
+            None => self.direct_local(),
         }
+    }
+
+    /// The address that the client is connected to, if the connection is still there.
+    pub(crate) fn direct_local(&self) -> Option<Peer> {
+        self.halves.borrow().as_ref()?.local().ok()
     }
 
     /// The port that the client connected to. The kernel is asked only where the listener's address does not say it.
@@ -161,6 +172,28 @@ impl Downstream {
         self.exchange.set(self.exchange.get() + 1);
         self.moved.set((0, 0));
         self.exchange.get()
+    }
+
+    /// The head of a request has come that took so many bytes.
+    #[inline]
+    pub(crate) fn head_received(&self, bytes: usize) {
+        self.head.set((bytes, 0));
+    }
+
+    /// So many bytes of it are fields, as the log counts them.
+    pub(crate) fn fields_received(&self, fields: u64) {
+        self.head.set((self.head.get().0, fields));
+    }
+
+    /// Everything that came of the exchange: all bytes, and those of fields.
+    pub(crate) fn received(&self) -> (u64, u64) {
+        let (head, fields) = self.head.get();
+        (head as u64 + self.moved.get().0 + self.decoder.borrow().framing(), fields)
+    }
+
+    /// Everything that was sent on the connection so far, in bytes.
+    pub(crate) fn pushed(&self) -> u64 {
+        self.pushed.get()
     }
 
     /// The head of a request has been read, and its body is framed like this.
@@ -247,6 +280,7 @@ impl Downstream {
     pub(crate) fn push(&self, chunk: Chunk) {
         if let Some(halves) = &mut *self.halves.borrow_mut() {
             self.stats.add(HttpStat::CxTxBytes, chunk.len() as u64);
+            self.pushed.set(self.pushed.get() + chunk.len() as u64);
             halves.send.push(chunk);
         }
     }

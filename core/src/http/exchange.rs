@@ -5,7 +5,7 @@ use super::{
     body::Body,
     clock::Clock,
     downstream::Downstream,
-    forwarded, head, log, normalize,
+    forwarded, head, log, measure, normalize,
     normalize::Verdict,
     pump::{Encoder, Stopped, poll_pump},
     reply,
@@ -72,6 +72,7 @@ fn run<'a>(
         if let Err(e) = head::request(downstream, &chain.spec, first, &mut head).await {
             return refuse(downstream, &chain, e, None);
         }
+        measure::received(downstream, &chain, &head);
         let _active = Active::new(&chain);
         let asked = match admit(downstream, &chain, &mut head) {
             Ok(asked) => asked,
@@ -253,7 +254,7 @@ async fn poll_bodies(body: &mut Body, mut encoder: Encoder, exchange: &Rc<Exchan
         check_deadline(exchange)?;
         poll_request(exchange, cx)?;
         let (limit, io) = (chain.spec.buffer_limit, downstream.lane.io());
-        match poll_pump(body, &mut encoder, &**downstream, limit, io, clock, cx) {
+        match poll_pump(body, &mut encoder, &measure::ToClient(exchange), limit, io, clock, cx) {
             Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
             Poll::Ready(Err(Stopped::Source(e))) => Poll::Ready(Err(e)),
             Poll::Ready(Err(Stopped::Sink)) => Poll::Ready(Err(Error::downstream(Kind::Reset))),
@@ -297,7 +298,8 @@ pub(super) fn poll_request(exchange: &Exchange, cx: &mut Context<'_>) -> Result<
     let Some(mut pump) = exchange.pump.take() else { return Ok(()) };
     let io = exchange.downstream.lane.io();
     let limit = pump.lease.pool().buffer_limit();
-    match poll_pump(&mut pump.body, &mut pump.encoder, &pump.lease, limit, io, &exchange.clock, cx) {
+    let to = measure::ToUpstream { lease: &pump.lease, exchange };
+    match poll_pump(&mut pump.body, &mut pump.encoder, &to, limit, io, &exchange.clock, cx) {
         Poll::Pending => *exchange.pump.borrow_mut() = Some(pump),
         Poll::Ready(Ok(())) => {
             if exchange.switched.get() && pump.lease.poll_finish(cx).is_pending() {
@@ -373,8 +375,8 @@ fn write_head(head: ResponseHead, framing: Framing, close: bool, exchange: &Exch
     };
     let mut out = downstream.lane.io().vec();
     h1::write_response(&mut out, &head, framing, persist);
+    log::answering(exchange, &head, &out, framing, close);
     downstream.push(Chunk::Vec(out));
-    log::answering(exchange, &head);
     chain.stats.inc(HttpStat::class(head.status()));
     chain.stats.inc(HttpStat::RqCompleted);
     downstream.lane.heads.recycle_response(head);
@@ -413,11 +415,12 @@ fn refuse(
     // Fields that were checked when the chain was compiled cannot be refused.
     let _ = forwarded::response(&mut head, &downstream.lane, &chain.spec.config, None);
     h1::write_response(&mut out, &head, Framing::Length(length as u64), Persist::Close);
+    let measured = measure::refusal(chain, &head, &out, length);
     downstream.push(Chunk::Vec(out));
     downstream.push(body);
     stats.inc(HttpStat::class(head.status()));
     downstream.count_sent(length);
-    log::refused(downstream, chain, error, request, &head);
+    log::refused(downstream, chain, error, request, &head, measured);
     downstream.lane.heads.recycle_response(head);
     Ok(After::Close)
 }

@@ -34,8 +34,10 @@ pub(crate) async fn request(
         fields: config.max_headers_count as usize,
     };
     let bad = |e| Error::downstream(Kind::Head(e));
+    from.head_received(first.len());
     match h1::parse_request(head, first.bytes(), &limits).map_err(bad)? {
         Progress::Complete(used) => {
+            from.head_received(used);
             from.unread(behind(first, used));
             return Ok(());
         }
@@ -47,7 +49,7 @@ pub(crate) async fn request(
     let parse = |bytes: &[u8]| h1::parse_request(head, bytes, &limits);
     let rest = accumulate(io, first, parse, limits.head_bytes, |cx| from.poll_recv(cx));
     // Most heads come in one piece: what the others need is boxed, and so no part of every exchange.
-    let (buf, used) = io.boxed_local(rest).pin().await.map_err(|e| match e {
+    let (buf, used, all) = io.boxed_local(rest).pin().await.map_err(|e| match e {
         Failed::Parse(e) => bad(e),
         Failed::End => Error::downstream(Kind::Reset),
         Failed::Io(e) => match failure(&e) {
@@ -55,6 +57,7 @@ pub(crate) async fn request(
             kind => Error::downstream(kind),
         },
     })?;
+    from.head_received(all);
     from.unread(behind(buf, used));
     Ok(())
 }
@@ -84,6 +87,7 @@ pub(crate) async fn response(
     };
     match h1::parse_response(head, first.bytes(), &limits).map_err(bad)? {
         Progress::Complete(used) => {
+            from.head_received(head, used);
             from.unread(behind(first, used));
             return Ok(());
         }
@@ -91,11 +95,12 @@ pub(crate) async fn response(
     }
     let parse = |bytes: &[u8]| h1::parse_response(head, bytes, &limits);
     let rest = accumulate(io, first, parse, limits.head_bytes, |cx| from.poll_recv(cx));
-    let (buf, used) = io.boxed_local(rest).pin().await.map_err(|e| match e {
+    let (buf, used, all) = io.boxed_local(rest).pin().await.map_err(|e| match e {
         Failed::Parse(e) => bad(e),
         Failed::End => Error::upstream(Kind::Reset),
         Failed::Io(e) => Error::upstream(failure(&e)),
     })?;
+    from.head_received(head, all);
     from.unread(behind(buf, used));
     Ok(())
 }
@@ -107,14 +112,14 @@ enum Failed {
     Io(io::Error),
 }
 
-/// Receives until a head is complete. Gives back the last buffer, and how much of it the head took.
+/// Receives until a head is complete. Gives back the last buffer, how much of it the head took, and the head's length.
 async fn accumulate(
     io: &Io,
     first: Buf,
     mut parse: impl FnMut(&[u8]) -> Result<Progress, ParseError>,
     limit: usize,
     mut recv: impl FnMut(&mut Context<'_>) -> Poll<io::Result<Option<Buf>>>,
-) -> Result<(Buf, usize), Failed> {
+) -> Result<(Buf, usize, usize), Failed> {
     let mut all = io.vec();
     all.extend_from_slice(first.bytes());
     drop(first);
@@ -133,7 +138,7 @@ async fn accumulate(
             Ok(Progress::Complete(used)) => {
                 io.recycle(all);
                 // The end was not in what had been seen before, or it would have been found then.
-                return Ok((buf, used - seen));
+                return Ok((buf, used - seen, used));
             }
             Ok(Progress::Partial) => {}
             Err(e) => return Err(Failed::Parse(e)),

@@ -1,17 +1,17 @@
 //! What an exchange tells the access log of its chain. Owns what is noted down and when; where a chain has no log, each of
 //! these is one comparison.
 
-use super::{body::Body, downstream::Downstream};
+use super::{body::Body, downstream::Downstream, measure};
 use crate::{
-    access_log::{Answer, Draft, Ends, LaneLog, Outcome, Record, Replies, Took},
-    error::{Error, Kind},
+    access_log::{Answer, Draft, Ends, Flow, LaneLog, LogType, Outcome, Record, Replies, Took},
+    error::{Error, Kind, Side},
     filter::Exchange,
     lane::HttpChain,
     route::Action,
     upstream::{Lease, Pool},
 };
 use corelane_io::{Chunk, Peer};
-use corelane_wire::{RequestHead, ResponseHead, Version};
+use corelane_wire::{RequestHead, ResponseHead, Version, h1::Framing};
 use std::time::Duration;
 
 /// The request as it is when its filters begin.
@@ -22,6 +22,10 @@ pub(super) fn begun(exchange: &Exchange, head: &RequestHead) {
     draft.started = Some(exchange.downstream.lane.io().wall());
     let route = exchange.route.borrow();
     draft.request(log.chain().wants(), head, route.as_ref().map(|route| route.name()));
+    if log.chain().wants().details {
+        draft.details = measure::begun(exchange);
+        measure::request(head, &mut draft);
+    }
     *exchange.notes.borrow_mut() = Some(draft);
 }
 
@@ -35,6 +39,7 @@ pub(super) fn routed(exchange: &Exchange, head: &RequestHead, pool: &Pool) {
     if let Some(name) = pool.name() {
         draft.cluster(name);
     }
+    measure::routed(exchange, head, draft);
 }
 
 /// A try, at the endpoint of `lease`.
@@ -43,27 +48,38 @@ pub(super) fn sending(exchange: &Exchange, lease: &Lease) {
     if let Some(draft) = &mut *exchange.notes.borrow_mut() {
         draft.attempts += 1;
         draft.upstream = Some(lease.addr());
+        draft.unreached = None;
+        measure::sending(exchange, lease, draft);
     }
 }
 
 /// A try that found no connection.
 #[cold]
 pub(super) fn unreached(exchange: &Exchange, pool: &Pool, error: &Error) {
-    if let (Some(draft), Kind::Connect | Kind::ConnectTimeout) =
-        (&mut *exchange.notes.borrow_mut(), error.kind)
-    {
-        draft.attempts += 1;
-        draft.upstream = pool.unreached();
+    let mut notes = exchange.notes.borrow_mut();
+    let Some(draft) = &mut *notes else { return };
+    draft.attempts += 1;
+    draft.unreached = None;
+    if matches!(error.kind, Kind::Connect | Kind::ConnectTimeout) {
+        let unreached = pool.unreached();
+        if let Some(unreached) = &unreached {
+            draft.unreached = unreached.errno;
+            measure::unreached(exchange, unreached, draft);
+        }
+        draft.upstream = unreached.map(|unreached| unreached.addr);
     }
 }
 
 /// The response as the client gets it.
 #[inline]
-pub(super) fn answering(exchange: &Exchange, head: &ResponseHead) {
+pub(super) fn answering(exchange: &Exchange, head: &ResponseHead, out: &[u8], framing: Framing, close: bool) {
     let mut notes = exchange.notes.borrow_mut();
     let (Some(log), Some(draft)) = (&exchange.chain.log, &mut *notes) else { return };
     draft.status = head.status().code();
     draft.response(log.chain().wants(), head);
+    if let Some(details) = &mut draft.details {
+        measure::answering(exchange, head, out, framing, close, details);
+    }
 }
 
 /// The exchange is over: `cut` says why it did not end as it should.
@@ -72,6 +88,8 @@ pub(super) fn over(exchange: &Exchange, cut: Option<Error>) {
     let (Some(log), Some(mut draft)) = (&exchange.chain.log, exchange.notes.take()) else { return };
     draft.health_check = exchange.is_health_check();
     let outcome = outcome(exchange, cut, draft.status != 0);
+    measure::over(exchange, &mut draft, cut.is_some(), cut.is_some_and(|error| error.closed()));
+    draft.was_cut = cut.is_some();
     tell(log, &exchange.downstream, draft, took(exchange), outcome, Some(exchange.version), exchange.client);
 }
 
@@ -93,12 +111,20 @@ pub(super) fn refused(
     error: Error,
     request: Option<&RequestHead>,
     response: &ResponseHead,
+    measured: Option<(Flow, u64)>,
 ) {
     let Some(log) = &chain.log else { return };
     let (mut draft, version) = begun_refusal(log, request);
     draft.started = Some(downstream.lane.io().wall());
     draft.status = response.status().code();
     draft.response(log.chain().wants(), response);
+    if let Some((to_client, response_fields)) = measured {
+        let mut details = measure::new(downstream);
+        measure::traffic(downstream, &mut details);
+        measure::at_once(downstream, &mut details);
+        (details.to_client, details.response_fields) = (to_client, response_fields);
+        draft.details = Some(details);
+    }
     tell(log, downstream, draft, NO_TIME, failed(error, false), Some(version), None);
 }
 
@@ -187,6 +213,7 @@ fn record(
     }
     let (received, sent) = downstream.moved();
     Record {
+        why: LogType::DownstreamEnd,
         started: draft.started.unwrap_or_else(|| io.wall()),
         took,
         received,
@@ -199,23 +226,32 @@ fn record(
             peer: downstream.meta.peer.clone(),
             client,
             local: if log.chain().wants().local { local(downstream) } else { None },
+            direct_local: if log.chain().wants().local { direct_local(downstream) } else { None },
             upstream: draft.upstream.clone(),
         },
         attempts: draft.attempts,
+        unreached: draft.unreached,
         health_check: draft.health_check,
         matched: draft.matched,
         connection: downstream.meta.id,
+        was_cut: draft.was_cut,
+        details: draft.measured(),
     }
 }
 
 /// The address that the client connected to. The kernel is asked only where the listener's own does not say it.
 fn local(downstream: &Downstream) -> Option<Peer> {
-    if let Some(at) = downstream.meta.original_destination() {
-        return Some(at.into());
+    match downstream.meta.original_destination() {
+        Some(at) => Some(at.into()),
+        None => direct_local(downstream),
     }
+}
+
+/// The address that the client is connected to.
+fn direct_local(downstream: &Downstream) -> Option<Peer> {
     let listener = &downstream.meta.listener;
     match listener.ip() {
-        Some(at) if at.ip().is_unspecified() || at.port() == 0 => downstream.local(),
+        Some(at) if at.ip().is_unspecified() || at.port() == 0 => downstream.direct_local(),
         _ => Some(listener.clone()),
     }
 }
@@ -240,6 +276,11 @@ fn outcome(exchange: &Exchange, cut: Option<Error>, answered: bool) -> Outcome {
 }
 
 fn failed(error: Error, answered: bool) -> Outcome {
+    // Where a body has begun, its connection's end is what Envoy's parser finds wrong.
+    if answered && matches!((error.kind, error.side), (Kind::Reset, Side::Upstream)) {
+        let details = "upstream_reset_after_response_started{protocol_error}";
+        return Outcome { flag: "UPE", details, ..Outcome::default() };
+    }
     let flag = match error.flag() {
         "-" => "",
         flag => flag,

@@ -4,15 +4,16 @@
 use super::{
     body::{Body, Frame},
     clock::Clock,
-    downstream::Downstream,
 };
 use crate::{
     error::{Error, Kind},
     limits::SEND_HIGH,
-    upstream::Lease,
 };
 use corelane_io::{Chunk, Io};
-use corelane_wire::h1::{CRLF, ChunkHead, Framing, LAST_CHUNK, write_trailers};
+use corelane_wire::{
+    Headers,
+    h1::{CRLF, ChunkHead, Framing, LAST_CHUNK, write_trailers},
+};
 use std::{
     io,
     task::{Context, Poll, ready},
@@ -60,6 +61,7 @@ impl Encoder {
                 to.push(Chunk::Static(CRLF));
             }
             (Frame::Trailers(trailers), Encoder::Chunked { trailers: true }) => {
+                to.trailers(&trailers);
                 let mut out = io.vec();
                 write_trailers(&mut out, &trailers);
                 to.push(Chunk::Vec(out));
@@ -93,48 +95,10 @@ pub(crate) trait Sink {
     fn body(&self, chunk: Chunk) {
         self.push(chunk);
     }
+    /// Sees the trailers before they are pushed.
+    fn trailers(&self, _trailers: &Headers) {}
     fn queued(&self) -> usize;
     fn poll_below(&self, cx: &mut Context<'_>, mark: usize) -> Poll<io::Result<()>>;
-}
-
-impl Sink for Lease {
-    #[inline]
-    fn push(&self, chunk: Chunk) {
-        Lease::push(self, chunk);
-    }
-
-    #[inline]
-    fn queued(&self) -> usize {
-        Lease::queued(self)
-    }
-
-    #[inline]
-    fn poll_below(&self, cx: &mut Context<'_>, mark: usize) -> Poll<io::Result<()>> {
-        Lease::poll_below(self, cx, mark)
-    }
-}
-
-impl Sink for Downstream {
-    #[inline]
-    fn push(&self, chunk: Chunk) {
-        Downstream::push(self, chunk);
-    }
-
-    #[inline]
-    fn body(&self, chunk: Chunk) {
-        self.count_sent(chunk.len());
-        Downstream::push(self, chunk);
-    }
-
-    #[inline]
-    fn queued(&self) -> usize {
-        Downstream::queued(self)
-    }
-
-    #[inline]
-    fn poll_below(&self, cx: &mut Context<'_>, mark: usize) -> Poll<io::Result<()>> {
-        Downstream::poll_below(self, cx, mark)
-    }
 }
 
 /// Why a pump stopped early.

@@ -4,7 +4,7 @@
 use super::{
     attempts::{self, Plan},
     body::Body,
-    head, log,
+    head, log, measure,
     pump::Encoder,
     reply,
     upgrade::Switch,
@@ -216,6 +216,7 @@ impl Routed {
     pub(super) fn begin(&self, lease: &Lease, body: Option<Body>) {
         let mut out = self.exchange.downstream.lane.io().vec();
         h1::write_request(&mut out, &self.head, self.framing, Persist::Default);
+        measure::sent(&self.exchange, &out);
         lease.push(Chunk::Vec(out));
         let Some(body) = body else { return lease.request_sent() };
         let encoder = Encoder::new(self.framing, self.exchange.passes_trailers());

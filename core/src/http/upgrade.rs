@@ -6,7 +6,7 @@ use super::{
     body::Body,
     downstream::Downstream,
     exchange::{After, Asked, check_deadline, cut, poll_request, wait},
-    forwarded, head, log,
+    forwarded, head, log, measure,
     pump::{Encoder, Stopped, poll_pump},
     router::{self, Routed},
 };
@@ -110,6 +110,7 @@ pub(crate) async fn send(routed: Routed, plan: Option<Box<Plan>>) -> Result<Resp
     let persist = if switch == Switch::Protocol { Persist::Upgrade } else { Persist::Default };
     let mut out = io.vec();
     h1::write_request(&mut out, &head, Framing::None, persist);
+    measure::sent(&exchange, &out);
     lease.push(Chunk::Vec(out));
     let mut answer = exchange.downstream.lane.heads.response();
     let mut said_nothing = true;
@@ -183,7 +184,7 @@ pub(super) async fn serve(response: Response, exchange: Rc<Exchange>, asked: &As
         check_deadline(&exchange)?;
         poll_request(&exchange, cx)?;
         if !received {
-            match poll_pump(&mut body, &mut encoder, &**downstream, limit, io, clock, cx) {
+            match poll_pump(&mut body, &mut encoder, &measure::ToClient(&exchange), limit, io, clock, cx) {
                 Poll::Ready(Ok(())) => received = true,
                 Poll::Ready(Err(Stopped::Source(e))) => return Poll::Ready(Err(e)),
                 Poll::Ready(Err(Stopped::Sink)) => return Poll::Ready(Err(Error::downstream(Kind::Reset))),
@@ -214,8 +215,8 @@ fn write_head(head: ResponseHead, exchange: &Exchange) {
     let persist = if switches { Persist::Upgrade } else { Persist::Default };
     let mut out = downstream.lane.io().vec();
     h1::write_response(&mut out, &head, Framing::None, persist);
+    log::answering(exchange, &head, &out, Framing::None, false);
     Downstream::push(downstream, Chunk::Vec(out));
-    log::answering(exchange, &head);
     chain.stats.inc(HttpStat::class(head.status()));
     chain.stats.inc(HttpStat::RqCompleted);
     downstream.lane.heads.recycle_response(head);

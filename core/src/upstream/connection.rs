@@ -4,16 +4,20 @@
 use super::{
     pool::{Host, Pool},
     record::HostStat,
-    slot::{Dialed, Slot},
+    slot::{Dialed, Facts, Slot},
     state::{Active, Permit},
 };
 use crate::{
+    access_log::Meter,
     error::{Error, Kind, Side},
     http::{Frame, body::poll_frame},
     telemetry::ClusterStat,
 };
 use corelane_io::{Buf, Chunk, Instant, Peer, RecvHalf, SendHalf, Stream};
-use corelane_wire::h1::{BodyDecoder, BodyLimits, Framing};
+use corelane_wire::{
+    ResponseHead,
+    h1::{BodyDecoder, BodyLimits, Framing},
+};
 use std::{
     cell::{Cell, RefCell},
     fmt, io,
@@ -44,6 +48,8 @@ pub(crate) struct Connection {
     answered: Cell<bool>,
     /// The upstream lets the connection carry another exchange.
     persists: Cell<bool>,
+    /// Counts for the exchange that has the connection, where its log asks for that.
+    meter: RefCell<Option<Rc<Meter>>>,
 }
 
 struct InFlight {
@@ -70,6 +76,7 @@ impl Connection {
             request_sent: Cell::new(false),
             answered: Cell::new(false),
             persists: Cell::new(false),
+            meter: RefCell::default(),
         })
     }
 
@@ -143,6 +150,9 @@ impl Connection {
         pool.uncount(&self.host, HostStat::RqActive);
         let in_flight = self.in_flight.take();
         drop(in_flight);
+        if self.meter.borrow().is_some() {
+            *self.meter.borrow_mut() = None;
+        }
         if !(self.request_sent.get() && self.answered.get() && self.decoder.borrow().is_done()) {
             self.slot.ends_in_use();
             return; // reset by the drop: the message on it is cut short
@@ -189,12 +199,40 @@ impl Lease {
         &self.0.host
     }
 
+    /// What is known of the connection.
+    pub(crate) fn facts(&self) -> Option<Facts> {
+        self.0.slot.facts()
+    }
+
+    /// Both ends of the connection, this side's first, as the kernel tells them.
+    pub(crate) fn ends(&self) -> (Option<Peer>, Option<Peer>) {
+        let recv = self.0.recv.borrow();
+        (recv.local().ok(), recv.peer().ok())
+    }
+
+    /// Counts for the exchange from now on.
+    pub(crate) fn measure(&self) -> Rc<Meter> {
+        let meter = Rc::new(Meter::default());
+        *self.0.meter.borrow_mut() = Some(meter.clone());
+        meter
+    }
+
+    /// A head has come that took `bytes`.
+    pub(crate) fn head_received(&self, head: &ResponseHead, bytes: usize) {
+        if let Some(meter) = &*self.0.meter.borrow() {
+            meter.head(head, bytes);
+        }
+    }
+
     pub(crate) fn pool(&self) -> &Rc<Pool> {
         &self.0.slot.pool
     }
 
     pub(crate) fn push(&self, chunk: Chunk) {
         self.pool().stats.add(ClusterStat::CxTxBytes, chunk.len() as u64);
+        if let Some(meter) = &*self.0.meter.borrow() {
+            meter.sent(chunk.len());
+        }
         self.0.send.borrow_mut().push(chunk);
     }
 
@@ -233,7 +271,13 @@ impl Lease {
 
     /// The response's head has come: how its body is framed, and whether the connection may be kept after it.
     pub(crate) fn response_head(&self, framing: Framing, persists: bool) {
-        *self.0.decoder.borrow_mut() = BodyDecoder::new(framing, BodyLimits::default());
+        let decoder = BodyDecoder::new(framing, BodyLimits::default());
+        if decoder.is_done()
+            && let Some(meter) = &*self.0.meter.borrow()
+        {
+            meter.ended(self.pool().io.now());
+        }
+        *self.0.decoder.borrow_mut() = decoder;
         self.0.answered.set(true);
         self.0.persists.set(persists);
         if !persists && framing != Framing::UntilClose {
@@ -247,7 +291,20 @@ impl Lease {
 
     pub(crate) fn poll_body(&self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>, Error>> {
         let mut recv = self.0.recv.borrow_mut();
-        let frame = poll_frame(&mut recv, &mut self.0.decoder.borrow_mut(), Side::Upstream, cx);
+        let mut decoder = self.0.decoder.borrow_mut();
+        let framing = decoder.framing();
+        let frame = poll_frame(&mut recv, &mut decoder, Side::Upstream, cx);
+        if let Some(meter) = &*self.0.meter.borrow() {
+            let now = self.pool().io.now();
+            meter.received(decoder.framing() - framing);
+            if let Poll::Ready(Ok(Some(Frame::Data(chunk)))) = &frame {
+                meter.received(chunk.len() as u64);
+                meter.body(now);
+            }
+            if decoder.is_done() {
+                meter.ended(now);
+            }
+        }
         match &frame {
             Poll::Ready(Ok(Some(Frame::Data(chunk)))) => {
                 self.pool().stats.add(ClusterStat::CxRxBytes, chunk.len() as u64);

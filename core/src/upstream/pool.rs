@@ -42,7 +42,7 @@ pub(crate) struct Pool {
     pub(crate) stats: Cells<ClusterStat>,
     members: RefCell<Rc<Members>>,
     /// The endpoint that could not be reached last.
-    unreached: RefCell<Option<Peer>>,
+    unreached: RefCell<Option<Unreached>>,
     pub(super) waiters: Waiters,
 }
 
@@ -62,6 +62,16 @@ impl Chosen {
     pub(crate) fn is_retired(&self) -> bool {
         self.host.is_retired()
     }
+}
+
+/// An endpoint that could not be reached.
+#[derive(Clone, Debug)]
+pub(crate) struct Unreached {
+    pub(crate) addr: Peer,
+    /// What its configuration says beside.
+    pub(crate) extra: Option<Arc<config::EndpointExtra>>,
+    /// What the kernel said, if it did: an `errno`.
+    pub(crate) errno: Option<i32>,
 }
 
 /// Endpoints that were tried, for a choice that avoids them.
@@ -91,6 +101,8 @@ pub(super) struct Host {
     pub(super) endpoint: Arc<EndpointState>,
     /// Where new connections go: the first address, and others of the same endpoint. That of a logical name moves.
     addrs: RefCell<Rc<[Peer]>>,
+    /// What its configuration says beside.
+    extra: RefCell<Option<Arc<config::EndpointExtra>>>,
     /// The last one used is the first one taken, so that a pool shrinks when traffic does.
     idle: RefCell<Vec<Rc<Connection>>>,
     /// Of the task that watches the idle ones, once there is one.
@@ -126,7 +138,7 @@ impl Pool {
     }
 
     /// The endpoint that a connection could not be made to last: for whoever has just been told so.
-    pub(crate) fn unreached(&self) -> Option<Peer> {
+    pub(crate) fn unreached(&self) -> Option<Unreached> {
         self.unreached.borrow().clone()
     }
 
@@ -345,17 +357,17 @@ impl Pool {
         match self.io.timeout(within, connect(&self.io, &addrs, sockets.as_deref())).await {
             Ok(stream) => {
                 self.stats.record_ms(ClusterHistogram::CxConnect, self.io.now() - began);
-                slot.opened(&host.endpoint);
+                slot.opened(host, began);
                 Ok(Dialed { stream, slot, watch: None })
             }
             Err(e) if e.kind() == std::io::ErrorKind::TimedOut => {
-                *self.unreached.borrow_mut() = Some(host.addr());
+                *self.unreached.borrow_mut() = Some(host.unreached(None));
                 self.stats.inc(ClusterStat::CxConnectTimeout);
                 self.failed(host, Unanswered::Timeout);
                 Err(Error::upstream(Kind::ConnectTimeout))
             }
-            Err(_) => {
-                *self.unreached.borrow_mut() = Some(host.addr());
+            Err(e) => {
+                *self.unreached.borrow_mut() = Some(host.unreached(e.raw_os_error()));
                 self.failed(host, Unanswered::Reset);
                 Err(Error::upstream(Kind::Connect))
             }
@@ -490,6 +502,7 @@ impl Host {
         Host {
             endpoint,
             addrs: RefCell::new(addresses(member)),
+            extra: RefCell::new(member.extra.clone()),
             idle: RefCell::default(),
             reaper: RefCell::default(),
             connecting: Cell::new(0),
@@ -501,6 +514,15 @@ impl Host {
         self.addrs.borrow()[0].clone()
     }
 
+    /// What its configuration says beside.
+    pub(super) fn extra(&self) -> Option<Arc<config::EndpointExtra>> {
+        self.extra.borrow().clone()
+    }
+
+    fn unreached(&self, errno: Option<i32>) -> Unreached {
+        Unreached { addr: self.addr(), extra: self.extra(), errno }
+    }
+
     /// New connections go where a newer generation says.
     fn moved(&self, member: &config::Endpoint) {
         let same = {
@@ -509,6 +531,9 @@ impl Host {
         };
         if !same {
             *self.addrs.borrow_mut() = addresses(member);
+        }
+        if *self.extra.borrow() != member.extra {
+            self.extra.borrow_mut().clone_from(&member.extra);
         }
     }
 

@@ -3,11 +3,15 @@
 
 use super::{
     drain::Watch,
-    pool::Pool,
+    pool::{Host, Pool},
     record::HostStat,
     state::{EndpointState, Permit},
 };
-use crate::telemetry::{Cells, ClusterHistogram, ClusterStat};
+use crate::{
+    config::EndpointExtra,
+    lane::Lane,
+    telemetry::{Cells, ClusterHistogram, ClusterStat},
+};
 use corelane_io::{Instant, Stream};
 use std::{
     cell::{Cell, RefCell},
@@ -28,11 +32,33 @@ pub(crate) struct Slot {
     permit: Option<Permit>,
     pub(super) pool: Rc<Pool>,
     /// Since when the connection is established, and so is counted as one.
-    open: RefCell<Option<(Instant, Arc<EndpointState>)>>,
+    open: RefCell<Option<Opened>>,
     /// The upstream ended it.
     remote: Cell<bool>,
     /// It ended while it was in use.
     in_use: Cell<bool>,
+}
+
+/// An established connection.
+struct Opened {
+    /// When connecting began, and when it was done.
+    began: Instant,
+    since: Instant,
+    /// Its number among those of the process, of clients and of upstreams.
+    number: u64,
+    endpoint: Arc<EndpointState>,
+    extra: Option<Arc<EndpointExtra>>,
+}
+
+/// What is told of an established connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Facts {
+    /// When connecting began, and when it was done.
+    pub(crate) connect: (Instant, Instant),
+    /// Its number among those of the process.
+    pub(crate) number: u64,
+    /// What is configured about its endpoint beside the address.
+    pub(crate) extra: Option<Arc<EndpointExtra>>,
 }
 
 impl Slot {
@@ -50,12 +76,23 @@ impl Slot {
         &self.pool.stats
     }
 
-    pub(super) fn opened(&self, endpoint: &Arc<EndpointState>) {
-        *self.open.borrow_mut() = Some((self.pool.io.now(), endpoint.clone()));
-        let Pool { lane, peers, .. } = &*self.pool;
+    pub(super) fn opened(&self, host: &Host, began: Instant) {
+        let Pool { io, lane, peers, .. } = &*self.pool;
+        let endpoint = &host.endpoint;
+        let number = io.local::<Lane>().map_or(0, |lane| lane.next_connection());
+        let opened =
+            Opened { began, since: io.now(), number, endpoint: endpoint.clone(), extra: host.extra() };
+        *self.open.borrow_mut() = Some(opened);
         endpoint.record_for(peers.len()).add(*lane, HostStat::CxActive, 1);
         self.pool.stats.inc(ClusterStat::CxTotal);
         self.pool.stats.inc(ClusterStat::CxActive);
+    }
+
+    /// What is known of the connection, once it is established.
+    pub(crate) fn facts(&self) -> Option<Facts> {
+        let open = self.open.borrow();
+        let Opened { began, since, number, extra, .. } = open.as_ref()?;
+        Some(Facts { connect: (*began, *since), number: *number, extra: extra.clone() })
     }
 
     /// The upstream has ended the connection.
@@ -87,7 +124,7 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if let Some((since, endpoint)) = self.open.take() {
+        if let Some(Opened { since, endpoint, .. }) = self.open.take() {
             let Pool { lane, peers, .. } = &*self.pool;
             endpoint.record_for(peers.len()).add(*lane, HostStat::CxActive, u32::MAX);
             self.pool.stats.dec(ClusterStat::CxActive);

@@ -12,7 +12,7 @@ use corelane_proto::{
                 AccessLog as Message, AccessLogFilter, ComparisonFilter, access_log::ConfigType,
                 access_log_filter::FilterSpecifier, comparison_filter::Op,
             },
-            core::v3::{SubstitutionFormatString, substitution_format_string::Format},
+            core::v3::{SubstitutionFormatString, TypedExtensionConfig, substitution_format_string::Format},
         },
         extensions::access_loggers::{
             file::v3::{FileAccessLog, file_access_log::AccessLogFormat},
@@ -115,6 +115,7 @@ impl Translator<'_> {
             options.sort_properties = false;
         }
         message.json_format_options.take_if(|options| *options == Default::default());
+        self.formatters(take(&mut message.formatters), &path.field("formatters"));
         // A media type is for bodies of local replies; a log has none.
         message.content_type.clear();
         self.done(message, path);
@@ -135,6 +136,16 @@ impl Translator<'_> {
             }
         };
         Some(LogFormat { shape, omit_empty_values })
+    }
+
+    /// Further operators: those that are always here need not be asked for.
+    fn formatters(&mut self, formatters: Vec<TypedExtensionConfig>, path: &Path<'_>) {
+        for (at, extension) in formatters.into_iter().enumerate() {
+            let url = extension.typed_config.map(|any| any.type_url).unwrap_or_default();
+            if !FORMATTERS.iter().any(|known| url.ends_with(known)) {
+                self.refuse(&path.index(at), format!("the formatter {url:?} is not implemented"));
+            }
+        }
     }
 
     pub(super) fn log_filter(&mut self, mut message: AccessLogFilter, path: &Path<'_>) -> Option<LogFilter> {
@@ -205,6 +216,12 @@ impl Translator<'_> {
         Some(Comparison { op, value: known.unwrap_or(u64::from(value.default_value)) })
     }
 }
+
+/// Extensions whose operators are always here.
+const FORMATTERS: [&str; 2] = [
+    "/envoy.extensions.formatter.metadata.v3.Metadata",
+    "/envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery",
+];
 
 /// Envoy's default is none of all.
 fn sampled(share: Option<FractionalPercent>) -> LogFilter {

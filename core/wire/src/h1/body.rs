@@ -111,6 +111,8 @@ pub struct BodyDecoder {
     limits: BodyLimits,
     /// Trailer bytes while they arrive in pieces; then the fields.
     trailers: Option<Box<Trailers>>,
+    /// Bytes of chunks' heads and ends, and of trailers.
+    framing: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,7 +161,7 @@ impl BodyDecoder {
             Framing::Chunked => State::Size { value: 0, digits: 0 },
             Framing::UntilClose => State::UntilClose,
         };
-        BodyDecoder { state, limits, trailers: None }
+        BodyDecoder { state, limits, trailers: None, framing: 0 }
     }
 
     /// Whether the body is complete. With a length that is so as soon as its last byte was taken.
@@ -191,8 +193,23 @@ impl BodyDecoder {
                 self.state = if left == 0 { State::Done } else { State::Length(left) };
                 Ok(Step::Data { skip: 0, take })
             }
-            _ => self.decode_chunked(input).inspect_err(|error| self.state = State::Failed(*error)),
+            _ => match self.decode_chunked(input) {
+                Ok(step) => {
+                    let (Step::Data { skip, .. } | Step::More { skip } | Step::End { skip }) = step;
+                    self.framing += skip as u64;
+                    Ok(step)
+                }
+                Err(error) => {
+                    self.state = State::Failed(error);
+                    Err(error)
+                }
+            },
         }
+    }
+
+    /// Bytes so far that are not data: sizes, extensions and ends of chunks, and trailers. None of a body with a length.
+    pub fn framing(&self) -> u64 {
+        self.framing
     }
 
     /// The sender closed its side.
