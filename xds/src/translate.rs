@@ -33,6 +33,7 @@ mod rest;
 mod retry;
 mod route;
 mod runtime;
+mod runtime_values;
 mod secret;
 mod source;
 mod udp;

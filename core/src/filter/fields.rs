@@ -42,7 +42,7 @@ impl Fraction {
     }
 }
 
-/// Envoy's `RuntimeFractionalPercent`. The runtime is not asked for the key yet, so the default always holds.
+/// Envoy's `RuntimeFractionalPercent`. Whoever has a runtime writes what it says in the place of the default.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawFraction {

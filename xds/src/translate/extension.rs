@@ -8,7 +8,6 @@ use corelane::config::ConfigValue;
 use corelane_proto::{google::protobuf::Any, udpa, xds};
 use prost::{Message, Name};
 use prost_reflect::{DynamicMessage, ReflectMessage as _};
-use serde_json::Value as Json;
 
 use crate::{
     message::{decode, node::Node, validate::Validator},
@@ -40,40 +39,18 @@ impl Translator<'_> {
         }
     }
 
-    /// The data of an extension whose type is known to its factory only.
+    /// The data of an extension whose type is known to its factory only, with what the runtime says in it.
     pub(super) fn config_value(&mut self, any: &Any, path: &Path<'_>) -> Option<ConfigValue> {
         if let Some(known) = self.values.and_then(|values| values.find(any)) {
-            return Some(known);
+            return self.with_runtime(known, path);
         }
         let content = self.content(any, path)?;
         let json = self.dynamic_json(&content, path)?;
-        if let Some(key) = self.runtime_key_with_a_value(&json) {
-            // Extensions do not ask the runtime. Their default would hold in the place of what an operator has set.
-            self.refuse(
-                path,
-                format!("refers to {key:?}, of which the runtime has a value: not implemented"),
-            );
-            return None;
-        }
         let value = ConfigValue::new(content.descriptor().full_name(), json);
         if let Some(values) = self.values {
             values.keep(any, &value);
         }
-        Some(value)
-    }
-
-    /// A key in a message that a layer of the runtime has a value of.
-    fn runtime_key_with_a_value(&self, json: &Json) -> Option<String> {
-        match json {
-            Json::Object(fields) => fields.iter().find_map(|(name, value)| match value {
-                Json::String(key) if name == "runtime_key" => {
-                    self.runtime.find(key).is_some().then(|| key.clone())
-                }
-                value => self.runtime_key_with_a_value(value),
-            }),
-            Json::Array(values) => values.iter().find_map(|value| self.runtime_key_with_a_value(value)),
-            _ => None,
-        }
+        self.with_runtime(value, path)
     }
 
     /// What the Any, or the TypedStruct in it, holds.

@@ -153,11 +153,7 @@ impl Translator<'_> {
         let path_rewrite = self.path_rewrite(&mut message, path);
         let host_rewrite = self.host_rewrite(&mut message, path);
         let append_x_forwarded_host = take(&mut message.append_x_forwarded_host);
-        let rate_limits = RateLimits {
-            list: self.rate_limits(take(&mut message.rate_limits), &path.field("rate_limits")),
-            include_host: message.include_vh_rate_limits.take().unwrap_or(false),
-        };
-        let rate_limits = (rate_limits != RateLimits::default()).then(|| Box::new(rate_limits));
+        let rate_limits = self.limits_of_route(&mut message, path);
         let hash_policy = self.hash_policies(take(&mut message.hash_policy), &path.field("hash_policy"));
         self.done(message, path);
         Some(Forward {
@@ -176,6 +172,14 @@ impl Translator<'_> {
             append_x_forwarded_host,
             rate_limits,
         })
+    }
+
+    fn limits_of_route(&mut self, message: &mut RouteAction, path: &Path<'_>) -> Option<Box<RateLimits>> {
+        let limits = RateLimits {
+            list: self.rate_limits(take(&mut message.rate_limits), &path.field("rate_limits")),
+            include_host: message.include_vh_rate_limits.take().unwrap_or(false),
+        };
+        (limits != RateLimits::default()).then(|| Box::new(limits))
     }
 
     fn path_rewrite(&mut self, message: &mut RouteAction, path: &Path<'_>) -> Option<PathRewrite> {
@@ -224,6 +228,7 @@ impl Translator<'_> {
     fn weighted(&mut self, table: &Table, mut message: Weighted, path: &Path<'_>) -> (Upstream, WeightedBy) {
         let list = path.field("clusters");
         let mut clusters = Vec::new();
+        let prefix = take(&mut message.runtime_key_prefix);
         let mut sum = 0u64;
         for (at, cluster) in take(&mut message.clusters).into_iter().enumerate() {
             let cluster = self.weighted_cluster(table, cluster, &list.index(at));
@@ -237,13 +242,8 @@ impl Translator<'_> {
         if message.total_weight.map(u64::from) == Some(sum) {
             message.total_weight = None;
         }
-        // The runtime may say other weights, by this and the cluster's name.
-        let prefix = format!("{}.", take(&mut message.runtime_key_prefix));
-        let told =
-            if prefix == "." { None } else { self.runtime.keys().find(|key| key.starts_with(&prefix)) };
-        if let Some(key) = told.map(str::to_owned) {
-            let what = format!("refers to {key:?}, of which the runtime has a value: not implemented");
-            self.refuse(&path.field("runtime_key_prefix"), what);
+        if !prefix.is_empty() {
+            self.told_weights(&mut clusters, &prefix, &path.field("runtime_key_prefix"));
         }
         let by = match message.random_value_specifier.take() {
             None => WeightedBy::Random,
@@ -255,6 +255,20 @@ impl Translator<'_> {
         };
         self.done(message, path);
         (Upstream::Weighted(clusters), by)
+    }
+
+    /// The runtime may say other weights, by the prefix and the cluster's name.
+    fn told_weights(&mut self, clusters: &mut [WeightedCluster], prefix: &str, path: &Path<'_>) {
+        for cluster in clusters.iter_mut() {
+            let told = self.runtime.whole(&format!("{prefix}.{}", cluster.name));
+            let told = told.map(|weight| u32::try_from(weight).unwrap_or(u32::MAX));
+            cluster.weight = told.unwrap_or(cluster.weight);
+        }
+        let sum: u64 = clusters.iter().map(|cluster| u64::from(cluster.weight)).sum();
+        if !(1..=u64::from(u32::MAX)).contains(&sum) {
+            let what = format!("names weights that sum up to {sum}, which must be 1 to {}", u32::MAX);
+            self.refuse(path, what);
+        }
     }
 
     fn weighted_cluster(

@@ -1,8 +1,8 @@
 //! What a bootstrap says about the whole process: the runtime, limits, and settings of Envoy that have no subject here.
 
 use corelane::config::{
-    Comparison, ComparisonOp, ConnectionLimits, Fraction, HeaderMatch, HeaderMatcher, LogFilter,
-    StringMatcher, StringPattern, Terminal,
+    Action, Comparison, ComparisonOp, ConnectionLimits, Forward, Fraction, HeaderMatch, HeaderMatcher,
+    LogFilter, StringMatcher, StringPattern, Terminal, Upstream,
 };
 
 use super::tests::translate;
@@ -99,31 +99,42 @@ fn a_value_that_nobody_reads_is_refused() {
     }
 }
 
-/// Where nobody looks a key up, the file's own value would hold in the place of what an operator has set.
 #[test]
-fn a_value_of_a_key_that_nobody_looks_up_is_refused() {
-    const HCM: &str = "static_resources.listeners[0].filter_chains[0].filters[0].typed_config";
+fn the_runtime_speaks_in_filters_and_weights() {
     let weighted =
         "route: {weighted_clusters: {runtime_key_prefix: split, clusters: [{name: up, weight: 1}]}}";
     let cors = "typed_per_filter_config: {c: {'@type': type.googleapis.com/envoy.extensions.filters.http.cors.v3.CorsPolicy, \
                 filter_enabled: {runtime_key: cors.on, default_value: {numerator: 100}}}}, direct_response: {status: 200}";
     let cluster = "  clusters:\n  - {name: up, connect_timeout: 1s}\n";
-    for (route, layer, at) in [
-        (weighted, "split.up: 5", "route.weighted_clusters.runtime_key_prefix"),
-        (cors, "cors.on: 5", "typed_per_filter_config[\"c\"]"),
-    ] {
+    let route = |route: &str, values: &str| {
         let file = format!("{}{cluster}", LISTENER.replace("direct_response: {status: 200}", route));
-        let layers = |values: &str| {
-            format!("layered_runtime: {{layers: [{{name: a, static_layer: {{{values}}}}}]}}\n")
-        };
-        translate(&format!("{file}{}", layers("other: 5"))).unwrap();
-        let problems = translate(&format!("{file}{}", layers(layer))).unwrap_err();
-        let key = layer.split(':').next().unwrap();
-        let want = format!(
-            "{HCM}.route_config.virtual_hosts[0].routes[0].{at}: refers to {key:?}, of which the runtime has a value: not implemented"
-        );
-        assert_eq!(problems, [want]);
-    }
+        let layers = format!("layered_runtime: {{layers: [{{name: a, static_layer: {{{values}}}}}]}}\n");
+        translate(&format!("{file}{layers}")).map(|translated| {
+            let Terminal::Http(manager) = &translated.config.listeners[0].chains[0].terminal else {
+                panic!()
+            };
+            manager.routes.virtual_hosts[0].routes[0].clone()
+        })
+    };
+    let weight = |values| {
+        route(weighted, values).map(|route| match route.action {
+            Action::Forward(Forward { upstream: Upstream::Weighted(clusters), .. }) => clusters[0].weight,
+            other => panic!("{other:?}"),
+        })
+    };
+    assert_eq!((weight("other: 5"), weight("split.up: 5")), (Ok(1), Ok(5)));
+    let at = "static_resources.listeners[0].filter_chains[0].filters[0].typed_config.route_config.virtual_hosts[0].routes[0]";
+    let zero = format!(
+        "{at}.route.weighted_clusters.runtime_key_prefix: names weights that sum up to 0, which must be 1 to 4294967295"
+    );
+    assert_eq!(weight("split.up: 0"), Err(vec![zero]));
+    let share = |values| {
+        let route = route(cors, values).unwrap();
+        route.per_filter_config["c"].config.as_ref().unwrap().value()["filter_enabled"]["default_value"]
+            .clone()
+    };
+    assert_eq!(share("other: 5"), serde_json::json!({"numerator": 100}));
+    assert_eq!(share("cors.on: 5"), serde_json::json!({"numerator": 5, "denominator": "HUNDRED"}));
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::{
 
 /// What Envoy reads by itself, and what a value of it comes to here. The longest prefix decides. All other keys are the
 /// file's own: they do something where the file refers to them.
-const KEYS: [(&str, Meaning); 24] = [
+const KEYS: [(&str, Meaning); 31] = [
     ("circuit_breakers.", Meaning::Unknown),
     ("cluster_manager.", Meaning::Unknown),
     ("conn_pool.", Meaning::Unknown),
@@ -29,6 +29,14 @@ const KEYS: [(&str, Meaning); 24] = [
     ("envoy.resource_limits.listener.", Meaning::Known),
     ("envoy.restart_features.", Meaning::OfEnvoysCode),
     ("fault.", Meaning::Unknown),
+    // By the fault filter; not those that have the name of a client's cluster in them.
+    ("fault.http.abort.abort_percent", Meaning::Known),
+    ("fault.http.abort.grpc_status", Meaning::Known),
+    ("fault.http.abort.http_status", Meaning::Known),
+    ("fault.http.delay.fixed_delay_percent", Meaning::Known),
+    ("fault.http.delay.fixed_duration_ms", Meaning::Known),
+    ("fault.http.max_active_faults", Meaning::Known),
+    ("fault.http.rate_limit.response_percent", Meaning::Known),
     ("health_check.", Meaning::Unknown),
     ("http.", Meaning::Unknown),
     ("listener.", Meaning::Unknown),

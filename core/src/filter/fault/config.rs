@@ -71,7 +71,7 @@ struct Raw {
     /// No counters are kept by the client's cluster, whatever this says.
     #[serde(default, rename = "disable_downstream_cluster_stats")]
     _disable_downstream_cluster_stats: bool,
-    // The keys of a runtime that is not there: the values beside them always hold, as in an Envoy without runtime layers.
+    // Keys of the runtime: whoever has one writes what it says in the place of the values.
     #[serde(default, rename = "delay_percent_runtime")]
     _delay_percent: String,
     #[serde(default, rename = "abort_percent_runtime")]
