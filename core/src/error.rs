@@ -160,7 +160,8 @@ impl Error {
             (Kind::Timeout(Timeout::StreamIdle | Timeout::ResponseIdle), _) => "SI",
             (Kind::Timeout(_), _) => "-",
             (Kind::Head(_) | Kind::Body(_) | Kind::Length | Kind::Protocol, Side::Upstream) => "UPE",
-            (Kind::Head(_) | Kind::Body(_) | Kind::Length | Kind::Protocol, _) => "DPE",
+            (Kind::Head(_) | Kind::Body(_) | Kind::Length, _) => "DPE",
+            (Kind::Protocol, _) => "-",
             (Kind::Path, _) => "-",
             (Kind::NoRoute, _) => "NR",
             (Kind::NoCluster(_), _) => "NC",
@@ -306,7 +307,7 @@ mod tests {
             (Error::downstream(Kind::Head(ParseError::HeadTooLarge)), 431, "DPE"),
             (Error::downstream(Kind::Head(ParseError::Host)), 400, "DPE"),
             (Error::upstream(Kind::Head(ParseError::HeadTooLarge)), 502, "UPE"),
-            (Error::downstream(Kind::Protocol), 426, "DPE"),
+            (Error::downstream(Kind::Protocol), 426, "-"),
         ];
         for (error, status, flag) in table {
             assert_eq!((error.status().code(), error.flag()), (status, flag), "{error}");

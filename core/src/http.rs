@@ -7,6 +7,7 @@ pub(crate) mod clock;
 pub(crate) mod downstream;
 mod exchange;
 mod forwarded;
+mod grpc;
 mod head;
 mod log;
 mod measure;

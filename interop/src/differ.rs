@@ -17,7 +17,7 @@ use corelane_interop::{
     proxy::Binaries,
     sidecar::admin,
 };
-use features::{FEATURES, Feature};
+use features::Feature;
 use message::{Kind, read};
 use origin::Origins;
 use random::Rng;
@@ -112,7 +112,7 @@ fn supported(sidecar: &Path) -> Result<Vec<&'static Feature>> {
     let folder = Folder::new("probe")?;
     let file = folder.path().join("probe.json");
     let (mut taken, mut refused) = (Vec::new(), Vec::new());
-    for feature in FEATURES {
+    for feature in features::all() {
         let mut fits = true;
         for seed in 0..4 {
             fs::write(&file, World::probe(feature, seed).to_string())?;

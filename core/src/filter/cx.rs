@@ -37,6 +37,8 @@ pub(crate) struct Exchange {
     pub(crate) clock: Clock,
     /// The client's.
     pub(crate) version: Version,
+    /// Whether its client speaks gRPC, by what its request said when it came.
+    pub(crate) grpc: Cell<bool>,
     /// The client's address, where trusted proxies told it.
     pub(crate) client: Option<IpAddr>,
     pub(crate) route: RefCell<Option<Rc<Route>>>,
@@ -61,6 +63,8 @@ pub(crate) struct Exchange {
 #[derive(Default)]
 struct Rare {
     health_check: Cell<bool>,
+    /// The client's connection ends with this exchange.
+    last: Cell<bool>,
     flags: Cell<Flags>,
     details: Cell<Option<&'static str>>,
     destination: RefCell<Option<Destination>>,
@@ -86,6 +90,7 @@ impl Exchange {
             chain,
             clock,
             version,
+            grpc: Cell::new(false),
             client,
             route: RefCell::new(route),
             route_cleared: Cell::new(false),
@@ -113,6 +118,17 @@ impl Exchange {
     /// Whether a filter recognised the request as a health check.
     pub(crate) fn is_health_check(&self) -> bool {
         self.rare.get().is_some_and(|rare| rare.health_check.get())
+    }
+
+    /// Has the client's connection end with this exchange.
+    pub(crate) fn end_connection(&self) {
+        self.rare().last.set(true);
+    }
+
+    /// Whether the client's connection is to end with this exchange.
+    #[inline]
+    pub(crate) fn is_last(&self) -> bool {
+        self.rare.get().is_some_and(|rare| rare.last.get())
     }
 
     /// What filters say about it in the access log: flags, and why the response is what it is.

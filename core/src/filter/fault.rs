@@ -155,71 +155,9 @@ fn refusal(with: AbortWith, body: &str, head: &RequestHead, cx: &Cx) -> Response
         AbortWith::Http(status) => status,
         AbortWith::Grpc(_) | AbortWith::Header => Status::OK,
     };
-    if !is_grpc(head) {
-        return reply::text(status, body, head, cx);
-    }
     let code = match with {
-        AbortWith::Grpc(code) => code,
-        AbortWith::Http(_) | AbortWith::Header => grpc_status(status),
+        AbortWith::Grpc(code) => Some(code),
+        AbortWith::Http(_) | AbortWith::Header => None,
     };
-    let mut response = reply::text(Status::OK, "", head, cx);
-    let headers = response.head.headers_mut();
-    let fields = [
-        headers.append("content-type", b"application/grpc"),
-        headers.append_decimal("grpc-status", u64::from(code)),
-        headers.append("grpc-message", percent_encoded(body).as_bytes()),
-    ];
-    debug_assert!(fields.iter().all(Result::is_ok), "encoded, so that every byte may stand in a field");
-    response
-}
-
-fn is_grpc(head: &RequestHead) -> bool {
-    let kind = head.headers().get("content-type").unwrap_or_default();
-    kind.strip_prefix(b"application/grpc")
-        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
-}
-
-/// What gRPC makes of an HTTP status (its document on mapping status codes).
-fn grpc_status(status: Status) -> u32 {
-    match status.code() {
-        400 => 13,
-        401 => 16,
-        403 => 7,
-        404 => 12,
-        429 | 502 | 503 | 504 => 14,
-        _ => 2,
-    }
-}
-
-/// As gRPC writes messages: printable ASCII but for the percent sign, and every other byte in two hexadecimal digits.
-fn percent_encoded(text: &str) -> String {
-    let encode = |byte: u8| match byte {
-        b' '..=b'~' if byte != b'%' => char::from(byte).to_string(),
-        byte => format!("%{byte:02X}"),
-    };
-    text.bytes().map(encode).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn messages_for_grpc_are_encoded() {
-        assert_eq!(percent_encoded("50% off\n\u{e9}"), "50%25 off%0A%C3%A9");
-        assert_eq!(grpc_status(Status::SERVICE_UNAVAILABLE), 14);
-        for (kind, is) in [
-            (Some("application/grpc"), true),
-            (Some("application/grpc+proto"), true),
-            (Some("application/grpc-web"), false),
-            (Some("text/plain"), false),
-            (None, false),
-        ] {
-            let mut head = RequestHead::new();
-            if let Some(kind) = kind {
-                head.headers_mut().append("content-type", kind.as_bytes()).unwrap();
-            }
-            assert_eq!(is_grpc(&head), is, "{kind:?}");
-        }
-    }
+    reply::with_grpc(status, code, body, head, cx)
 }

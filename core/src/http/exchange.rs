@@ -5,7 +5,7 @@ use super::{
     body::Body,
     clock::Clock,
     downstream::Downstream,
-    forwarded, head, log, measure, normalize,
+    forwarded, grpc, head, log, measure, normalize,
     normalize::Verdict,
     pump::{Encoder, Stopped, poll_pump},
     reply,
@@ -96,7 +96,7 @@ fn run<'a>(
         } else {
             until_response(pin!(Next::new(filters).run(request)), &exchange).await
         };
-        let Response { mut head, mut body } = match response {
+        let Response { mut head, body } = match response {
             Ok(response) => response,
             Err(e) if e.closed() => return Err(cut(e, &exchange)),
             Err(e) => {
@@ -105,7 +105,6 @@ fn run<'a>(
                 reply::to_error(e, &cx)
             }
         };
-        log::own_answer(&mut head, &mut body, &exchange);
         if exchange.switched.get() {
             let raw = upgrade::serve(Response { head, body }, exchange, &asked);
             return downstream.lane.io().boxed_local(raw).pin().await;
@@ -113,9 +112,8 @@ fn run<'a>(
         // 4. The response's head.
         let (framing, close) = finish_head(&mut head, &body, &exchange, &asked, number)?;
         write_head(head, framing, close, &exchange, &asked);
-        if asked.method == Method::Head {
-            body = Body::empty(); // there was none: what the head announces is not to follow
-        }
+        // The answer to HEAD has none: what its head announces is not to follow.
+        let mut body = if asked.method == Method::Head { Body::empty() } else { body };
         // 5. Both bodies, to the end of the response.
         if !body.is_empty() {
             let encoder = Encoder::new(framing, exchange.passes_trailers());
@@ -225,6 +223,7 @@ fn begin(
     let exchange =
         Exchange::new(downstream.clone(), chain.clone(), clock, asked.version, asked.client, route);
     exchange.switch.set(asked.switch);
+    exchange.grpc.set(grpc::is_request(&head));
     log::begun(&exchange, &head);
     let cx = Cx::new(exchange);
     (cx.clone(), Request { head, body, cx })
@@ -361,8 +360,8 @@ fn finish_head(
     if draining {
         chain.stats.inc(HttpStat::CxDrainClose);
     }
-    let close =
-        !asked.persists || expired || spent || incomplete || draining || framing == Framing::UntilClose;
+    let ours = expired || spent || draining || exchange.is_last();
+    let close = !asked.persists || ours || incomplete || framing == Framing::UntilClose;
     Ok((framing, close))
 }
 
@@ -409,7 +408,12 @@ fn refuse(
     }
     let mut head = downstream.lane.heads.response();
     reply::fill(&mut head, error);
-    let body = log::own_refusal(downstream, chain, error, request, &mut head);
+    let mut body = log::own_refusal(downstream, chain, error, request, &mut head);
+    // What gRPC says in HTTP/1.0 is not served as such, here as in Envoy.
+    if error.kind != Kind::Protocol && request.is_some_and(grpc::is_request) {
+        let _ = grpc::translate(&mut head, None, body.bytes());
+        body = Chunk::Static(b"");
+    }
     let length = body.len();
     let mut out = downstream.lane.io().vec();
     // Fields that were checked when the chain was compiled cannot be refused.

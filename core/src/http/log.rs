@@ -42,6 +42,14 @@ pub(super) fn routed(exchange: &Exchange, head: &RequestHead, pool: &Pool) {
     measure::routed(exchange, head, draft);
 }
 
+/// The request as it is when it is answered here.
+pub(super) fn left(exchange: &Exchange, head: &RequestHead) {
+    let mut notes = exchange.notes.borrow_mut();
+    let (Some(log), Some(draft)) = (&exchange.chain.log, &mut *notes) else { return };
+    let route = exchange.route.borrow();
+    draft.request(log.chain().wants(), head, route.as_ref().map(|route| route.name()));
+}
+
 /// A try, at the endpoint of `lease`.
 #[inline]
 pub(super) fn sending(exchange: &Exchange, lease: &Lease) {
@@ -141,13 +149,10 @@ fn begun_refusal(log: &LaneLog, request: Option<&RequestHead>) -> (Box<Draft>, V
     (draft, request.map_or(Version::Http11, RequestHead::version))
 }
 
-/// Makes of an answer that no upstream gave what the chain wants of such answers.
-#[inline]
+/// Makes of a local reply what the chain wants of such answers.
 pub(super) fn own_answer(head: &mut ResponseHead, body: &mut Body, exchange: &Exchange) {
     let Some(log) = &exchange.chain.log else { return };
-    if let Some(replies) = log.chain().replies()
-        && (exchange.clock.responded().is_none() || exchange.failure.get().is_some())
-    {
+    if let Some(replies) = log.chain().replies() {
         rewrite(head, body, replies, log, exchange);
     }
 }

@@ -90,7 +90,10 @@ pub(crate) fn route(req: Request) -> Decision {
     let route = exchange.route.borrow();
     let pool = match (exchange.destination(), route.as_deref()) {
         (Some(to), _) => downstream.lane.destination(&to.addr),
-        (None, None) => return Decision::Answer(Err(Error::local(Kind::NoRoute))),
+        (None, None) => {
+            log::left(exchange, &head);
+            return Decision::Answer(Err(Error::local(Kind::NoRoute)));
+        }
         (None, Some(route)) => match destination(route, &mut head, &cx) {
             Ok(pool) => pool,
             Err(answer) => return Decision::Answer(answer),
@@ -127,7 +130,7 @@ fn destination(route: &Route, head: &mut RequestHead, cx: &Cx) -> Result<Rc<Pool
                 (None, _) => None,
             };
             pool.ok_or_else(|| {
-                spec.keep(head, cx);
+                reply::remember(head, cx);
                 Err(Error::local(Kind::NoCluster(forward.not_found)))
             })
         }
@@ -138,12 +141,12 @@ fn destination(route: &Route, head: &mut RequestHead, cx: &Cx) -> Result<Rc<Pool
             if let Err(error) = redirect.rewrite(head, &spec.matches, tell) {
                 return Err(Err(error));
             }
-            spec.keep(head, cx);
+            reply::remember(head, cx);
             Err(Ok(reply::redirect(redirect.status, &location, cx)))
         }
         Action::Direct(status, body) => {
-            spec.keep(head, cx);
-            Err(Ok(reply::direct(*status, body, cx)))
+            reply::remember(head, cx);
+            Err(Ok(reply::direct(*status, body, head, cx)))
         }
         // Resolving gave one of its shares.
         Action::Weighted(_) => Err(Err(Error::local(Kind::NoCluster(Status::SERVICE_UNAVAILABLE)))),

@@ -446,11 +446,11 @@ mod tests {
         head.set_status(Status::NOT_FOUND);
         assert_eq!(head.reason(), b"Not Found");
         head.set_status(Status::new(599).unwrap());
-        assert_eq!(head.reason(), b"");
+        assert_eq!(head.reason(), b"Unknown");
         assert_eq!((Status::new(99), Status::new(1000)), (None, None));
         assert_eq!(
             format!("{head:?}"),
-            r#"ResponseHead { status: 599, reason: "", version: Http11, headers: {} }"#
+            r#"ResponseHead { status: 599, reason: "Unknown", version: Http11, headers: {} }"#
         );
     }
 

@@ -29,7 +29,7 @@ impl Status {
     pub const NOT_FOUND: Status = Status(404);
     /// 408 Request Timeout.
     pub const REQUEST_TIMEOUT: Status = Status(408);
-    /// 413 Content Too Large.
+    /// 413 Content Too Large (as RFC 9110 calls it).
     pub const CONTENT_TOO_LARGE: Status = Status(413);
     /// 417 Expectation Failed.
     pub const EXPECTATION_FAILED: Status = Status(417);
@@ -78,7 +78,8 @@ impl Status {
         self.0 >= 200 && self.0 < 300
     }
 
-    /// The reason phrase of the IANA registry, empty for a code that has none.
+    /// The reason phrase, as Envoy writes it: that of RFC 7231 for 413 and 422, whose names in the IANA registry have changed
+    /// since, and "Unknown" for a code that has none.
     pub const fn reason(self) -> &'static str {
         match self.0 {
             100 => "Continue",
@@ -116,13 +117,13 @@ impl Status {
             410 => "Gone",
             411 => "Length Required",
             412 => "Precondition Failed",
-            413 => "Content Too Large",
+            413 => "Payload Too Large",
             414 => "URI Too Long",
             415 => "Unsupported Media Type",
             416 => "Range Not Satisfiable",
             417 => "Expectation Failed",
             421 => "Misdirected Request",
-            422 => "Unprocessable Content",
+            422 => "Unprocessable Entity",
             423 => "Locked",
             424 => "Failed Dependency",
             425 => "Too Early",
@@ -140,8 +141,9 @@ impl Status {
             506 => "Variant Also Negotiates",
             507 => "Insufficient Storage",
             508 => "Loop Detected",
+            510 => "Not Extended",
             511 => "Network Authentication Required",
-            _ => "",
+            _ => "Unknown",
         }
     }
 }

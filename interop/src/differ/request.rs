@@ -154,6 +154,10 @@ fn fields(rng: &mut Rng, out: &mut String) {
     if rng.chance(10) {
         out.push_str("Connection: close\r\n");
     }
+    if rng.chance(20) {
+        let kinds = ["application/grpc", "application/grpc+proto", "application/grpc;v=1", "text/plain"];
+        out.push_str(&format!("Content-Type: {}\r\n", rng.pick(&kinds)));
+    }
 }
 
 fn body(rng: &mut Rng, method: &str, version: &str, wrong: &str, out: &mut String) {

@@ -164,8 +164,9 @@ fn route(rng: &mut Rng, features: &[&Feature], at: usize, origins: usize) -> Val
     lay_some(rng, features, Place::Match, 40, &mut matches);
     let mut route = json!({"name": format!("r{at}"), "match": matches});
     if rng.chance(15) {
-        let status = *rng.pick(&[200, 404, 429, 503]);
-        route["direct_response"] = json!({"status": status, "body": {"inline_string": "direct"}});
+        let status = *rng.pick(&[200, 201, 302, 400, 404, 413, 418, 422, 429, 503]);
+        route["direct_response"] =
+            json!({"status": status, "body": {"inline_string": *rng.pick(&["direct", "100% \u{e9}\n"])}});
         return route;
     }
     let name = |at: usize| format!("origin{at}");
