@@ -191,6 +191,13 @@ impl Edit<'_> {
         }
     }
 
+    /// Builds the tables of a cluster that chooses by hashes anew, where somebody's health has changed.
+    pub(crate) fn rehash(&mut self, cluster: &str) {
+        if let Some(next) = self.next.clusters.get(cluster).and_then(|old| old.rehashed()) {
+            self.next.put_cluster(Arc::new(next));
+        }
+    }
+
     /// What the edit began with, as far as it has come.
     pub fn snapshot(&self) -> &Snapshot {
         &self.next

@@ -3,6 +3,7 @@
 //! (see `compile`).
 
 mod access_log;
+mod balancing;
 mod cidr;
 mod cluster;
 mod connections;
@@ -24,15 +25,15 @@ mod upgrade;
 mod value;
 
 pub use access_log::{AccessLog, Comparison, ComparisonOp, LogFilter, LogFormat, LogShape, LogSink};
+pub use balancing::{Balancer, ConsistentHashing, HashFunction, LoadBalancing, Maglev, RingHash};
 pub use cidr::Cidr;
 pub use cluster::{
-    Balancer, Breakers, Cluster, ClusterKind, Endpoint, EndpointExtra, Health, HealthChecking, LoadBalancing,
-    Locality, RetryBudget,
+    Breakers, Cluster, ClusterKind, Endpoint, EndpointExtra, Health, HealthChecking, Locality, RetryBudget,
 };
 pub use connections::{UpstreamConnections, UpstreamSockets};
 pub use dns::{Dns, DnsFamily, DnsResolver, DnsTarget};
 pub use forward::{Forward, HostRewrite, PathRewrite, RateLimits, RegexRewrite, Upstream, WeightedCluster};
-pub use hash::{HashPolicy, HashSource, WeightedBy};
+pub use hash::{ConnectionHash, HashCookie, HashPolicy, HashSource, WeightedBy};
 pub use headers::{AppendAction, HeaderMutations, HeaderOption};
 pub use health_check::{EndpointCheck, HealthCheck, HealthCheckPace, HealthProbe, HttpProbe, TcpProbe};
 pub use http::{Codec, HttpConnectionManager, HttpFilter, ServerHeader};
@@ -94,6 +95,8 @@ pub struct TcpProxy {
     pub back_off: Option<BackOff>,
     /// Closes the connection this long after it was accepted; `None` never does.
     pub max_downstream_connection_duration: Option<Duration>,
+    /// What is hashed, for clusters that choose by it.
+    pub hash: Option<ConnectionHash>,
     /// What is written about each connection once it has ended.
     pub access_log: Vec<AccessLog>,
 }
@@ -113,6 +116,7 @@ impl TcpProxy {
             max_connect_attempts: Self::MAX_CONNECT_ATTEMPTS,
             back_off: None,
             max_downstream_connection_duration: None,
+            hash: None,
             access_log: Vec::new(),
         }
     }

@@ -40,7 +40,8 @@ use std::{
 pub struct Snapshot {
     pub(crate) listeners: Names<Listener>,
     pub(crate) clusters: Names<Cluster>,
-    /// Those of the clusters that somebody looks after: which look for their endpoints themselves, check them or look for outliers.
+    /// Those of the clusters that somebody looks after: which look for their endpoints themselves, check them, look for outliers
+    /// or choose by hashes.
     /// So nobody has to go through all to find them.
     pub(crate) looking: Names<Cluster>,
     /// Those that are resources of their own.
@@ -103,7 +104,8 @@ impl Snapshot {
     /// Puts a cluster in the place of what had its name.
     pub(crate) fn put_cluster(&mut self, cluster: Arc<Cluster>) {
         let config = cluster.config();
-        let looks = config.kind.dns().is_some() || config.health.check.is_some() || config.outliers.is_some();
+        let asks = config.health.check.is_some() || config.outliers.is_some();
+        let looks = config.kind.dns().is_some() || asks || cluster.tables().is_some();
         match looks {
             true => self.looking.insert(cluster.clone()),
             false => self.looking.remove(cluster.name()),

@@ -120,3 +120,7 @@ pub const REGEX_BYTES: usize = 1 << 20;
 /// Connections to one endpoint that one request may have made ahead of those that follow, whatever the ratio says: a burst of
 /// requests makes the rest. Envoy's number.
 pub const PRECONNECTS: usize = 3;
+
+/// Steps through a table of consistent hashing to find an endpoint that may be used, where the table is older than somebody's
+/// health. With half of the endpoints gone one search in 2^64 is in vain, and then any of them is taken.
+pub const HASH_PROBES: u32 = 64;

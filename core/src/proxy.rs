@@ -10,7 +10,7 @@ use crate::{
     health,
     lane::Lane,
     limits::{ACCESS_LOG_DELAY, LANES},
-    outlier,
+    outlier, rehash,
     telemetry::StatsStore,
 };
 use corelane_io::{Backend, Config, Io, Mailbox, Reactor, Report, cpu};
@@ -237,6 +237,7 @@ impl Builder {
         lanes[0].spawn(dns::run(lanes[0].clone(), handle.clone(), settings));
         lanes[0].spawn(health::run(lanes[0].clone(), handle.clone()));
         lanes[0].spawn(outlier::run(lanes[0].clone(), handle.clone()));
+        lanes[0].spawn(rehash::run(handle.clone()));
         handle
     }
 }
@@ -266,6 +267,7 @@ fn run_names(handle: Handle, settings: Settings, ready: &mpsc::Sender<io::Result
             let _ = ready.send(Ok(()));
             reactor.io().spawn(health::run(reactor.io().clone(), handle.clone()));
             reactor.io().spawn(outlier::run(reactor.io().clone(), handle.clone()));
+            reactor.io().spawn(rehash::run(handle.clone()));
             reactor.run(dns::run(reactor.io().clone(), handle, settings));
         }
         Err(e) => {

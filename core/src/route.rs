@@ -85,7 +85,7 @@ pub(crate) struct Weighted {
 pub(crate) enum WeightedBy {
     Random,
     Header(String),
-    Hash(HashPolicies),
+    Hash(Arc<HashPolicies>),
 }
 
 impl WeightedBy {
@@ -98,7 +98,7 @@ impl WeightedBy {
                 let value = values.next().filter(|_| values.next().is_none())?;
                 str::from_utf8(value).ok()?.trim_ascii().parse().ok()
             }
-            WeightedBy::Hash(policies) => policies.hash(input),
+            WeightedBy::Hash(policies) => policies.hash(input, None),
         }
     }
 }
@@ -117,6 +117,8 @@ pub(crate) struct Forward {
     /// What is said about tries, if anything.
     pub(crate) retries: Option<Arc<Retries>>,
     pub(crate) upgrades: Vec<Upgrade>,
+    /// What is hashed, for clusters that choose endpoints by it.
+    pub(crate) hash: Option<Arc<HashPolicies>>,
     /// The timeout in milliseconds, as `x-envoy-expected-rq-timeout-ms` tells it to the upstream.
     pub(crate) expected_timeout: Option<String>,
 }

@@ -7,8 +7,9 @@ use crate::{
     error::{Error, Kind},
     lane::{ChainCell, Current, Lane, Membership, TcpChain},
     limits::SEND_HIGH,
+    route::hash::of_connection,
     telemetry::{ClusterStat, TcpStat},
-    upstream::{Active, Dialed, Pool, Slot, Watch},
+    upstream::{Active, Dialed, Pool, Slot, Watch, Wish},
 };
 use corelane_io::{Chunk, Instant, Peer, RecvHalf, SendHalf, Stream};
 use corelane_wire::Status;
@@ -30,13 +31,15 @@ pub async fn forward(conn: Conn, cell: Rc<ChainCell>, lane: Rc<Lane>) {
     chain.stats.inc(TcpStat::CxTotal);
     let expires = chain.spec.config.max_downstream_connection_duration.map(|max| conn.meta.accepted + max);
     let Conn { stream: client, meta, open: _open } = conn;
+    let hash = chain.spec.config.hash.as_ref();
+    let hash = hash.and_then(|hash| of_connection(hash, meta.peer.ip().map(|ip| ip.ip())));
     let mut account = Account::new(&chain, &lane, meta, &client);
     let Some(pool) = chain.target.pick(|| lane.io().random()).pool(&lane) else {
         chain.stats.inc(TcpStat::CxNoRoute);
         return account.failed(Error::local(Kind::NoCluster(Status::SERVICE_UNAVAILABLE))); // dropped unfinished: the client sees a reset
     };
     account.cluster(&pool);
-    let (dialed, _active) = match connect(&pool, &chain, &lane).await {
+    let (dialed, _active) = match connect(&pool, &chain, hash, &lane).await {
         Ok(connected) => connected,
         Err(e) => {
             account.unreached(&pool);
@@ -52,12 +55,17 @@ pub async fn forward(conn: Conn, cell: Rc<ChainCell>, lane: Rc<Lane>) {
 }
 
 /// Tries endpoints until one can be reached. That there is none, or that a breaker is open, is no reason to try again.
-async fn connect(pool: &Rc<Pool>, chain: &TcpChain, lane: &Lane) -> Result<(Dialed, Option<Active>), Error> {
+async fn connect(
+    pool: &Rc<Pool>,
+    chain: &TcpChain,
+    hash: Option<u64>,
+    lane: &Lane,
+) -> Result<(Dialed, Option<Active>), Error> {
     let config = &chain.spec.config;
     let (mut attempts, mut back_off) = (0, config.back_off);
     loop {
         attempts += 1;
-        match pool.dial_one().await {
+        match pool.dial_one(Wish { hash, beside: None }).await {
             Err(e) if matches!(e.kind, Kind::Connect | Kind::ConnectTimeout) => {
                 if attempts >= config.max_connect_attempts {
                     pool.stats.inc(ClusterStat::CxConnectAttemptsExceeded);

@@ -5,8 +5,9 @@
 use crate::{
     lane::{Lane, UdpChain},
     listener::ListenerSlot,
+    route::hash::of_connection,
     telemetry::{ClusterUdpStat, ListenerStat, UdpStat},
-    upstream::Chosen,
+    upstream::{Chosen, Wish},
 };
 use corelane_io::{Bind, Buf, Chunk, Instant, Udp};
 use std::{
@@ -92,7 +93,8 @@ impl Front {
             chain.stats.inc(UdpStat::NoRoute);
             return None;
         };
-        let chosen = pool.choose_endpoint().ok()?;
+        let hash = chain.spec.config.hash.as_ref().and_then(|hash| of_connection(hash, Some(client.ip())));
+        let chosen = pool.choose_endpoint(Wish { hash, beside: None }).ok()?;
         let to = chosen.addr().ip()?;
         let any: IpAddr =
             if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };

@@ -18,6 +18,7 @@ mod endpoint;
 mod extension;
 mod forward;
 mod hash;
+mod hashing;
 mod health;
 mod http;
 mod inspection;
@@ -276,6 +277,8 @@ mod cluster_tests;
 mod connections_tests;
 #[cfg(test)]
 mod dynamic_tests;
+#[cfg(test)]
+mod hashing_tests;
 #[cfg(test)]
 mod listener_tests;
 #[cfg(test)]

@@ -6,7 +6,7 @@ use crate::{
     telemetry::{
         ClusterStat, DiscoveryStat, HealthStat, Members, Membership, OutlierStat, Stats, StatsStore,
     },
-    upstream::{ClusterState, EndpointState, Finding},
+    upstream::{ClusterState, EndpointState, Finding, Tables},
 };
 use corelane_io::Peer;
 use std::{
@@ -39,6 +39,8 @@ pub struct Cluster {
     /// For a cluster that looks for outliers among them.
     outliers: Option<Arc<Stats<OutlierStat>>>,
     membership: Arc<Membership>,
+    /// For a cluster that chooses by hashes.
+    tables: Option<Box<Tables>>,
 }
 
 impl Cluster {
@@ -78,9 +80,13 @@ impl Cluster {
             checks: config.health.check.as_ref().map(|_| stats.of_shared(&counted)),
             outliers: config.outliers.as_ref().map(|_| stats.of_shared(&counted)),
             membership: known.map_or_else(|| stats.membership(&counted), |old| old.membership.clone()),
+            tables: None,
             config,
         };
         cluster.endpoints = cluster.endpoint_states(old.map_or(&[], |old| &old.endpoints));
+        // Another policy's tables lead elsewhere.
+        let tables = old.filter(|old| old.config.balancer == cluster.config.balancer);
+        cluster.tables = cluster.tables_after(tables.and_then(|old| old.tables.as_deref()));
         if old.is_some_and(|old| old.config.health.check.is_none() && old.is_warm()) {
             // It serves already: its endpoints are well until a check says otherwise.
             cluster.state.set_checked();
@@ -103,9 +109,42 @@ impl Cluster {
             checks: self.checks.clone(),
             outliers: self.outliers.clone(),
             membership: self.membership.clone(),
+            tables: None,
         };
         next.endpoints = next.endpoint_states(&self.endpoints);
+        next.tables = next.tables_after(self.tables.as_deref());
         next
+    }
+
+    /// The tables of this generation, for the health that its endpoints have now. Built as far as `old` has others.
+    fn tables_after(&self, old: Option<&Tables>) -> Option<Box<Tables>> {
+        let (config, members) = (&*self.config, self.members());
+        let health = |at: usize| self.endpoints[at].counted_health(members[at].health);
+        Tables::build(&config.balancer, &config.load_balancing, members, health, old).map(Box::new)
+    }
+
+    /// The same cluster after somebody's health has changed, for one that chooses by hashes; `None` where that leads nobody
+    /// another way.
+    pub(crate) fn rehashed(&self) -> Option<Cluster> {
+        let tables = self.tables_after(self.tables.as_deref())?;
+        if self.tables.as_ref() == Some(&tables) {
+            return None;
+        }
+        Some(Cluster {
+            name: self.name.clone(),
+            config: self.config.clone(),
+            state: self.state.clone(),
+            told: self.told.clone(),
+            found: self.found.clone(),
+            revision: self.revision,
+            endpoints: self.endpoints.clone(),
+            stats: self.stats.clone(),
+            discovery: self.discovery.clone(),
+            checks: self.checks.clone(),
+            outliers: self.outliers.clone(),
+            membership: self.membership.clone(),
+            tables: Some(tables),
+        })
     }
 
     /// What was told, and those that were told before and pass their checks: they stay until they fail them (Envoy's
@@ -198,6 +237,7 @@ impl Cluster {
             checks: None,
             outliers: None,
             membership,
+            tables: None,
         }
     }
 
@@ -274,6 +314,11 @@ impl Cluster {
         self.outliers.as_ref()
     }
 
+    /// Where hashes lead, for a cluster that chooses by them.
+    pub(crate) fn tables(&self) -> Option<&Tables> {
+        self.tables.as_deref()
+    }
+
     /// The statistics about its endpoints are those of this generation from now on.
     pub(crate) fn count_members(self: &Arc<Self>) {
         let next: Weak<Cluster> = Arc::downgrade(self);
@@ -326,6 +371,7 @@ pub(super) fn check(config: &config::Cluster) -> Vec<ConfigError> {
             problem("least_request_lb_config.active_request_bias", "must not be negative");
         }
     }
+    check_hashing(&config.balancer, &mut problem);
     if config.load_balancing.overprovisioning_factor == 0 {
         problem("load_assignment.policy.overprovisioning_factor", "must be greater than zero");
     }
@@ -353,6 +399,35 @@ pub(super) fn check(config: &config::Cluster) -> Vec<ConfigError> {
         check_dns(dns, &config.kind, &mut problem);
     }
     problems
+}
+
+fn check_hashing(balancer: &config::Balancer, problem: &mut dyn FnMut(&str, &str)) {
+    match balancer {
+        config::Balancer::RingHash(ring) => {
+            if ring.minimum_size == 0 || ring.minimum_size > config::RingHash::MAXIMUM_SIZE {
+                problem("ring_hash_lb_config.minimum_ring_size", "must be 1 to 8388608");
+            }
+            if ring.maximum_size < ring.minimum_size || ring.maximum_size > config::RingHash::MAXIMUM_SIZE {
+                problem(
+                    "ring_hash_lb_config.maximum_ring_size",
+                    "must be the minimum at least, 8388608 at most",
+                );
+            }
+        }
+        config::Balancer::Maglev(maglev)
+            if maglev.table_size > config::Maglev::MAXIMUM_SIZE || !is_prime(maglev.table_size) =>
+        {
+            problem("maglev_lb_config.table_size", "must be a prime number, 5000011 at most");
+        }
+        _ => {}
+    }
+    if balancer.hashing().and_then(|hashing| hashing.balance_factor).is_some_and(|factor| factor < 100) {
+        problem("common_lb_config.consistent_hashing_lb_config.hash_balance_factor", "must be 100 at least");
+    }
+}
+
+fn is_prime(number: u32) -> bool {
+    number > 1 && (2..).take_while(|n| n * n <= number).all(|n| !number.is_multiple_of(n))
 }
 
 fn check_health(check: &config::HealthCheck, cluster: &str, problem: &mut dyn FnMut(&str, &str)) {

@@ -156,6 +156,7 @@ impl Routes<'_> {
         let hash = HashPolicies::new(&config.hash_policy).map_err(|problems| {
             self.problems.extend(problems.into_iter().map(|problem| problem.within(at)));
         });
+        let hash = Arc::new(hash.ok()?);
         let forward = Forward {
             upstream: config.upstream.clone(),
             not_found: not_found?,
@@ -164,10 +165,11 @@ impl Routes<'_> {
             max_stream_duration: config.max_stream_duration,
             retries,
             upgrades: config.upgrades.clone(),
+            hash: (!config.hash_policy.is_empty()).then(|| hash.clone()),
             expected_timeout: config.timeout.map(|timeout| timeout.as_millis().to_string()),
         };
         let Upstream::Weighted(clusters) = &config.upstream else { return Some(Action::Forward(forward)) };
-        let by = self.weighted_by(at, &config.weighted_by, hash.ok()?)?;
+        let by = self.weighted_by(at, &config.weighted_by, hash)?;
         let mut sum = 0;
         let shares = clusters.iter().enumerate().filter_map(|(c, cluster)| {
             sum += u64::from(cluster.weight);
@@ -177,7 +179,12 @@ impl Routes<'_> {
         Some(Action::Weighted(Weighted { shares: shares.collect(), by }))
     }
 
-    fn weighted_by(&mut self, at: &str, by: &WeightedBy, hash: HashPolicies) -> Option<route::WeightedBy> {
+    fn weighted_by(
+        &mut self,
+        at: &str,
+        by: &WeightedBy,
+        hash: Arc<HashPolicies>,
+    ) -> Option<route::WeightedBy> {
         Some(match by {
             WeightedBy::Random => route::WeightedBy::Random,
             WeightedBy::Header(name) => {

@@ -1,6 +1,8 @@
 //! Clusters: where requests can go, and how many at a time.
 
-use super::{Dns, EndpointCheck, HealthCheck, OutlierDetection, UpstreamConnections};
+use super::{
+    Balancer, Dns, EndpointCheck, HealthCheck, LoadBalancing, OutlierDetection, UpstreamConnections,
+};
 use corelane_io::Peer;
 use std::{sync::Arc, time::Duration};
 
@@ -106,59 +108,6 @@ impl ClusterKind {
         match self {
             ClusterKind::StrictDns(dns) | ClusterKind::LogicalDns(dns) => Some(dns),
             ClusterKind::Static | ClusterKind::Told => None,
-        }
-    }
-}
-
-/// How an endpoint is chosen (Envoy `lb_policy`).
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Balancer {
-    /// One after the other, in proportion to their weights.
-    RoundRobin,
-    /// At random, in proportion to their weights.
-    Random,
-    /// The one with the fewest active requests among `choices` drawn at random. With unequal weights, in turn by
-    /// weight divided by active requests.
-    LeastRequest {
-        /// How many to draw, at least 2 (Envoy `least_request_lb_config.choice_count`).
-        choices: u32,
-        /// The power to which active requests count where weights are unequal, not negative; 1 is Envoy's default, 0 leaves
-        /// them out (Envoy `active_request_bias`).
-        bias: f64,
-    },
-}
-
-impl Balancer {
-    /// [`LeastRequest`](Balancer::LeastRequest) with Envoy's defaults.
-    pub const LEAST_REQUEST: Balancer = Balancer::LeastRequest { choices: 2, bias: 1.0 };
-}
-
-/// Which endpoints are considered (Envoy `common_lb_config`, and `policy` of the load assignment).
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct LoadBalancing {
-    /// In percent: a priority counts as wholly healthy while `healthy * factor / 100` reaches all of its endpoints
-    /// (Envoy `overprovisioning_factor`).
-    pub overprovisioning_factor: u32,
-    /// In percent: below so many available endpoints of a priority health is not looked at any more; 0 always looks
-    /// (Envoy `healthy_panic_threshold`).
-    pub panic_threshold: f64,
-    /// Refuses requests instead of sending them to unhealthy endpoints (Envoy `fail_traffic_on_panic`).
-    pub fail_on_panic: bool,
-    /// First chooses a locality by its weight, then an endpoint in it (Envoy `locality_weighted_lb_config`).
-    pub locality_weighted: bool,
-    /// Counts endpoints by their weights when a priority's health is measured (Envoy `weighted_priority_health`).
-    pub weighted_priority_health: bool,
-}
-
-impl Default for LoadBalancing {
-    /// Envoy's defaults.
-    fn default() -> LoadBalancing {
-        LoadBalancing {
-            overprovisioning_factor: 140,
-            panic_threshold: 50.0,
-            fail_on_panic: false,
-            locality_weighted: false,
-            weighted_priority_health: false,
         }
     }
 }

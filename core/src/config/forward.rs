@@ -12,7 +12,8 @@ pub struct Forward {
     pub upstream: Upstream,
     /// Which number picks one of several clusters.
     pub weighted_by: WeightedBy,
-    /// What of a request is hashed, where [`weighted_by`](Forward::weighted_by) asks for it.
+    /// What of a request is hashed, where [`weighted_by`](Forward::weighted_by) or the cluster's way of choosing endpoints asks
+    /// for it.
     pub hash_policy: Vec<HashPolicy>,
     /// The status where there is no such cluster: 503, 404 or 500 (Envoy `cluster_not_found_response_code`).
     pub cluster_not_found: u16,

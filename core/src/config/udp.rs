@@ -1,5 +1,6 @@
 //! UDP listeners.
 
+use super::ConnectionHash;
 use std::time::Duration;
 
 /// Forwarding of datagrams (Envoy `UdpProxyConfig`). A client, by address and port, has a session while it lasts: one
@@ -10,6 +11,8 @@ pub struct UdpProxy {
     pub stat_prefix: String,
     /// Where to.
     pub cluster: String,
+    /// What is hashed, for clusters that choose by it.
+    pub hash: Option<ConnectionHash>,
     /// Ends a session after this long without a datagram in either direction.
     pub idle_timeout: Duration,
     /// Bytes of the largest datagram that is taken from clients (Envoy `downstream_socket_config.max_rx_datagram_size`).
@@ -29,6 +32,7 @@ impl UdpProxy {
         UdpProxy {
             stat_prefix: stat_prefix.into(),
             cluster: cluster.into(),
+            hash: None,
             idle_timeout: Self::IDLE_TIMEOUT,
             max_downstream_datagram: Self::MAX_DATAGRAM,
             max_upstream_datagram: Self::MAX_DATAGRAM,

@@ -17,9 +17,11 @@ pub(crate) enum Watcher {
     Health,
     /// Who looks for outliers.
     Outliers,
+    /// Who builds tables for hashes.
+    Tables,
 }
 
-const WATCHERS: usize = 3;
+const WATCHERS: usize = 4;
 
 /// The bell. Each watcher listens once.
 #[derive(Debug, Default)]

@@ -7,6 +7,7 @@ use crate::{
     error::Error,
     http::{Body, attempts::Tries, clock::Clock, downstream::Downstream, pump::Encoder, upgrade::Switch},
     lane::{HttpChain, Lane, Route},
+    route::hash::MadeCookies,
     upstream::{Lease, Pool},
 };
 use corelane_io::Peer;
@@ -150,6 +151,12 @@ impl Exchange {
     /// What is remembered of its tries, if anything may be.
     pub(crate) fn told_tries(&self) -> Option<&Tries> {
         self.rare.get().map(|rare| &rare.tries)
+    }
+
+    /// The cookies that were made to choose its endpoint, if any.
+    #[inline]
+    pub(crate) fn made_cookies(&self) -> Option<Rc<MadeCookies>> {
+        self.rare.get()?.extensions.get()
     }
 
     /// Where a filter wants the request to go.

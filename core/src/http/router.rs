@@ -15,9 +15,12 @@ use crate::{
     filter::{Cx, Exchange, Pump, Request, Response},
     lane::{Lane, Route},
     limits::{INTERIM_RESPONSES, STALE_RETRIES},
-    route::Action,
+    route::{
+        Action, Forward, RouteInput,
+        hash::{HashPolicies, MadeCookies},
+    },
     telemetry::{ClusterStat, HttpStat},
-    upstream::{Lease, Pool},
+    upstream::{Lease, Pool, Wish},
 };
 use corelane_io::Chunk;
 use corelane_wire::{
@@ -61,6 +64,8 @@ pub(crate) struct Routed {
     pub(super) body: Body,
     pub(super) exchange: Rc<Exchange>,
     pub(super) pool: Rc<Pool>,
+    /// What endpoints are chosen by, where the route and the cluster say so.
+    pub(super) hash: Option<u64>,
     framing: Framing,
 }
 
@@ -105,8 +110,10 @@ pub(crate) fn route(req: Request) -> Decision {
         Ok(prepared) => prepared,
         Err(e) => return Decision::Answer(Err(e)),
     };
+    // As in Envoy, of the request as the upstream is to see it.
+    let hash = route.as_ref().and_then(|route| route_hash(route, &pool, &head, &cx));
     log::routed(exchange, &head, &pool);
-    let routed = Routed { head, body, exchange: exchange.clone(), pool, framing };
+    let routed = Routed { head, body, exchange: exchange.clone(), pool, hash, framing };
     match (exchange.switch.get(), plan) {
         (Switch::No, None) => Decision::Send(routed),
         (Switch::No, Some(plan)) => Decision::Attempt(routed, plan),
@@ -153,6 +160,25 @@ fn destination(route: &Route, head: &mut RequestHead, cx: &Cx) -> Result<Rc<Pool
     }
 }
 
+/// The request's hash, where the cluster chooses by it.
+#[inline]
+fn route_hash(route: &Route, pool: &Pool, head: &RequestHead, cx: &Cx) -> Option<u64> {
+    let Action::Forward(Forward { hash: Some(policies), .. }) = &route.spec.action else { return None };
+    if pool.hashes() { hash(policies, head, cx) } else { None }
+}
+
+#[cold]
+fn hash(policies: &HashPolicies, head: &RequestHead, cx: &Cx) -> Option<u64> {
+    let exchange = cx.exchange();
+    let conn = &exchange.downstream.meta;
+    let mut made = MadeCookies::default();
+    let hash = policies.hash(&RouteInput { head, conn, client: exchange.client, random: 0 }, Some(&mut made));
+    if !made.0.is_empty() {
+        cx.insert(made);
+    }
+    hash
+}
+
 /// The cluster that a field of the request names.
 #[cold]
 fn named(field: &str, head: &RequestHead, lane: &Lane) -> Option<Rc<Pool>> {
@@ -176,7 +202,11 @@ impl Routed {
             let (mut tries, mut _retry) = (0, None);
             loop {
                 // The last try takes a connection that nobody can have closed for being idle.
-                let lease = match self.pool.checkout(tries == STALE_RETRIES, None).await {
+                let lease = match self
+                    .pool
+                    .checkout(tries == STALE_RETRIES, Wish { hash: self.hash, beside: None })
+                    .await
+                {
                     Ok(lease) => lease,
                     Err(e) => {
                         log::unreached(&self.exchange, &self.pool, &e);
@@ -360,6 +390,12 @@ pub(super) fn answered(
         head.headers_mut()
             .append_decimal(Known::XEnvoyUpstreamServiceTime, took)
             .map_err(|_| Error::upstream(Kind::Protocol))?;
+    }
+    if let Some(cookies) = exchange.made_cookies() {
+        for cookie in &cookies.0 {
+            let added = head.headers_mut().append("set-cookie", cookie.as_bytes());
+            added.map_err(|_| Error::upstream(Kind::Protocol))?;
+        }
     }
     edit(&mut head, exchange);
     Ok(Response { head, body: Body::upstream(lease) })

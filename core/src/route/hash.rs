@@ -6,7 +6,10 @@ use super::{
     matcher::{parameters, query_of},
     pattern::Substitution,
 };
-use crate::config::{self, ConfigError, HashSource};
+use crate::{
+    config::{self, ConfigError, ConnectionHash, HashCookie, HashSource},
+    digest::xxh64,
+};
 use corelane_io::Peer;
 use corelane_wire::{Headers, RequestHead};
 use std::{
@@ -30,10 +33,23 @@ enum Source {
     Method,
     Path,
     Header(String, Option<Substitution>),
-    Cookie(Vec<u8>),
+    Cookie { name: Vec<u8>, made: Option<Made> },
     QueryParameter(Vec<u8>),
     ClientIp,
 }
+
+/// How a cookie is made.
+#[derive(Clone, Debug)]
+struct Made {
+    /// What stands before its value.
+    before: String,
+    /// What stands behind it.
+    after: String,
+}
+
+/// The cookies that were made for a request, for its response to set.
+#[derive(Debug, Default)]
+pub(crate) struct MadeCookies(pub(crate) Vec<String>);
 
 impl HashPolicies {
     /// # Errors
@@ -49,11 +65,12 @@ impl HashPolicies {
         if problems.is_empty() { Ok(HashPolicies(parts.into())) } else { Err(problems) }
     }
 
-    /// The request's hash, if it has one of the parts.
-    pub(crate) fn hash(&self, input: &RouteInput<'_>) -> Option<u64> {
+    /// The request's hash, if it has one of the parts. Where one is a cookie that the client has not and that is to be made, it
+    /// is, provided somebody collects what was made.
+    pub(crate) fn hash(&self, input: &RouteInput<'_>, mut made: Option<&mut MadeCookies>) -> Option<u64> {
         let mut hash: Option<u64> = None;
         for part in &self.0 {
-            if let Some(more) = part.source.hash(input) {
+            if let Some(more) = part.source.hash(input, made.as_deref_mut()) {
                 // Turned, so that two equal parts do not cancel each other out.
                 hash = Some(hash.map_or(0, |hash| hash.rotate_left(1)) ^ more);
             }
@@ -92,7 +109,9 @@ impl Source {
                     }
                 }
             }
-            HashSource::Cookie(name) => Source::Cookie(required("cookie.name", name)?),
+            HashSource::Cookie(cookie) => {
+                Source::Cookie { name: required("cookie.name", &cookie.name)?, made: Made::new(cookie)? }
+            }
             HashSource::QueryParameter(name) => {
                 Source::QueryParameter(required("query_parameter.name", name)?)
             }
@@ -100,16 +119,17 @@ impl Source {
         })
     }
 
-    fn hash(&self, input: &RouteInput<'_>) -> Option<u64> {
+    fn hash(&self, input: &RouteInput<'_>, cookies: Option<&mut MadeCookies>) -> Option<u64> {
         let head = input.head;
         match self {
             Source::Authority => (!head.authority().is_empty()).then(|| xxh64(head.authority(), 0)),
             Source::Method => Some(xxh64(head.method_name(), 0)),
             Source::Path => Some(xxh64(head.path(), 0)),
             Source::Header(name, rewrite) => values(head.headers(), name, rewrite.as_ref()),
-            Source::Cookie(name) => {
-                cookie(head, name).filter(|value| !value.is_empty()).map(|value| xxh64(value, 0))
-            }
+            Source::Cookie { name, made } => match cookie(head, name).filter(|value| !value.is_empty()) {
+                Some(value) => Some(xxh64(value, 0)),
+                None => Some(made.as_ref()?.cookie(input, cookies?)),
+            },
             Source::QueryParameter(name) => {
                 let mut all = parameters(query_of(head.path()));
                 all.find(|(parameter, _)| parameter == name).map(|(_, value)| xxh64(value, 0))
@@ -122,6 +142,49 @@ impl Source {
                 ip.map(of_ip)
             }
         }
+    }
+}
+
+impl Made {
+    fn new(config: &HashCookie) -> Result<Option<Made>, ConfigError> {
+        let Some(ttl) = config.ttl else { return Ok(None) };
+        let mut after = String::from("\"");
+        let mut attribute = |name: &str, value: &str| {
+            let equals = if value.is_empty() { "" } else { "=" };
+            // Writing into a string does not fail.
+            let _ = write!(after, "; {name}{equals}{value}");
+        };
+        if ttl.as_secs() > 0 {
+            attribute("Max-Age", &ttl.as_secs().to_string());
+        }
+        if !config.path.is_empty() {
+            attribute("Path", &config.path);
+        }
+        config.attributes.iter().for_each(|(name, value)| attribute(name, value));
+        attribute("HttpOnly", "");
+        let made = Made { before: format!("{}=\"", config.name), after };
+        let whole = [made.before.as_str(), &made.after].concat();
+        match Headers::new().append("set-cookie", whole.as_bytes()) {
+            Ok(()) => Ok(Some(made)),
+            Err(_) => Err(ConfigError::new("cookie", "a cookie made of this cannot be sent in a response")),
+        }
+    }
+
+    /// Makes the cookie of a connection, the same for all of its requests, and gives the hash of its value.
+    #[cold]
+    fn cookie(&self, input: &RouteInput<'_>, made: &mut MadeCookies) -> u64 {
+        let ends = format!("{}{}", input.conn.peer, input.conn.listener);
+        let value = format!("{:016x}", xxh64(ends.as_bytes(), 0));
+        made.0.push([&self.before, value.as_str(), &self.after].concat());
+        xxh64(value.as_bytes(), 0)
+    }
+}
+
+/// The hash of a connection, or of a session of datagrams, from `ip`; `None` where that is not known and is what counts.
+pub(crate) fn of_connection(hash: &ConnectionHash, ip: Option<IpAddr>) -> Option<u64> {
+    match hash {
+        ConnectionHash::SourceIp => ip.map(of_ip),
+        ConnectionHash::Key(key) => Some(xxh64(key.as_bytes(), 0)),
     }
 }
 
@@ -181,58 +244,6 @@ impl Write for Text {
     }
 }
 
-const PRIMES: [u64; 5] = [
-    0x9e37_79b1_85eb_ca87,
-    0xc2b2_ae3d_27d4_eb4f,
-    0x1656_67b1_9e37_79f9,
-    0x85eb_ca77_c2b2_ae63,
-    0x27d4_eb2f_1656_67c5,
-];
-
-/// XXH64, the hash that Envoy takes for all this.
-pub(crate) fn xxh64(bytes: &[u8], seed: u64) -> u64 {
-    let [p1, p2, p3, p4, p5] = PRIMES;
-    let mut stripes = bytes.chunks_exact(32);
-    let mut hash = if bytes.len() < 32 {
-        seed.wrapping_add(p5)
-    } else {
-        let mut lanes =
-            [seed.wrapping_add(p1).wrapping_add(p2), seed.wrapping_add(p2), seed, seed.wrapping_sub(p1)];
-        for stripe in &mut stripes {
-            for (lane, word) in lanes.iter_mut().zip(stripe.chunks_exact(8)) {
-                *lane = round(*lane, little(word));
-            }
-        }
-        let turned = lanes.iter().zip([1, 7, 12, 18]).map(|(lane, by)| lane.rotate_left(by));
-        let sum = turned.fold(0, u64::wrapping_add);
-        lanes.iter().fold(sum, |hash, lane| (hash ^ round(0, *lane)).wrapping_mul(p1).wrapping_add(p4))
-    };
-    hash = hash.wrapping_add(bytes.len() as u64);
-    let mut words = stripes.remainder().chunks_exact(8);
-    for word in &mut words {
-        hash = (hash ^ round(0, little(word))).rotate_left(27).wrapping_mul(p1).wrapping_add(p4);
-    }
-    let mut halves = words.remainder().chunks_exact(4);
-    for half in &mut halves {
-        hash = (hash ^ little(half).wrapping_mul(p1)).rotate_left(23).wrapping_mul(p2).wrapping_add(p3);
-    }
-    for byte in halves.remainder() {
-        hash = (hash ^ u64::from(*byte).wrapping_mul(p5)).rotate_left(11).wrapping_mul(p1);
-    }
-    hash = (hash ^ (hash >> 33)).wrapping_mul(p2);
-    hash = (hash ^ (hash >> 29)).wrapping_mul(p3);
-    hash ^ (hash >> 32)
-}
-
-fn round(lane: u64, word: u64) -> u64 {
-    lane.wrapping_add(word.wrapping_mul(PRIMES[1])).rotate_left(31).wrapping_mul(PRIMES[0])
-}
-
-/// Up to eight bytes as a number, the first the lowest.
-fn little(bytes: &[u8]) -> u64 {
-    bytes.iter().rev().fold(0, |number, byte| (number << 8) | u64::from(*byte))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -241,20 +252,6 @@ mod tests {
         conn::ConnMeta,
     };
     use corelane_io::{Config, sim::World};
-
-    #[test]
-    fn xxh64_gives_the_published_values() {
-        let cases: [(&[u8], u64, u64); 5] = [
-            (b"", 0, 0xef46_db37_51d8_e999),
-            (b"a", 0, 0xd24e_c4f1_a98c_6e5b),
-            (b"abc", 0, 0x44bc_2cf5_ad77_0999),
-            (b"Nobody inspects the spammish repetition", 0, 0xfbce_a83c_8a37_8bf1),
-            (b"", 0x9e37_79b1, 0xac75_fda2_929b_17ef),
-        ];
-        for (bytes, seed, want) in cases {
-            assert_eq!(xxh64(bytes, seed), want, "{bytes:?}");
-        }
-    }
 
     fn hash(sources: &[(HashSource, bool)], path: &str, fields: &[(&str, &str)]) -> Option<u64> {
         let policies: Vec<_> = sources
@@ -274,7 +271,7 @@ mod tests {
             learnt: None,
         };
         let input = RouteInput { head: &head, conn: &conn, client: None, random: 0 };
-        HashPolicies::new(&policies).unwrap().hash(&input)
+        HashPolicies::new(&policies).unwrap().hash(&input, None)
     }
 
     fn header(name: &str) -> HashSource {
@@ -283,7 +280,7 @@ mod tests {
 
     #[test]
     fn parts_of_requests_are_hashed() {
-        let cookie = |name: &str| HashSource::Cookie(name.into());
+        let cookie = |name: &str| HashSource::Cookie(HashCookie::named(name));
         let query = |name: &str| HashSource::QueryParameter(name.into());
         let rewrite = Some(RegexRewrite { pattern: "^(.).*".into(), substitution: r"\1".into() });
         let first = HashSource::Header { name: "x-a".into(), rewrite };
@@ -334,7 +331,7 @@ mod tests {
             problems[0].to_string()
         };
         assert!(bad(header("x y")).starts_with("hash_policy[0].header.header_name: "));
-        assert!(bad(HashSource::Cookie(String::new())).starts_with("hash_policy[0].cookie.name: "));
+        assert!(bad(HashSource::Cookie(HashCookie::default())).starts_with("hash_policy[0].cookie.name: "));
         let rewrite = Some(RegexRewrite { pattern: "(".into(), substitution: String::new() });
         let regex = HashSource::Header { name: "x".into(), rewrite };
         assert!(bad(regex).starts_with("hash_policy[0].header.regex_rewrite.pattern.regex: "));

@@ -1,7 +1,17 @@
 //! Which endpoint serves the next request. Pure but for its own cursor: randomness and activity come in.
 
-use crate::{chance::below, config};
-use std::{cmp::Ordering, collections::BinaryHeap};
+use super::table::Table;
+use crate::{chance::below, config, digest::xxh64, limits::HASH_PROBES};
+use std::{cmp::Ordering, collections::BinaryHeap, sync::Arc};
+
+/// What a request says about its endpoint.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Key {
+    /// Requests of one hash go the same way, where the cluster chooses by it; one without goes anywhere.
+    pub(crate) hash: Option<u64>,
+    /// How often it was chosen for this request before, to no avail.
+    pub(crate) attempt: u32,
+}
 
 /// Chooses among the endpoints of one generation of a cluster, on one lane.
 #[derive(Debug)]
@@ -18,10 +28,13 @@ pub(crate) enum Balancer {
     LeastRequest { choices: u32 },
     /// In turn by weight over activity.
     LeastRequestSchedule(Schedule),
+    /// By the request's hash.
+    Hashed(Hashed),
 }
 
 impl Balancer {
-    /// `random` decides where a turn begins, so that lanes and proxies do not all begin with the same endpoint.
+    /// `random` decides where a turn begins, so that lanes and proxies do not all begin with the same endpoint. What is chosen
+    /// by hashes needs a table, which is not made here: without one anybody is chosen.
     pub(crate) fn new(policy: config::Balancer, weights: &[u32], random: u64) -> Balancer {
         let alike = weights.windows(2).all(|pair| pair[0] == pair[1]);
         let schedule = |bias| {
@@ -43,13 +56,16 @@ impl Balancer {
             }
             config::Balancer::LeastRequest { choices, .. } if alike => Balancer::LeastRequest { choices },
             config::Balancer::LeastRequest { bias, .. } => Balancer::LeastRequestSchedule(schedule(bias)),
+            config::Balancer::RingHash(_) | config::Balancer::Maglev(_) => Balancer::Random,
         }
     }
 
     /// The next endpoint among `len`, by index; `None` if there are none. `active` tells an endpoint's requests in flight.
+    #[inline]
     pub(crate) fn pick(
         &mut self,
         len: usize,
+        key: Key,
         mut random: impl FnMut() -> u64,
         active: impl Fn(usize) -> u32,
     ) -> Option<usize> {
@@ -74,8 +90,88 @@ impl Balancer {
                 draws.min_by_key(|at| active(*at)).unwrap_or(0)
             }
             Balancer::LeastRequestSchedule(schedule) => schedule.pick(active),
+            Balancer::Hashed(hashed) => {
+                let hash = key.hash.unwrap_or_else(random);
+                hashed.pick(hash, key.attempt, len, active)
+            }
         })
     }
+}
+
+/// Chooses by the request's hash.
+#[derive(Debug)]
+pub(crate) struct Hashed {
+    table: Arc<Table>,
+    /// Where the table is of others: who of it is one of those chosen among, and which.
+    places: Option<Box<[Option<usize>]>>,
+    /// In percent of the average: how much one endpoint may have in flight.
+    balance_factor: Option<u32>,
+}
+
+impl Hashed {
+    pub(super) fn new(
+        table: Arc<Table>,
+        places: Option<Box<[Option<usize>]>>,
+        balance_factor: Option<u32>,
+    ) -> Hashed {
+        Hashed { table, places, balance_factor }
+    }
+
+    /// Among one at least.
+    fn pick(&self, hash: u64, attempt: u32, len: usize, active: impl Fn(usize) -> u32) -> usize {
+        let anybody = || (hash % len as u64) as usize;
+        let at = match &self.places {
+            None => self.table.at(hash, attempt).unwrap_or_else(anybody),
+            Some(places) => {
+                let mut attempts = attempt..attempt.saturating_add(HASH_PROBES);
+                attempts.find_map(|attempt| places[self.table.at(hash, attempt)?]).unwrap_or_else(anybody)
+            }
+        };
+        match self.balance_factor {
+            Some(factor) => self.balanced(at, factor, hash, len, active),
+            None => at,
+        }
+    }
+
+    /// The endpoint itself or, where it is too busy, the first that is not, in an order that follows from the hash; the least
+    /// busy where all are.
+    #[cold]
+    fn balanced(
+        &self,
+        at: usize,
+        factor: u32,
+        hash: u64,
+        len: usize,
+        active: impl Fn(usize) -> u32,
+    ) -> usize {
+        let shares = self.table.shares();
+        let all: u64 = (0..len).map(|at| u64::from(active(at))).sum();
+        let slots = ((all + 1) * u64::from(factor)).div_ceil(100) as f64;
+        let load = |at: usize| f64::from(active(at)) / (slots * shares[at].weight).ceil().max(1.0);
+        let hash = xxh64(&hash.to_le_bytes(), 0);
+        let others = 1..len as u64;
+        let mut step = hash % others.end.max(2).saturating_sub(1) + 1;
+        // Without a common factor it leads to everybody.
+        while common_factor(step, others.end) != 1 {
+            step += 1;
+        }
+        let next = |nth: u64| ((at as u64 + nth * step) % others.end) as usize;
+        let mut least = (load(at), at);
+        for at in std::iter::once(at).chain(others.clone().map(next)) {
+            let load = load(at);
+            if load <= 1.0 {
+                return at;
+            }
+            if load < least.0 {
+                least = (load, at);
+            }
+        }
+        least.1
+    }
+}
+
+fn common_factor(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { common_factor(b, a % b) }
 }
 
 /// One of `len`.
@@ -177,7 +273,7 @@ mod tests {
         let mut random = numbers(1);
         let mut counts = vec![0; weights.len()];
         for _ in 0..picks {
-            counts[balancer.pick(weights.len(), &mut random, &active).unwrap()] += 1;
+            counts[balancer.pick(weights.len(), Key::default(), &mut random, &active).unwrap()] += 1;
         }
         counts
     }
@@ -218,8 +314,8 @@ mod tests {
         for policy in
             [config::Balancer::RoundRobin, config::Balancer::Random, config::Balancer::LEAST_REQUEST]
         {
-            assert_eq!(Balancer::new(policy, &[], 9).pick(0, &mut random, |_| 0), None);
-            assert_eq!(Balancer::new(policy, &[3], 9).pick(1, &mut random, |_| 0), Some(0));
+            assert_eq!(Balancer::new(policy, &[], 9).pick(0, Key::default(), &mut random, |_| 0), None);
+            assert_eq!(Balancer::new(policy, &[3], 9).pick(1, Key::default(), &mut random, |_| 0), Some(0));
         }
     }
 }

@@ -5,7 +5,10 @@
 //! one takes what is left; degraded endpoints take what all healthy ones leave. Where all together do not reach, and a
 //! priority has less than `panic_threshold` available, its endpoints are used regardless of health.
 
-use super::balance::{Balancer, Schedule};
+use super::{
+    balance::{Balancer, Key, Schedule},
+    tables::Weighted,
+};
 use crate::{
     chance::below,
     config::{self, Endpoint, Health, LoadBalancing},
@@ -17,6 +20,8 @@ use std::collections::BTreeMap;
 pub(crate) struct Plan {
     /// In the order of their shares; empty where there is nobody.
     shares: Vec<Share>,
+    /// The request's hash decides about everything, its share included.
+    hashes: bool,
 }
 
 /// A part of the requests.
@@ -50,13 +55,15 @@ pub(crate) struct Pick {
 }
 
 impl Plan {
-    /// For endpoints of which `health` tells how well they are, by index; `None` for those that count for nothing yet.
+    /// For endpoints of which `health` tells how well they are, by index; `None` for those that count for nothing yet. `hashed`
+    /// makes what chooses by hashes, for a policy that does.
     pub(crate) fn new(
         policy: config::Balancer,
         settings: &LoadBalancing,
         members: &[Endpoint],
         health: impl Fn(usize) -> Option<Health>,
         mut random: impl FnMut() -> u64,
+        hashed: &mut dyn FnMut(&[Weighted]) -> Balancer,
     ) -> Plan {
         let mut priorities: BTreeMap<u32, Priority> = BTreeMap::new();
         for (at, member) in members.iter().enumerate() {
@@ -65,19 +72,25 @@ impl Plan {
         }
         let priorities: Vec<Priority> = priorities.into_values().collect();
         let whole = priorities.len() == 1;
-        let make = Make { policy, settings, members };
-        let mut plan = Plan { shares: Vec::new() };
+        let hashes = policy.hashing().is_some();
+        let mut make = Make { policy, settings, members, hashed };
+        let mut plan = Plan { shares: Vec::new(), hashes };
         let mut upto = 0;
         for load in loads(&priorities, settings) {
             let priority = &priorities[load.priority];
             let all = whole && priority.all.len() == members.len();
             let mut share = match load.kind {
                 // Nobody, rather than somebody who is not well.
-                Kind::Panic if settings.fail_on_panic => {
+                // That is for policies that know zones, which those that hash do not.
+                Kind::Panic if settings.fail_on_panic && !hashes => {
                     Share { upto, panic: true, turns: None, places: vec![] }
                 }
                 Kind::Panic => {
                     Share { panic: true, ..make.share(&priority.all, &priority.all, all, false, &mut random) }
+                }
+                // As in Envoy a hash leads to healthy endpoints wherever there is one.
+                Kind::Degraded if hashes && !priority.healthy.is_empty() => {
+                    make.share(&priority.healthy, &priority.all, all, true, &mut random)
                 }
                 Kind::Healthy => make.share(&priority.healthy, &priority.all, all, true, &mut random),
                 Kind::Degraded => make.share(&priority.degraded, &priority.all, all, true, &mut random),
@@ -90,12 +103,24 @@ impl Plan {
     }
 
     /// Who serves the next request. `active` tells an endpoint's requests in flight.
-    pub(crate) fn pick(&mut self, mut random: impl FnMut() -> u64, active: impl Fn(usize) -> u32) -> Pick {
+    #[inline]
+    pub(crate) fn pick(
+        &mut self,
+        mut key: Key,
+        mut random: impl FnMut() -> u64,
+        active: impl Fn(usize) -> u32,
+    ) -> Pick {
+        if self.hashes && key.hash.is_none() {
+            key.hash = Some(random());
+        }
         let share = match &mut *self.shares {
             [] => return Pick { at: None, panic: false },
             [one] => one,
             several => {
-                let ticket = below(random(), 100) as u32;
+                let ticket = match key.hash.filter(|_| self.hashes) {
+                    Some(hash) => (hash % 100) as u32,
+                    None => below(random(), 100) as u32,
+                };
                 // The last share ends at 100, which no ticket reaches.
                 let at = several.partition_point(|share| share.upto <= ticket).min(several.len() - 1);
                 &mut several[at]
@@ -107,8 +132,8 @@ impl Plan {
             None => share.places.first_mut(),
         };
         let at = place.and_then(|Place { members, len, balancer }| match members {
-            None => balancer.pick(*len, random, active),
-            Some(members) => balancer.pick(*len, random, |at| active(members[at])).map(|at| members[at]),
+            None => balancer.pick(*len, key, random, active),
+            Some(members) => balancer.pick(*len, key, random, |at| active(members[at])).map(|at| members[at]),
         });
         Pick { at, panic }
     }
@@ -234,18 +259,23 @@ struct Make<'a> {
     policy: config::Balancer,
     settings: &'a LoadBalancing,
     members: &'a [Endpoint],
+    hashed: &'a mut dyn FnMut(&[Weighted]) -> Balancer,
 }
 
 impl Make<'_> {
     /// Among `eligible`, which are some of a priority's `all`; `whole` where these are all of the cluster.
     fn share(
-        &self,
+        &mut self,
         eligible: &[usize],
         all: &[usize],
         whole: bool,
         by_locality: bool,
         random: &mut dyn FnMut() -> u64,
     ) -> Share {
+        if self.policy.hashing().is_some() {
+            let place = self.hashed(eligible, all);
+            return Share { upto: 0, panic: false, turns: None, places: vec![place] };
+        }
         if by_locality && self.settings.locality_weighted {
             let (places, weights) = self.localities(eligible, all, random);
             if !places.is_empty() {
@@ -264,13 +294,7 @@ impl Make<'_> {
         all: &[usize],
         random: &mut dyn FnMut() -> u64,
     ) -> (Vec<Place>, Vec<f64>) {
-        let mut localities: BTreeMap<&config::Locality, (Vec<usize>, usize)> = BTreeMap::new();
-        for at in all {
-            localities.entry(&*self.members[*at].locality).or_default().1 += 1;
-        }
-        for at in eligible {
-            localities.entry(&*self.members[*at].locality).or_default().0.push(*at);
-        }
+        let localities = self.by_locality(eligible, all);
         let weighted = localities
             .into_iter()
             .filter(|(locality, (eligible, _))| locality.weight > 0 && !eligible.is_empty());
@@ -281,6 +305,49 @@ impl Make<'_> {
                 (self.place(&eligible, false, random), f64::from(locality.weight) * available)
             })
             .unzip()
+    }
+
+    /// Who is eligible in each locality, and how many there are in it.
+    fn by_locality(
+        &self,
+        eligible: &[usize],
+        all: &[usize],
+    ) -> BTreeMap<&config::Locality, (Vec<usize>, usize)> {
+        let mut localities: BTreeMap<&config::Locality, (Vec<usize>, usize)> = BTreeMap::new();
+        for at in all {
+            localities.entry(&*self.members[*at].locality).or_default().1 += 1;
+        }
+        for at in eligible {
+            localities.entry(&*self.members[*at].locality).or_default().0.push(*at);
+        }
+        localities
+    }
+
+    /// Where hashes choose, they choose among all of a priority at once; localities and weights are in the table.
+    fn hashed(&mut self, eligible: &[usize], all: &[usize]) -> Place {
+        let mut set = Vec::with_capacity(eligible.len());
+        let localities = match self.settings.locality_weighted {
+            true => self.by_locality(eligible, all),
+            false => BTreeMap::new(),
+        };
+        let sum: u64 = localities.keys().map(|locality| u64::from(locality.weight)).sum();
+        for (locality, (eligible, _)) in localities.iter().filter(|(locality, _)| locality.weight > 0) {
+            self.weigh(eligible, f64::from(locality.weight) / sum as f64, &mut set);
+        }
+        if set.is_empty() {
+            self.weigh(eligible, 1.0, &mut set);
+        }
+        let balancer = (self.hashed)(&set);
+        Place { len: set.len(), members: Some(set.into_iter().map(|one| one.at).collect()), balancer }
+    }
+
+    /// Endpoints that share a part of the whole by their weights.
+    fn weigh(&self, at: &[usize], part: f64, set: &mut Vec<Weighted>) {
+        let weight = |at: &usize| self.members[*at].weight;
+        let sum: u64 = at.iter().map(|at| u64::from(weight(at))).sum();
+        set.extend(
+            at.iter().map(|at| Weighted { at: *at, weight: f64::from(weight(at)) * part / sum as f64 }),
+        );
     }
 
     fn place(&self, at: &[usize], whole: bool, random: &mut dyn FnMut() -> u64) -> Place {

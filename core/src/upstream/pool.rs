@@ -2,6 +2,7 @@
 //! an exchange owns the others.
 
 use super::{
+    balance::{Balancer, Key},
     connection::{Connection, Lease},
     drain::{Epoch, Watch},
     eyeballs::connect,
@@ -9,7 +10,7 @@ use super::{
     plan::Plan,
     record::HostStat,
     slot::{Dialed, Slot},
-    state::{Active, ClusterState, EndpointState, Finding, Limit},
+    state::{Active, ClusterState, EndpointState, Limit},
     wait::{Waiters, Waiting},
 };
 use crate::{
@@ -74,7 +75,17 @@ pub(crate) struct Unreached {
     pub(crate) errno: Option<i32>,
 }
 
+/// What whoever asks for an endpoint says about it.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Wish<'a> {
+    /// Requests of one hash go the same way, where the cluster chooses by it.
+    pub(crate) hash: Option<u64>,
+    /// Where to look for another one.
+    pub(crate) beside: Option<Beside<'a>>,
+}
+
 /// Endpoints that were tried, for a choice that avoids them.
+#[derive(Clone, Copy)]
 pub(crate) struct Beside<'a> {
     pub(crate) tried: &'a [Peer],
     /// How often one is chosen again where it was tried already.
@@ -89,6 +100,8 @@ struct Members {
     /// How often health had changed when the plan was made.
     planned: Cell<u64>,
     counts_activity: bool,
+    /// The cluster chooses by hashes.
+    hashes: bool,
     /// Somebody wants to know how requests end.
     notes_results: bool,
     response_limits: Limits,
@@ -191,15 +204,18 @@ impl Pool {
     ///
     /// # Errors
     /// Breakers open, no endpoint, or no connection.
-    pub(crate) async fn checkout(
-        self: &Rc<Self>,
+    pub(crate) fn checkout<'a>(
+        self: &'a Rc<Self>,
         fresh: bool,
-        beside: Option<Beside<'_>>,
-    ) -> Result<Lease, Error> {
-        let (host, active) = match beside {
-            None => self.choose()?,
-            Some(beside) => self.choose_beside(&beside)?,
-        };
+        wish: Wish<'_>,
+    ) -> impl Future<Output = Result<Lease, Error>> + use<'a> {
+        // Here, and not when it is first polled: the wish is no part of every exchange.
+        let chosen = self.choose_for(&wish);
+        async move { self.lease(fresh, chosen?).await }
+    }
+
+    async fn lease(self: &Rc<Self>, fresh: bool, chosen: (Rc<Host>, Option<Active>)) -> Result<Lease, Error> {
+        let (host, active) = chosen;
         self.stats.inc(ClusterStat::RqTotal);
         if !fresh
             && self.waiters.is_empty()
@@ -236,8 +252,8 @@ impl Pool {
     ///
     /// # Errors
     /// As [`Pool::checkout`].
-    pub(crate) async fn dial_one(self: &Rc<Self>) -> Result<(Dialed, Option<Active>), Error> {
-        let (host, active) = self.choose()?;
+    pub(crate) async fn dial_one(self: &Rc<Self>, wish: Wish<'_>) -> Result<(Dialed, Option<Active>), Error> {
+        let (host, active) = self.choose_for(&wish)?;
         loop {
             if let Some(permit) = self.state.permit(Limit::Connections) {
                 let mut dialed = self.dial(&host, Slot::new(permit, self.clone())).await?;
@@ -259,8 +275,8 @@ impl Pool {
     ///
     /// # Errors
     /// The breaker is open, or there is no endpoint.
-    pub(crate) fn choose_endpoint(self: &Rc<Self>) -> Result<Chosen, Error> {
-        let (host, active) = self.choose()?;
+    pub(crate) fn choose_endpoint(self: &Rc<Self>, wish: Wish<'_>) -> Result<Chosen, Error> {
+        let (host, active) = self.choose_for(&wish)?;
         let Some(permit) = self.state.permit(Limit::Connections) else {
             self.stats.inc(ClusterStat::CxOverflow);
             return Err(Error::local(Kind::Overflow));
@@ -268,13 +284,22 @@ impl Pool {
         Ok(Chosen { host, _slot: Slot::new(permit, self.clone()), _active: active })
     }
 
-    fn choose(&self) -> Result<(Rc<Host>, Option<Active>), Error> {
+    #[inline]
+    fn choose_for(&self, wish: &Wish<'_>) -> Result<(Rc<Host>, Option<Active>), Error> {
+        match &wish.beside {
+            None => self.choose(Key { hash: wish.hash, attempt: 0 }),
+            Some(beside) => self.choose_beside(wish.hash, beside),
+        }
+    }
+
+    fn choose(&self, key: Key) -> Result<(Rc<Host>, Option<Active>), Error> {
         let members = self.members.borrow();
         if members.planned.get() != self.state.health_changes() {
             members.replan(&self.io);
         }
         let hosts = &members.hosts;
-        let picked = members.plan.borrow_mut().pick(|| self.io.random(), |at| hosts[at].endpoint.active());
+        let picked =
+            members.plan.borrow_mut().pick(key, || self.io.random(), |at| hosts[at].endpoint.active());
         if picked.panic {
             self.stats.inc(ClusterStat::LbHealthyPanic);
         }
@@ -288,13 +313,17 @@ impl Pool {
 
     /// Another endpoint than those of `beside`, as far as choosing again finds one.
     #[cold]
-    fn choose_beside(&self, beside: &Beside<'_>) -> Result<(Rc<Host>, Option<Active>), Error> {
-        let mut chosen = self.choose()?;
-        for _ in 0..beside.attempts {
+    fn choose_beside(
+        &self,
+        hash: Option<u64>,
+        beside: &Beside<'_>,
+    ) -> Result<(Rc<Host>, Option<Active>), Error> {
+        let mut chosen = self.choose(Key { hash, attempt: 0 })?;
+        for attempt in 1..=beside.attempts {
             if !beside.tried.contains(&chosen.0.addr()) {
                 break;
             }
-            chosen = self.choose()?;
+            chosen = self.choose(Key { hash, attempt })?;
         }
         Ok(chosen)
     }
@@ -380,6 +409,11 @@ impl Pool {
         self.stats.inc(ClusterStat::CxConnectFail);
         self.count(host, HostStat::CxConnectFail);
         self.unreachable(host, how);
+    }
+
+    /// Whether the cluster chooses by hashes.
+    pub(crate) fn hashes(&self) -> bool {
+        self.members.borrow().hashes
     }
 
     /// Whether somebody wants to know how requests end.
@@ -468,7 +502,8 @@ impl Members {
         });
         let hosts: Vec<_> = hosts.collect();
         let (planned, plan) = plan(io, &spec);
-        let counts_activity = matches!(spec.config().balancer, config::Balancer::LeastRequest { .. });
+        let balancer = &spec.config().balancer;
+        let (counts_activity, hashes) = (balancer.counts_activity(), balancer.hashing().is_some());
         let notes_results = spec.config().outliers.is_some() || spec.config().health.check.is_some();
         let connections = &spec.config().connections;
         let preconnect_ratio = Some(connections.preconnect_ratio).filter(|ratio| *ratio > 1.0);
@@ -482,6 +517,7 @@ impl Members {
             plan: RefCell::new(plan),
             planned: Cell::new(planned),
             counts_activity,
+            hashes,
             notes_results,
             response_limits,
             preconnect_ratio,
@@ -627,11 +663,13 @@ fn plan(io: &Io, spec: &compile::Cluster) -> (u64, Plan) {
     let planned = spec.state().health_changes();
     let config = spec.config();
     let (members, states) = (spec.members(), spec.endpoints());
-    let health = |at: usize| {
-        let state = &states[at];
-        (!state.has(Finding::Unchecked)).then(|| state.health(members[at].health))
+    let health = |at: usize| states[at].counted_health(members[at].health);
+    let mut hashed = |set: &[_]| match spec.tables() {
+        Some(tables) => tables.balancer(&config.balancer, set),
+        None => Balancer::Random,
     };
-    let plan = Plan::new(config.balancer, &config.load_balancing, members, health, || io.random());
+    let settings = &config.load_balancing;
+    let plan = Plan::new(config.balancer, settings, members, health, || io.random(), &mut hashed);
     (planned, plan)
 }
 

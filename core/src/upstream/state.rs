@@ -207,6 +207,27 @@ impl fmt::Debug for ClusterState {
     }
 }
 
+/// Rung by a lane that wants something done off the lanes for its cluster; somebody listens.
+#[derive(Debug, Default)]
+pub(crate) struct Bell {
+    rung: AtomicBool,
+    listener: AtomicWaker,
+}
+
+impl Bell {
+    /// Something is wanted.
+    pub(crate) fn ring(&self) {
+        self.rung.store(true, SeqCst);
+        self.listener.wake();
+    }
+
+    /// Whether it was rung since the last time; else the waker is told when it is.
+    pub(crate) fn rung(&self, cx: &Context<'_>) -> bool {
+        self.listener.register(cx.waker());
+        self.rung.swap(false, SeqCst)
+    }
+}
+
 /// A slot under a circuit breaker; dropping it gives it back.
 #[derive(Debug)]
 pub struct Permit {
@@ -347,6 +368,11 @@ impl EndpointState {
             return Health::Unhealthy;
         }
         configured.max(if any(&[Finding::SaysDegraded]) { Health::Degraded } else { Health::Healthy })
+    }
+
+    /// The same, as it counts where endpoints are chosen; `None` for one that counts for nothing yet.
+    pub(crate) fn counted_health(&self, configured: Health) -> Option<Health> {
+        (!self.has(Finding::Unchecked)).then(|| self.health(configured))
     }
 
     /// Counts a request until the guard is dropped.

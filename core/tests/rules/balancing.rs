@@ -17,7 +17,7 @@ rules! {
 }
 
 /// Upstreams that answer with their number, from 0.
-fn numbered(lab: &Lab, n: usize) -> Vec<Peer> {
+pub(crate) fn numbered(lab: &Lab, n: usize) -> Vec<Peer> {
     let upstream = |number: usize| {
         lab.upstream(move |mut wire| async move {
             while wire.try_head().await.is_some() {

@@ -18,6 +18,7 @@ mod failures;
 mod fault;
 mod filters;
 mod flow;
+mod hashing;
 mod header_mutation;
 mod health;
 mod health_check;

@@ -38,6 +38,9 @@ pub(super) const VALUES: [&str; 5] = ["one", "two", "Two", "onetwo", "42"];
 /// A field that every request has, with a number of its own.
 pub(super) const NUMBER: &str = "x-number";
 
+/// Clusters of all origins that choose by hashes.
+pub(super) const HASHING: [&str; 2] = ["ring", "table"];
+
 /// Fields that matchers look for and requests have.
 pub(super) const FIELDS: [&str; 3] = ["x-a", "x-b", "x-c"];
 

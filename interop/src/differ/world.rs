@@ -1,7 +1,7 @@
 //! One generated configuration: listeners with route tables in front of the origins, and the file that says so. Pure.
 
 use super::{
-    features::{Feature, Place},
+    features::{Feature, HASHING, Place},
     random::Rng,
 };
 use serde_json::{Value, json};
@@ -35,7 +35,9 @@ impl World {
             messages.push(message);
             listeners.push(Listener { port: *port, domains });
         }
-        let clusters: Vec<Value> = origins.iter().enumerate().map(|(at, port)| cluster(at, *port)).collect();
+        let mut clusters: Vec<Value> =
+            origins.iter().enumerate().map(|(at, port)| cluster(at, *port)).collect();
+        clusters.extend(HASHING.map(|name| hashing(rng, name, origins)));
         let config = json!({
             "admin": {"address": address(ports[0])},
             "static_resources": {"listeners": messages, "clusters": clusters},
@@ -67,7 +69,9 @@ impl World {
         if let (Some(at), true) = (manager.pointer_mut(place), feature.place != Place::Filter) {
             overlay(at, patch);
         }
-        json!({"static_resources": {"listeners": [listener_of(0, 1, manager)], "clusters": [cluster(0, 2)]}})
+        let clusters =
+            [cluster(0, 2), hashing(&mut rng, HASHING[0], &[2]), hashing(&mut rng, HASHING[1], &[2])];
+        json!({"static_resources": {"listeners": [listener_of(0, 1, manager)], "clusters": clusters}})
     }
 
     /// How many ports it needs.
@@ -84,6 +88,24 @@ fn cluster(at: usize, port: u16) -> Value {
     let name = format!("origin{at}");
     json!({"name": name, "type": "STATIC", "load_assignment": {"cluster_name": name,
         "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(port)}}]}]}})
+}
+
+/// A cluster of all origins, by some weights, that chooses by hashes.
+fn hashing(rng: &mut Rng, name: &str, origins: &[u16]) -> Value {
+    let endpoint = |port: &u16| json!({"endpoint": {"address": address(*port)}, "load_balancing_weight": 1 + rng.below(3)});
+    let endpoints: Vec<Value> = origins.iter().map(endpoint).collect();
+    let mut cluster = json!({"name": name, "type": "STATIC",
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]}});
+    if name == HASHING[0] {
+        let function = *rng.pick(&["XX_HASH", "MURMUR_HASH_2"]);
+        let size = *rng.pick(&[3, 64, 1024]);
+        cluster["lb_policy"] = "RING_HASH".into();
+        cluster["ring_hash_lb_config"] = json!({"minimum_ring_size": size, "hash_function": function});
+    } else {
+        cluster["lb_policy"] = "MAGLEV".into();
+        cluster["maglev_lb_config"] = json!({"table_size": *rng.pick(&[11, 251, 65_537])});
+    }
+    cluster
 }
 
 fn listener_of(at: usize, port: u16, manager: Value) -> Value {

@@ -2,7 +2,7 @@
 
 use std::mem::take;
 
-use corelane::config::{Balancer, Cluster, LoadBalancing};
+use corelane::config::{Balancer, Cluster, ConsistentHashing, LoadBalancing};
 use corelane_proto::{
     envoy::{
         config::{
@@ -35,10 +35,11 @@ const BIAS: f64 = 1.0;
 
 impl Translator<'_> {
     pub(super) fn balancing(&mut self, cluster: &mut Cluster, message: &mut Message, path: &Path<'_>) {
-        if let Some(common) = message.common_lb_config.take() {
-            self.common_lb(cluster, common, &path.field("common_lb_config"));
-        }
-        cluster.balancer = self.balancer(message, path);
+        let at = path.field("common_lb_config");
+        let common = message.common_lb_config.take().map(|common| self.common_lb(cluster, common, &at));
+        // Read by the policies that hash.
+        let hashing = common.unwrap_or_default();
+        cluster.balancer = self.balancer(message, hashing, path);
         if let Some(policy) = message.load_balancing_policy.take() {
             // It stands for `lb_policy` and its settings, which Envoy does not read then.
             message.lb_policy = 0;
@@ -47,7 +48,7 @@ impl Translator<'_> {
         }
     }
 
-    fn balancer(&mut self, message: &mut Message, path: &Path<'_>) -> Balancer {
+    fn balancer(&mut self, message: &mut Message, hashing: ConsistentHashing, path: &Path<'_>) -> Balancer {
         match message.lb_policy() {
             LbPolicy::RoundRobin => {
                 match message.lb_config.take() {
@@ -78,6 +79,14 @@ impl Translator<'_> {
                     }
                 }
             }
+            LbPolicy::RingHash => {
+                message.lb_policy = 0;
+                self.ring_hash(message, hashing, path)
+            }
+            LbPolicy::Maglev => {
+                message.lb_policy = 0;
+                self.maglev(message, hashing, path)
+            }
             // Left in the message, to be reported.
             _ => Balancer::RoundRobin,
         }
@@ -97,7 +106,15 @@ impl Translator<'_> {
         Balancer::LeastRequest { choices: choices.unwrap_or(CHOICES), bias }
     }
 
-    fn common_lb(&mut self, cluster: &mut Cluster, mut message: CommonLbConfig, path: &Path<'_>) {
+    fn common_lb(
+        &mut self,
+        cluster: &mut Cluster,
+        mut message: CommonLbConfig,
+        path: &Path<'_>,
+    ) -> ConsistentHashing {
+        let at = path.field("consistent_hashing_lb_config");
+        let hashing = message.consistent_hashing_lb_config.take();
+        let hashing = hashing.map(|hashing| self.consistent_hashing(hashing, &at));
         cluster.health.ignore_new_until_checked = take(&mut message.ignore_new_hosts_until_first_hc);
         let settings = &mut cluster.load_balancing;
         if let Some(threshold) = message.healthy_panic_threshold.take() {
@@ -117,6 +134,7 @@ impl Translator<'_> {
             None => {}
         }
         self.done(message, path);
+        hashing.unwrap_or_default()
     }
 
     /// The first policy of the list that is implemented: what the API means by it.
@@ -175,7 +193,7 @@ impl Translator<'_> {
             }
             return Some(balancer);
         }
-        None
+        self.hashing_policy(settings, any, path)
     }
 
     fn locality_lb(

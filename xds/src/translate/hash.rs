@@ -2,7 +2,7 @@
 
 use std::mem::take;
 
-use corelane::config::{HashPolicy, HashSource};
+use corelane::config::{HashCookie, HashPolicy, HashSource};
 use corelane_proto::envoy::config::route::v3::route_action::{
     HashPolicy as Message, hash_policy::PolicySpecifier,
 };
@@ -33,14 +33,19 @@ impl Translator<'_> {
                 }
             }
             Some(PolicySpecifier::Cookie(mut cookie)) => {
-                let name = take(&mut cookie.name);
-                // Of a cookie that Envoy would make itself, which `ttl` asks for.
-                if cookie.ttl.is_none() {
-                    cookie.path.clear();
-                    cookie.attributes.clear();
-                }
-                self.done(cookie, &path.field("cookie"));
-                Some(HashSource::Cookie(name))
+                let path = path.field("cookie");
+                let ttl = self.duration(&mut cookie.ttl, &path.field("ttl"));
+                let list = path.field("attributes");
+                let attributes = take(&mut cookie.attributes).into_iter().enumerate();
+                let attributes = attributes.map(|(at, mut attribute)| {
+                    let pair = (take(&mut attribute.name), take(&mut attribute.value));
+                    self.done(attribute, &list.index(at));
+                    pair
+                });
+                let attributes = attributes.collect();
+                let (name, made_for) = (take(&mut cookie.name), take(&mut cookie.path));
+                self.done(cookie, &path);
+                Some(HashSource::Cookie(HashCookie { name, ttl, path: made_for, attributes }))
             }
             Some(PolicySpecifier::QueryParameter(mut parameter)) => {
                 let name = take(&mut parameter.name);

@@ -216,6 +216,7 @@ impl Translator<'_> {
         let duration = "max_downstream_connection_duration";
         proxy.max_downstream_connection_duration =
             self.timeout(&mut message.max_downstream_connection_duration, None, &path.field(duration));
+        proxy.hash = self.tcp_hash(take(&mut message.hash_policy), &path.field("hash_policy"));
         let logs = take(&mut message.access_log);
         proxy.access_log = self.access_logs(logs, &path.field("access_log"));
         self.done(message, path);

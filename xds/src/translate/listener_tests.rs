@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use corelane::config::{
-    Cidr, DestinationRule, Inspection, Inspector, ListenSocket, Listener, ProxyProtocol, SourceType,
-    TlsInspector, UdpProxy,
+    Cidr, ConnectionHash, DestinationRule, Inspection, Inspector, ListenSocket, Listener, ProxyProtocol,
+    SourceType, TlsInspector, UdpProxy,
 };
 use corelane_io::{OptionTime, SocketOption};
 
@@ -191,7 +191,10 @@ static_resources:
     assert_eq!((found.udp, found.chains.len()), (Some(wanted), 0));
     assert_eq!(found.address, Peer::Tcp("127.0.0.1:53".parse().unwrap()));
     let found = udp("cluster: a\n        idle_timeout: 5s\n        hash_policies: [{source_ip: true}]", "");
-    assert_eq!(found.unwrap().udp.unwrap().idle_timeout, Duration::from_secs(5));
+    let proxy = found.unwrap().udp.unwrap();
+    assert_eq!((proxy.idle_timeout, proxy.hash), (Duration::from_secs(5), Some(ConnectionHash::SourceIp)));
+    let found = udp("cluster: a\n        hash_policies: [{key: k}]", "").unwrap().udp.unwrap();
+    assert_eq!(found.hash, Some(ConnectionHash::Key("k".into())));
     let at = "static_resources.listeners[0].listener_filters[0].typed_config";
     assert_eq!(
         udp("cluster: a\n        use_original_src_ip: true", "").unwrap_err(),

@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, fs, time::Duration};
 
 use corelane::config::{
     Action, Balancer, Breakers, ClusterKind, Codec, DnsFamily, DnsResolver, FilterOverride, Forward,
-    HashPolicy, HashSource, Health, HttpConnectionManager, LoadBalancing, PathMatch, RegexRewrite, Terminal,
-    Upgrade, Upstream, WeightedBy,
+    HashCookie, HashPolicy, HashSource, Health, HttpConnectionManager, LoadBalancing, PathMatch,
+    RegexRewrite, Terminal, Upgrade, Upstream, WeightedBy,
 };
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MapKey, ReflectMessage as _, Value};
 
@@ -167,13 +167,13 @@ fn what_is_not_implemented_or_contradicts_itself_is_refused_with_its_path() {
         ("{inline_string: hello}", "{environment_variable: NO_SUCH_VARIABLE}", format!("{HCM}.{HOST}.routes[2].direct_response.body.environment_variable: there is no variable \"NO_SUCH_VARIABLE\"")),
         ("[{name: backend, weight: 1}]", "[{name: backend, cluster_header: x-a, weight: 1}]", format!("{HCM}.{HOST}.routes[1].route.weighted_clusters.clusters[0].cluster_header: may not be set beside name")),
         ("[{name: backend, weight: 1}]", "[{weight: 1}]", format!("{HCM}.{HOST}.routes[1].route.weighted_clusters.clusters[0].name: is required, or cluster_header")),
-        ("timeout: 0s, idle", "hash_policy: [{cookie: {name: a, ttl: 0s}}], idle", format!("{HCM}.{HOST}.routes[0].route.hash_policy[0].cookie.ttl: is not implemented")),
+        ("timeout: 0s, idle", "hash_policy: [{cookie: {name: a, ttl: -1s}}], idle", format!("{HCM}.{HOST}.routes[0].route.hash_policy[0].cookie.ttl: must not be negative")),
         ("timeout: 0s, idle", "hash_policy: [{filter_state: {key: a}}], idle", format!("{HCM}.{HOST}.routes[0].route.hash_policy[0].filter_state: is not implemented")),
         ("domains: ['*']", "domains: [a.b, A.b]", format!("{HCM}.{HOST}.domains[1]: the domain \"A.b\" is already taken")),
         ("domains: ['*']", "domains: ['a.*.b']", format!("{HCM}.{HOST}.domains[0]: \"a.*.b\" has a * that is not at one end")),
         ("type: STATIC", "type: ORIGINAL_DST", "static_resources.clusters[0].type: ORIGINAL_DST is not implemented".into()),
         ("type: STATIC", "type: STRICT_DNS\n    typed_dns_resolver_config: {name: a, typed_config: {'@type': type.googleapis.com/envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig, use_resolvers_as_fallback: true}}", "static_resources.clusters[0].typed_dns_resolver_config.typed_config.use_resolvers_as_fallback: is not implemented".into()),
-        ("lb_policy: LEAST_REQUEST\n    least_request_lb_config: {choice_count: 3}", "lb_policy: MAGLEV", "static_resources.clusters[0].lb_policy: MAGLEV is not implemented".into()),
+        ("lb_policy: LEAST_REQUEST\n    least_request_lb_config: {choice_count: 3}", "lb_policy: CLUSTER_PROVIDED", "static_resources.clusters[0].lb_policy: CLUSTER_PROVIDED is not implemented".into()),
         ("priority: HIGH", "priority: DEFAULT", "static_resources.clusters[0].circuit_breakers.thresholds[1]: a second entry for the priority DEFAULT".into()),
         ("port_value: 10000", "named_port: http", "static_resources.listeners[0].address.socket_address.named_port: is not implemented".into()),
         ("address: '::1'", "address: localhost", "static_resources.clusters[0].load_assignment.endpoints[0].lb_endpoints[1].endpoint.address.socket_address.address: \"localhost\" is not an IP address; names are for clusters that resolve them".into()),
@@ -300,7 +300,11 @@ fn endpoints_are_chosen_as_the_file_says() {
         policies(&of("random.v3.Random", ", locality_lb_config: {locality_weighted_lb_config: {}}")).unwrap();
     assert_eq!(random.balancer, Balancer::Random);
     assert!(random.load_balancing.locality_weighted);
-    let second = format!("{}, {}", of("maglev.v3.Maglev", ""), of("round_robin.v3.RoundRobin", ""));
+    let second = format!(
+        "{}, {}",
+        of("client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin", ""),
+        of("round_robin.v3.RoundRobin", "")
+    );
     assert_eq!(policies(&second).unwrap().balancer, Balancer::RoundRobin, "the first that is implemented");
     let least = of(
         "least_request.v3.LeastRequest",
@@ -311,10 +315,13 @@ fn endpoints_are_chosen_as_the_file_says() {
         "{at}[0].typed_extension_config.typed_config.active_request_bias.runtime_key: is not implemented"
     );
     assert_eq!(policies(&least).unwrap_err(), [expected]);
-    let none = policies(&of("maglev.v3.Maglev", "")).unwrap_err();
+    let none =
+        policies(&of("client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin", "")).unwrap_err();
     assert_eq!(
         none,
-        [format!("{at}: none of envoy.extensions.load_balancing_policies.maglev.v3.Maglev is implemented")]
+        [format!(
+            "{at}: none of envoy.extensions.load_balancing_policies.client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin is implemented"
+        )]
     );
 }
 
@@ -465,15 +472,23 @@ fn shares_are_picked_by_what_requests_bring() {
     let by_hash = forward(
         ", use_hash_policy: true}, hash_policy: [ \
          {header: {header_name: x-a, regex_rewrite: {pattern: {regex: a}, substitution: b}}, terminal: true}, \
-         {cookie: {name: c, path: /}}, {query_parameter: {name: q}}, \
+         {cookie: {name: c, ttl: 60s, path: /, attributes: [{name: Secure}, {name: SameSite, value: Lax}]}}, \
+         {cookie: {name: d}}, {query_parameter: {name: q}}, \
          {connection_properties: {source_ip: true}}, {connection_properties: {}}]}",
     );
     assert_eq!(by_hash.weighted_by, WeightedBy::Hash);
     let rewrite = Some(RegexRewrite { pattern: "a".into(), substitution: "b".into() });
     let policy = |source, terminal| HashPolicy { source, terminal };
+    let cookie = HashCookie {
+        name: "c".into(),
+        ttl: Some(Duration::from_secs(60)),
+        path: "/".into(),
+        attributes: vec![("Secure".into(), String::new()), ("SameSite".into(), "Lax".into())],
+    };
     let want = [
         policy(HashSource::Header { name: "x-a".into(), rewrite }, true),
-        policy(HashSource::Cookie("c".into()), false),
+        policy(HashSource::Cookie(cookie), false),
+        policy(HashSource::Cookie(HashCookie::named("d")), false),
         policy(HashSource::QueryParameter("q".into()), false),
         policy(HashSource::ClientIp, false),
     ];
@@ -566,6 +581,8 @@ const WITHOUT_EFFECT: &[&str] = &[
     "routes.validate_clusters",
     // Changes are applied as they come; and there is no local cluster whose zones could count.
     "common_lb.update_merge_window",
+    // Read by the policies that hash.
+    "common_lb.consistent_hashing_lb_config",
     "common_lb.zone_aware_lb_config",
     // Nothing of theirs is here: profiles, an allocator, tables of fields, gRPC clients, counts of threads that are stuck.
     "admin.ignore_global_conn_limit",

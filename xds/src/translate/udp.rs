@@ -77,8 +77,7 @@ impl Translator<'_> {
         if let Some(timeout) = self.duration(&mut message.idle_timeout, &path.field("idle_timeout")) {
             proxy.idle_timeout = timeout;
         }
-        // Read by ring hash and Maglev only, which are not implemented: with every other policy a hash changes nothing.
-        message.hash_policies.clear();
+        proxy.hash = self.udp_hash(take(&mut message.hash_policies), &path.field("hash_policies"));
         let socket = message.upstream_socket_config.take();
         proxy.max_upstream_datagram = self.datagram(socket, &path.field("upstream_socket_config"));
         self.done(message, path);

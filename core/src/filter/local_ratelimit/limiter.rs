@@ -6,8 +6,8 @@ use super::{
     values::Values,
 };
 use crate::{
+    digest::xxh64,
     filter::rate_limit::{Descriptor, Entry, Hits},
-    route::hash::xxh64,
 };
 use corelane_io::Instant;
 

@@ -82,7 +82,7 @@ impl Values {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{filter::local_ratelimit::bucket::Limit, route::hash::xxh64};
+    use crate::{digest::xxh64, filter::local_ratelimit::bucket::Limit};
     use corelane_io::{Config, sim::World};
     use std::{collections::BTreeSet, thread, time::Duration};
 

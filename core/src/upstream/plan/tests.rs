@@ -86,10 +86,13 @@ fn picks(members: &[Endpoint], settings: &LoadBalancing) -> Vec<usize> {
         mixed ^ (mixed >> 31)
     };
     let health = |at: usize| Some(members[at].health);
-    let mut plan = Plan::new(config::Balancer::RoundRobin, settings, members, health, &mut random);
+    let mut plan =
+        Plan::new(config::Balancer::RoundRobin, settings, members, health, &mut random, &mut |_| {
+            unreachable!("nobody hashes")
+        });
     let mut counts = vec![0; members.len() + 1];
     for _ in 0..1000 {
-        counts[plan.pick(&mut random, |_| 0).at.unwrap_or(members.len())] += 1;
+        counts[plan.pick(Key::default(), &mut random, |_| 0).at.unwrap_or(members.len())] += 1;
     }
     counts
 }

@@ -1,6 +1,6 @@
 //! Where routes send requests, and how often. Pure.
 
-use super::{FIELDS, Feature, NUMBER, Place};
+use super::{FIELDS, Feature, HASHING, NUMBER, Place};
 use crate::differ::random::Rng;
 use serde_json::{Value, json};
 
@@ -77,6 +77,7 @@ pub(super) const FEATURES: &[Feature] = &[
         make: |_| shares("header_name", NUMBER.into()),
     },
     Feature { name: "route.weighted_clusters.use_hash_policy", place: Place::Action, make: hashed },
+    Feature { name: "route.hash_policy", place: Place::Action, make: to_hashed },
     Feature {
         name: "route.host_rewrite_path_regex",
         place: Place::Action,
@@ -165,7 +166,7 @@ fn shares(by: &str, how: Value) -> Value {
 }
 
 /// By the path, so that every request has a hash, and by what else they may have.
-fn hashed(rng: &mut Rng) -> Value {
+fn hash_policy(rng: &mut Rng) -> Value {
     let mut policies = vec![json!({"header": {"header_name": ":path"}, "terminal": rng.chance(20)})];
     let first = json!({"pattern": {"regex": "^(.).*"}, "substitution": "\\1"});
     for policy in [
@@ -179,7 +180,16 @@ fn hashed(rng: &mut Rng) -> Value {
             policies.push(policy);
         }
     }
+    policies.into()
+}
+
+fn hashed(rng: &mut Rng) -> Value {
     let mut action = shares("use_hash_policy", true.into());
-    action["hash_policy"] = policies.into();
+    action["hash_policy"] = hash_policy(rng);
     action
+}
+
+/// To a cluster that chooses by hashes.
+fn to_hashed(rng: &mut Rng) -> Value {
+    json!({"cluster": *rng.pick(&HASHING), "hash_policy": hash_policy(rng)})
 }
