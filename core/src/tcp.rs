@@ -6,12 +6,11 @@ use crate::{
     conn::{Conn, ConnMeta},
     error::{Error, Kind},
     lane::{ChainCell, Current, Lane, Membership, TcpChain},
-    limits::SEND_HIGH,
     route::hash::of_connection,
     telemetry::{ClusterStat, TcpStat},
-    upstream::{Active, Dialed, Pool, Slot, Watch, Wish},
+    upstream::{Active, Beside, Dialed, Pool, Slot, Watch, Wish},
 };
-use corelane_io::{Chunk, Instant, Peer, RecvHalf, SendHalf, Stream};
+use corelane_io::{Forward, Instant, Peer, RecvHalf, SendHalf, Stream};
 use corelane_wire::Status;
 use std::{
     future::poll_fn,
@@ -19,6 +18,10 @@ use std::{
     rc::Rc,
     task::{Context, Poll, ready},
 };
+
+/// How often an endpoint is chosen again that could not be reached before: another one is likely to be found, among two
+/// of which one was tried with a chance of 31 in 32 where they are drawn.
+const CHOICES: u32 = 5;
 
 /// Forwards one connection until both directions have ended, one has failed, or nothing moved for too long.
 ///
@@ -63,14 +66,17 @@ async fn connect(
 ) -> Result<(Dialed, Option<Active>), Error> {
     let config = &chain.spec.config;
     let (mut attempts, mut back_off) = (0, config.back_off);
+    let mut tried = Vec::new();
     loop {
         attempts += 1;
-        match pool.dial_one(Wish { hash, beside: None }).await {
+        let beside = (!tried.is_empty()).then_some(Beside { tried: &tried, attempts: CHOICES });
+        match pool.dial_one(Wish { hash, beside }).await {
             Err(e) if matches!(e.kind, Kind::Connect | Kind::ConnectTimeout) => {
                 if attempts >= config.max_connect_attempts {
                     pool.stats.inc(ClusterStat::CxConnectAttemptsExceeded);
                     return Err(e);
                 }
+                tried.extend(pool.unreached().map(|unreached| unreached.addr));
             }
             result => return result,
         }
@@ -107,17 +113,21 @@ impl Both {
         let end = poll_fn(|cx| {
             let now = io.now();
             let moved = to_upstream.moved + to_client.moved;
-            to_upstream
-                .poll(&mut client.recv, &mut upstream.send, limits.1, cx)
-                .map_err(|half| half.of(End::Client, End::Upstream))?;
+            let out = to_upstream.poll(&mut client.recv, &mut upstream.send, limits.1, cx);
             let back = to_client.poll(&mut upstream.recv, &mut client.send, limits.0, cx);
-            if !to_upstream.fin && (to_client.fin || back.is_err()) {
+            if !to_upstream.fin && (to_client.fin || back == Err(Half::From)) {
                 slot.ended_by_upstream();
             }
-            back.map_err(|half| half.of(End::Upstream, End::Client))?;
             if to_upstream.moved + to_client.moved > moved {
                 active = now;
+                let (sent, received) = (to_upstream.news(), to_client.news());
+                chain.stats.add(TcpStat::CxRxBytes, sent);
+                chain.stats.add(TcpStat::CxTxBytes, received);
+                pool.stats.add(ClusterStat::CxTxBytes, sent);
+                pool.stats.add(ClusterStat::CxRxBytes, received);
             }
+            out.map_err(|half| half.of(End::Client, End::Upstream))?;
+            back.map_err(|half| half.of(End::Upstream, End::Client))?;
             if to_upstream.ended && to_client.ended {
                 return Poll::Ready(Ok(()));
             }
@@ -148,10 +158,6 @@ impl Both {
             Poll::Pending
         })
         .await;
-        chain.stats.add(TcpStat::CxRxBytes, to_upstream.moved);
-        chain.stats.add(TcpStat::CxTxBytes, to_client.moved);
-        pool.stats.add(ClusterStat::CxTxBytes, to_upstream.moved);
-        pool.stats.add(ClusterStat::CxRxBytes, to_client.moved);
         account.moved = (to_upstream.moved, to_client.moved);
         if let Err(end) = end {
             account.ended(end);
@@ -332,7 +338,10 @@ impl Drop for Account {
 /// Bytes going one way.
 #[derive(Default)]
 struct Direction {
+    forward: Forward,
     moved: u64,
+    /// Of them, those that the statistics know of.
+    counted: u64,
     /// FIN was received and is to be passed on after what is queued.
     fin: bool,
     /// FIN was passed on.
@@ -347,6 +356,14 @@ enum Half {
 }
 
 impl Half {
+    /// Which one it was: an error of sending stays.
+    fn failed(to: &mut SendHalf, cx: &mut Context<'_>) -> Half {
+        match to.poll_below(cx, usize::MAX) {
+            Poll::Ready(Err(_)) => Half::To,
+            _ => Half::From,
+        }
+    }
+
     fn of(self, from: End, to: End) -> End {
         match self {
             Half::From => from,
@@ -356,6 +373,12 @@ impl Half {
 }
 
 impl Direction {
+    /// What was moved since the last time.
+    fn news(&mut self) -> u64 {
+        let before = std::mem::replace(&mut self.counted, self.moved);
+        self.moved - before
+    }
+
     /// Moves what can be moved now.
     ///
     /// # Errors
@@ -367,7 +390,7 @@ impl Direction {
         limit: usize,
         cx: &mut Context<'_>,
     ) -> Result<(), Half> {
-        match self.poll_end(from, to, limit.min(SEND_HIGH), cx) {
+        match self.poll_end(from, to, limit, cx) {
             Poll::Ready(result) => result,
             Poll::Pending => Ok(()),
         }
@@ -377,24 +400,19 @@ impl Direction {
         &mut self,
         from: &mut RecvHalf,
         to: &mut SendHalf,
-        high: usize,
+        limit: usize,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Half>> {
         if self.ended {
             return Poll::Ready(Ok(()));
         }
         while !self.fin {
-            let mark = if to.queued() > high { high / 4 } else { high };
-            ready!(to.poll_below(cx, mark)).map_err(|_| Half::To)?;
-            match ready!(from.poll_recv(cx)) {
-                Ok(Some(buf)) => {
-                    self.moved += buf.len() as u64;
-                    to.push(Chunk::Buf(buf));
-                }
+            match ready!(self.forward.poll(from, to, limit, cx)) {
+                Ok(Some(n)) => self.moved += n as u64,
                 Ok(None) => self.fin = true,
                 // The deadline only wakes; whether it has passed is for the caller to see.
-                Err(e) if e.kind() == io::ErrorKind::TimedOut => {}
-                Err(_) => return Poll::Ready(Err(Half::From)),
+                Err(e) if e.kind() == io::ErrorKind::TimedOut && e.raw_os_error().is_none() => {}
+                Err(_) => return Poll::Ready(Err(Half::failed(to, cx))),
             }
         }
         ready!(to.poll_finish(cx)).map_err(|_| Half::To)?;

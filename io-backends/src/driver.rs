@@ -55,6 +55,9 @@ pub(crate) enum Driver {
     Epoll(RefCell<Epoll>),
 }
 
+/// Why a ring splices nothing: its sockets are without O_NONBLOCK, or its receives would fail instead of waiting.
+const SPLICE_WAITS: &str = "splice(2) to a socket of a ring could wait for its peer";
+
 /// Starts the driver that the configuration asks for.
 pub(crate) fn start(config: &Config, home: &Rc<Home>) -> io::Result<(Driver, Report)> {
     match config.backend {
@@ -67,7 +70,7 @@ pub(crate) fn start(config: &Config, home: &Rc<Home>) -> io::Result<(Driver, Rep
 }
 
 fn uring(config: &Config, home: &Rc<Home>, why: &str) -> Result<(Driver, Report), String> {
-    let mut features: Vec<Feature> = Vec::new();
+    let mut features = vec![Feature::off("splice", SPLICE_WAITS.into())];
     let kernel = RingKernel::Uring(Uring::new(config.blocks, config.uring, &mut features)?);
     // Without incremental filling each receive takes a whole block: the same memory in more, smaller ones would be
     // better, but the ring's size is registered; see `Config::blocks`.
@@ -77,7 +80,11 @@ fn uring(config: &Config, home: &Rc<Home>, why: &str) -> Result<(Driver, Report)
 
 fn epoll(config: &Config, home: &Rc<Home>, why: String) -> io::Result<(Driver, Report)> {
     let epoll = Epoll::new(home.clone(), config.block_size)?;
-    Ok((Driver::Epoll(RefCell::new(epoll)), Report { driver: "epoll", why, features: Vec::new() }))
+    let splice = match config.splice {
+        true => Feature::on("splice"),
+        false => Feature::off("splice", "configured so".into()),
+    };
+    Ok((Driver::Epoll(RefCell::new(epoll)), Report { driver: "epoll", why, features: vec![splice] }))
 }
 
 /// The simulated kernel's driver.

@@ -15,6 +15,7 @@ use crate::{
     send::SendOp,
     slots::{Key, Slots},
     sock::{Counters, READS_PER_POLL, Sock, State},
+    splice::Pipes,
     stream::Stream,
     sys,
     task::{self, MAIN, Tasks},
@@ -45,6 +46,9 @@ pub struct Config {
     /// Received bytes of one socket that may wait for their consumer before the driver stops receiving. What one turn
     /// delivers comes on top.
     pub recv_limit: usize,
+    /// Moves bytes that nobody looks at by splice(2), where many come and the driver can (see
+    /// [`Forward`](crate::Forward)).
+    pub splice: bool,
     /// What to use of io_uring.
     pub uring: UringFeatures,
 }
@@ -56,6 +60,7 @@ impl Default for Config {
             blocks: 32,
             block_size: 32 << 10,
             recv_limit: 16 << 10,
+            splice: true,
             uring: UringFeatures::default(),
         }
     }
@@ -78,6 +83,8 @@ pub(crate) struct Pools {
     boxes: Rc<BoxPool>,
     /// Where datagrams are received.
     pub(crate) datagram: RefCell<Vec<u8>>,
+    /// What spliced bytes pass through.
+    pub(crate) pipes: Rc<Pipes>,
 }
 
 impl Pools {
@@ -152,6 +159,7 @@ pub(crate) struct Core {
     pub(crate) pools: Pools,
     pub(crate) counters: Counters,
     pub(crate) recv_limit: usize,
+    pub(crate) splice: bool,
     mailbox: Mailbox,
     clock: Clock,
     local: RefCell<Option<Rc<dyn Any>>>,
@@ -533,9 +541,11 @@ impl Reactor {
                 ops: RefCell::default(),
                 boxes: Rc::default(),
                 datagram: RefCell::default(),
+                pipes: Rc::default(),
             },
             counters: Counters::default(),
             recv_limit: config.recv_limit,
+            splice: config.splice,
             mailbox,
             clock: Clock { now: Cell::new(now), random: Cell::new(seed), reads: Cell::new(READS_PER_POLL) },
             local: RefCell::new(None),

@@ -5,6 +5,7 @@
 
 mod recv;
 mod send;
+mod splice;
 
 use crate::{
     buf::Buf,

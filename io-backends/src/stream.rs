@@ -6,6 +6,7 @@ use crate::{
     buf::{Buf, Chunk},
     sim::SimSocket,
     sock::{Ended, Finish, Sock, State},
+    splice::Forward,
     sys::RawAddr,
     time::Instant,
 };
@@ -18,8 +19,8 @@ use std::{
     time::Duration,
 };
 
-/// `forward` reads on while less than this is queued.
-const FORWARD_MARK: usize = 64 << 10;
+/// Bytes on their way in one direction of `forward`.
+const FORWARD_LIMIT: usize = 1 << 20;
 /// How long a Unix connect waits before it tries a full backlog again.
 const BACKLOG_RETRY: Duration = Duration::from_millis(1);
 
@@ -185,47 +186,28 @@ impl Stream {
     }
 
     /// Opaque bytes from one to the other until FIN, an error, or `idle` passes without a byte; says how many. FIN is not
-    /// passed on: the caller finishes `to` if it wants to.
+    /// passed on: the caller finishes `to` if it wants to. Many are moved inside the kernel, see [`Forward`]; dropping the
+    /// future loses what is on the way then.
     ///
     /// # Errors
     /// Of either half; `TimedOut` when idle.
     pub async fn forward(from: &mut RecvHalf, to: &mut SendHalf, idle: Duration) -> io::Result<u64> {
         let io = Io(from.0.core.clone());
         let mut bytes = 0;
-        let from = Bounded(from);
+        let mut forward = Forward::default();
         loop {
-            room(&io, to, idle).await?;
-            from.0.set_deadline(Some(io.now() + idle));
-            let Some(buf) = from.0.recv().await? else { return Ok(bytes) };
-            bytes += buf.len() as u64;
-            to.push(Chunk::Buf(buf));
-        }
-    }
-}
-
-/// A receiving half that loses its deadline again, however the use of it ends.
-struct Bounded<'a>(&'a mut RecvHalf);
-
-impl Drop for Bounded<'_> {
-    fn drop(&mut self) {
-        self.0.set_deadline(None);
-    }
-}
-
-/// Waits until `to` may be given more; `TimedOut` when its peer takes not a byte for `idle`.
-async fn room(io: &Io, to: &mut SendHalf, idle: Duration) -> io::Result<()> {
-    loop {
-        let before = to.queued();
-        if before <= FORWARD_MARK {
-            return to.below(FORWARD_MARK).await;
-        }
-        match io.timeout(idle, to.below(FORWARD_MARK)).await {
-            // Our own timeout has no errno, unlike the kernel's ETIMEDOUT.
-            Err(e)
-                if e.kind() == io::ErrorKind::TimedOut
-                    && e.raw_os_error().is_none()
-                    && to.queued() < before => {}
-            result => return result,
+            let before = (to.queued(), forward.in_pipe());
+            let moved = poll_fn(|cx| forward.poll(from, to, FORWARD_LIMIT, cx));
+            match io.timeout(idle, moved).await {
+                Ok(Some(n)) => bytes += n as u64,
+                Ok(None) => return Ok(bytes),
+                // Our own timeout has no errno, unlike the kernel's ETIMEDOUT. What the peer took is no idleness.
+                Err(e)
+                    if e.kind() == io::ErrorKind::TimedOut
+                        && e.raw_os_error().is_none()
+                        && (to.queued() < before.0 || forward.in_pipe() < before.1) => {}
+                Err(e) => return Err(e),
+            }
         }
     }
 }
@@ -270,6 +252,10 @@ impl RecvHalf {
     /// What getpeername(2) says.
     pub fn peer(&self) -> io::Result<Peer> {
         self.0.core.kernel.peer_name(self.0.fd)
+    }
+
+    pub(crate) fn sock(&self) -> &Rc<Sock> {
+        &self.0
     }
 
     /// The next bytes. `Ok(None)` is FIN and nothing else. Cancel-safe: dropping the future loses nothing. No buffer is
@@ -337,6 +323,10 @@ impl std::fmt::Debug for RecvHalf {
 }
 
 impl SendHalf {
+    pub(crate) fn sock(&self) -> &Rc<Sock> {
+        &self.0
+    }
+
     /// Queues; never waits. Everything queued in one turn leaves in one gathered send when the turn ends. After an error,
     /// and after `finish`, it drops what it is given, and [`SendHalf::below`] says so.
     #[inline]

@@ -230,6 +230,35 @@ pub(crate) fn prepare(fd: RawFd, to: &Peer, how: &Dial) -> io::Result<()> {
     set_options(fd, &how.options, OptionTime::Bound)
 }
 
+/// A pipe that waits for nobody: what is read from, and what is written to. It holds `bytes`, or what the kernel gives.
+pub(crate) fn pipe(bytes: usize) -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut fds = [0; 2];
+    // SAFETY: the kernel writes two descriptors behind the pointer during the call.
+    check(unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) })?;
+    // SAFETY: the kernel has just given both numbers to us alone.
+    let ends = unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) };
+    let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+    // SAFETY: no pointers. Refused where the user's pipes hold too much: it stays as it is then.
+    unsafe { libc::fcntl(fds[1], libc::F_SETPIPE_SZ, bytes) };
+    Ok(ends)
+}
+
+/// splice(2) from a socket to a pipe. It waits where the socket's descriptor does.
+pub(crate) fn splice_in(socket: RawFd, pipe: &OwnedFd, bytes: usize) -> io::Result<usize> {
+    splice(socket, pipe.as_raw_fd(), bytes)
+}
+
+/// splice(2) from a pipe to a socket. It waits where the socket's descriptor does.
+pub(crate) fn splice_out(pipe: &OwnedFd, socket: RawFd, bytes: usize) -> io::Result<usize> {
+    splice(pipe.as_raw_fd(), socket, bytes)
+}
+
+fn splice(from: RawFd, to: RawFd, bytes: usize) -> io::Result<usize> {
+    let flags = libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK;
+    // SAFETY: null pointers name no offsets, which sockets and pipes have none of.
+    check_len(unsafe { libc::splice(from, std::ptr::null_mut(), to, std::ptr::null_mut(), bytes, flags) })
+}
+
 /// connect(2).
 pub(crate) fn connect(fd: RawFd, addr: &RawAddr) -> io::Result<()> {
     let (at, len) = addr.parts();

@@ -98,6 +98,9 @@ cases! {
     PLAIN sending::both_directions_flow_at_once;
     PLAIN sending::one_direction_flows_while_the_other_is_stalled;
     PLAIN sending::forward_moves_everything_and_notices_idleness;
+    PLAIN sending::bulk_is_spliced_and_nothing_is_lost;
+    PLAIN sending::spliced_bytes_wait_for_a_stopped_reader;
+    PLAIN sending::a_reset_under_splice_is_one;
     PLAIN listening::a_refused_connect_says_so;
     CALM listening::a_cancelled_connect_leaves_nothing;
     PLAIN listening::a_cancelled_accept_loses_nobody;

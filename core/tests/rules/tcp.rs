@@ -1,7 +1,10 @@
 //! TCP forwarding.
 
-use crate::lab::{Lab, rules};
-use corelane::{config::BackOff, io::Chunk};
+use crate::lab::{Lab, Wire, rules};
+use corelane::{
+    config::{BackOff, Balancer},
+    io::Chunk,
+};
 use std::{cell::Cell, rc::Rc, time::Duration};
 
 rules! {
@@ -11,6 +14,7 @@ rules! {
     a_client_reset_is_passed_on_as_one,
     a_refused_upstream_resets_the_client,
     attempts_are_made_over_endpoints,
+    attempts_go_elsewhere,
     attempts_pause_and_end,
     an_idle_pair_is_closed,
     one_direction_keeps_the_pair_alive,
@@ -18,6 +22,8 @@ rules! {
     a_stopped_reader_stops_its_writer,
     connections_beyond_the_limit_are_reset,
     much_arrives_whole,
+    much_goes_both_ways_at_once,
+    bytes_are_counted_while_they_go,
 }
 
 async fn bytes_go_both_ways_and_half_closing_works(lab: Lab) {
@@ -103,6 +109,27 @@ async fn attempts_are_made_over_endpoints(lab: Lab) {
     for _ in 0..4 {
         assert_eq!(lab.client().await.rest().await.0, b"here");
     }
+}
+
+async fn attempts_go_elsewhere(lab: Lab) {
+    let upstream = lab.upstream(|mut wire| async move {
+        wire.send("here").await;
+        wire.finish().await;
+    });
+    lab.tcp_with(&[lab.refusing(), upstream.addr], |tcp, cluster| {
+        tcp.max_connect_attempts = 2;
+        cluster.balancer = Balancer::Random;
+    })
+    .await;
+    let mut served = 0;
+    let addr = lab.handle.listening()[0].1.clone();
+    for _ in 0..40 {
+        if let Ok(stream) = lab.io.connect(&addr).await {
+            served += u32::from(Wire::new(&lab.io, stream).rest().await.0 == b"here");
+        }
+    }
+    // Drawn anew without regard to what was tried, a quarter would fail.
+    assert!(served >= 36, "{served} of 40");
 }
 
 async fn attempts_pause_and_end(lab: Lab) {
@@ -233,4 +260,50 @@ async fn much_arrives_whole(lab: Lab) {
     client.send(much.clone()).await;
     client.finish().await;
     assert!(client.rest().await.0 == much);
+}
+
+/// More than all buffers between the ends hold, so that it has to flow; where the driver can it is spliced.
+async fn much_goes_both_ways_at_once(lab: Lab) {
+    let much: Rc<Vec<u8>> =
+        Rc::new((0..12_000_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect());
+    let answer = much.clone();
+    let upstream = lab.upstream(move |mut wire| {
+        let answer = answer.clone();
+        async move {
+            wire.stream.send.push(Chunk::Vec(answer.iter().rev().copied().collect()));
+            let (got, end) = wire.rest().await;
+            assert!(end.is_ok() && got == *answer);
+            wire.finish().await;
+        }
+    });
+    lab.tcp_with(&[upstream.addr], |_, _| {}).await;
+    let mut client = lab.client().await;
+    client.stream.send.push(Chunk::Vec(much.to_vec()));
+    let got = client.bytes(much.len()).await.unwrap();
+    assert!(got.iter().rev().eq(much.iter()));
+    client.finish().await;
+    assert!(client.rest().await.1.is_ok());
+    lab.until_stat("cluster.up.upstream_cx_active", 0).await;
+    assert_eq!(lab.stat("tcp.test.downstream_cx_rx_bytes_total"), 12_000_000);
+    assert_eq!(lab.stat("cluster.up.upstream_cx_rx_bytes_total"), 12_000_000);
+}
+
+async fn bytes_are_counted_while_they_go(lab: Lab) {
+    let upstream = lab.upstream(|mut wire| async move {
+        while let Ok(got) = wire.bytes(4).await {
+            wire.send([got.as_slice(), b"!"].concat()).await;
+        }
+    });
+    lab.tcp_with(&[upstream.addr], |_, _| {}).await;
+    let mut client = lab.client().await;
+    client.send("ping").await;
+    assert_eq!(client.bytes(5).await.unwrap(), b"ping!");
+    lab.until_stat("tcp.test.downstream_cx_tx_bytes_total", 5).await;
+    for (name, bytes) in [
+        ("tcp.test.downstream_cx_rx_bytes_total", 4),
+        ("cluster.up.upstream_cx_tx_bytes_total", 4),
+        ("cluster.up.upstream_cx_rx_bytes_total", 5),
+    ] {
+        assert_eq!(lab.stat(name), bytes, "{name}");
+    }
 }

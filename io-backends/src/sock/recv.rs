@@ -345,7 +345,12 @@ impl Sock {
                 notify(&mut state.send.waker);
             }
             if std::mem::take(&mut state.send.blocked) {
-                self.dirty(&mut state.send);
+                if state.send.op.is_some() {
+                    self.dirty(&mut state.send);
+                } else {
+                    // What waits is in a pipe.
+                    notify(&mut state.send.waker);
+                }
             }
         }
         if events & libc::EPOLLERR != 0 && !self.datagram {

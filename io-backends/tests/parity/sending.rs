@@ -1,14 +1,19 @@
 //! Sending: order, back-pressure, sticky errors, what is queued in one turn.
 
 use crate::{
-    lab::Lab,
+    lab::{Driver, Lab},
     tools::{
         Chance, Checker, join, millis, pair, pattern, pattern_vec, poll_once, read_exactly, read_to_end,
         receive_pattern, send_pattern,
     },
 };
-use corelane_io::{Buf, Chunk};
-use std::{cell::Cell, io::ErrorKind};
+use corelane_io::{Buf, Chunk, Forward, RecvHalf, SendHalf};
+use std::{
+    cell::Cell,
+    future::poll_fn,
+    io::{self, ErrorKind},
+    task::Poll,
+};
 
 pub async fn a_stopped_reader_stops_its_sender(lab: Lab) {
     // More than both sockets can hold, whatever the scale.
@@ -279,4 +284,114 @@ pub async fn forward_moves_everything_and_notices_idleness(lab: Lab) {
     .await;
     assert!(got.expect("no deadline of somebody else").is_some());
     assert!(server.recv.recv().await.is_ok());
+}
+
+/// Whether many bytes go past this process, on this driver.
+fn splices(lab: &Lab) -> bool {
+    lab.driver == Driver::Epoll
+}
+
+/// Forwards until FIN, which it passes on; how many bytes went through a pipe.
+async fn forward(from: &mut RecvHalf, to: &mut SendHalf) -> io::Result<u64> {
+    let mut forward = Forward::default();
+    while poll_fn(|cx| forward.poll(from, to, 1 << 20, cx)).await?.is_some() {}
+    to.finish().await?;
+    Ok(forward.spliced())
+}
+
+/// Bytes that come faster than they go are moved inside the kernel, both ways at once and in order, chatter between them and
+/// behind them included.
+pub async fn bulk_is_spliced_and_nothing_is_lost(lab: Lab) {
+    let total = lab.scaled(24 << 20, 200_000);
+    let (mut client, mut near) = pair(&lab.io).await;
+    let (mut far, mut server) = pair(&lab.io).await;
+    let ends = join(
+        join(send_pattern(&mut client.send, total, 64 << 10), receive_pattern(&mut client.recv)),
+        join(send_pattern(&mut server.send, total, 7000), receive_pattern(&mut server.recv)),
+    );
+    let between = join(forward(&mut near.recv, &mut far.send), forward(&mut far.recv, &mut near.send));
+    let (((sent, back), (answered, received)), (out, home)) = join(ends, between).await;
+    sent.expect("sends");
+    answered.expect("sends");
+    assert_eq!((received.expect("FIN"), back.expect("FIN")), (total, total));
+    let spliced = out.expect("forwards") + home.expect("forwards");
+    assert_eq!(spliced > 0, splices(&lab) && total > 8 << 20, "{spliced} bytes");
+    // Chatter is not worth a pipe.
+    let (mut client, mut near) = pair(&lab.io).await;
+    let (mut far, mut server) = pair(&lab.io).await;
+    let chatter = async {
+        for _ in 0..200 {
+            client.send.push(Chunk::Static(b"ping"));
+            let mut got = 0;
+            while got < 4 {
+                got += server.recv.recv().await.expect("no reset").expect("no FIN").len();
+            }
+        }
+        client.send.finish().await.expect("finishes");
+    };
+    assert_eq!(join(chatter, forward(&mut near.recv, &mut far.send)).await.1.expect("forwards"), 0);
+}
+
+/// What a reader does not take stops its sender, and is there when it reads on.
+pub async fn spliced_bytes_wait_for_a_stopped_reader(lab: Lab) {
+    let total = lab.scaled(64 << 20, 400_000);
+    let (mut client, mut near) = pair(&lab.io).await;
+    let (mut far, mut server) = pair(&lab.io).await;
+    let reader = async {
+        lab.io.sleep(millis(60)).await;
+        receive_pattern(&mut server.recv).await
+    };
+    let ends = join(send_pattern(&mut client.send, total, 64 << 10), reader);
+    let ((sent, received), forwarded) = join(ends, forward(&mut near.recv, &mut far.send)).await;
+    sent.expect("sends");
+    assert_eq!(received.expect("FIN"), total);
+    let spliced = forwarded.expect("forwards");
+    assert_eq!(spliced > 0, splices(&lab) && total > 8 << 20, "{spliced} bytes");
+}
+
+/// A peer that resets under splice is told of as one, from either side.
+pub async fn a_reset_under_splice_is_one(lab: Lab) {
+    for reader_resets in [false, true] {
+        let total = lab.scaled(256 << 20, 1 << 20).max(400_000);
+        let (mut client, mut near) = pair(&lab.io).await;
+        let (mut far, mut server) = pair(&lab.io).await;
+        let ends = async {
+            // In the middle of it: the reader stops, and so does the sender.
+            let reading = async {
+                let mut got = 0;
+                while got < total / 4 {
+                    got += server.recv.recv().await.expect("no reset").expect("no FIN").len();
+                }
+                std::future::pending::<()>().await;
+            };
+            let moving = async { join(send_pattern(&mut client.send, total, 64 << 10), reading).await.0 };
+            let stopped = lab.io.timeout(millis(300), moving).await;
+            assert_eq!(stopped.expect_err("never ends").kind(), ErrorKind::TimedOut);
+            if reader_resets {
+                server.abort();
+                Some(client)
+            } else {
+                client.abort();
+                None
+            }
+        };
+        let forwarding = lab.io.timeout(millis(5000), async {
+            let mut by = Forward::default();
+            loop {
+                let moved = poll_fn(|cx| match by.poll(&mut near.recv, &mut far.send, 1 << 20, cx) {
+                    Poll::Pending => match far.recv.poll_gone(cx) {
+                        Poll::Ready(e) => Poll::Ready(Err(e)),
+                        Poll::Pending => near.recv.poll_gone(cx).map(Err),
+                    },
+                    ready => ready,
+                });
+                if moved.await?.is_none() {
+                    return Ok(());
+                }
+            }
+        });
+        let (_client, ended) = join(ends, forwarding).await;
+        let e = ended.expect_err("no FIN");
+        assert!(matches!(e.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{e}");
+    }
 }
