@@ -3,7 +3,7 @@
 //! `cargo build --release -p corelane-xds && cargo run --release -p corelane-interop [-- SUITE [--sidecar PATH] [--only TEXT]
 //! [--who TEXT] [--all]]`, where SUITE is `peers` (a static file between nginx, curl, wrk and HAProxy; the default), `xds`
 //! (go-control-plane configures Corelane and Envoy), `scale` (ten thousand clusters from it) or `differ` (generated files and
-//! requests, Corelane compared with Envoy; `--seed N --cases N`). `--who` takes a driver's name or `envoy`.
+//! requests, Corelane compared with Envoy; `--seed N --cases N`) or `istioctl` (what Istio's tool prints of their dumps). `--who` takes a driver's name or `envoy`.
 #![forbid(unsafe_code)]
 
 mod cases;
@@ -50,6 +50,7 @@ enum Suite {
     Xds,
     Scale,
     Differ,
+    Istioctl,
 }
 
 struct Arguments {
@@ -74,6 +75,7 @@ impl Arguments {
                 "xds" => arguments.suite = Suite::Xds,
                 "scale" => arguments.suite = Suite::Scale,
                 "differ" => arguments.suite = Suite::Differ,
+                "istioctl" => arguments.suite = Suite::Istioctl,
                 "--seed" => arguments.seed = value()?.parse().context("--seed needs a number")?,
                 "--cases" => arguments.cases = Some(value()?.parse().context("--cases needs a number")?),
                 "--sidecar" => arguments.sidecar = value()?.into(),
@@ -81,7 +83,7 @@ impl Arguments {
                 "--who" => arguments.selection.who = value()?,
                 "--all" => arguments.selection.all = true,
                 _ => bail!(
-                    "unknown argument {word}; there are peers, xds, scale, differ, --sidecar PATH, --only TEXT, --who TEXT, \
+                    "unknown argument {word}; there are peers, xds, scale, differ, istioctl, --sidecar PATH, --only TEXT, --who TEXT, \
                      --seed N, --cases N, --all"
                 ),
             }
@@ -102,6 +104,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
             let cases = arguments.cases.unwrap_or(if arguments.selection.all { 5000 } else { 500 });
             differ::run(&with_tools(arguments, &own)?, arguments.seed, cases)?
         }
+        Suite::Istioctl => xds::istioctl::compare(&with_tools(arguments, &own)?)?,
         Suite::Scale => {
             let seconds = if arguments.selection.all { 300 } else { 30 };
             scale::measure(&with_tools(arguments, &own)?, &arguments.selection.who, seconds)?;

@@ -8,6 +8,7 @@ mod dumps;
 mod files;
 mod filters;
 mod frames;
+pub(crate) mod istioctl;
 mod kept;
 mod load;
 mod outages;

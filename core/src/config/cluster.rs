@@ -117,9 +117,6 @@ impl ClusterKind {
 pub struct Endpoint {
     /// Its address, and its identity.
     pub addr: Peer,
-    /// Further addresses of the same endpoint: tried in turn, RFC 8305's way, where the first does not answer soon
-    /// (Envoy `Endpoint.additional_addresses`).
-    pub additional: Vec<Peer>,
     /// Its share, 1 to 128 in Envoy; at least 1 (Envoy `load_balancing_weight`).
     pub weight: u32,
     /// Those of the lowest number are used as long as enough of them are healthy (Envoy `LocalityLbEndpoints.priority`).
@@ -139,6 +136,9 @@ pub struct EndpointExtra {
     pub hostname: String,
     /// How it is checked, where that differs from its cluster (Envoy `Endpoint.health_check_config`).
     pub check: EndpointCheck,
+    /// Further addresses of the same endpoint: tried in turn, RFC 8305's way, where the first does not answer soon
+    /// (Envoy `Endpoint.additional_addresses`).
+    pub additional: Vec<Peer>,
 }
 
 impl Endpoint {
@@ -146,7 +146,6 @@ impl Endpoint {
     pub fn new(addr: impl Into<Peer>) -> Endpoint {
         Endpoint {
             addr: addr.into(),
-            additional: Vec::new(),
             weight: 1,
             priority: 0,
             locality: Locality::nowhere(),
@@ -163,6 +162,11 @@ impl Endpoint {
     /// The name that led to it, or that it was given; empty for none.
     pub fn hostname(&self) -> &str {
         self.extra.as_ref().map_or("", |extra| &extra.hostname)
+    }
+
+    /// Its addresses beside the first one.
+    pub fn additional(&self) -> &[Peer] {
+        self.extra.as_ref().map_or(&[], |extra| &extra.additional)
     }
 }
 

@@ -174,8 +174,13 @@ impl Watch {
         let like = |addr: SocketAddr| Endpoint { addr: Peer::Tcp(addr), ..target.like.clone() };
         match addrs {
             [first, others @ ..] if self.logical => {
-                let additional = others.iter().map(|addr| Peer::Tcp(*addr)).collect();
-                vec![Endpoint { additional, ..like(*first) }]
+                let mut only = like(*first);
+                if !others.is_empty() {
+                    let mut extra = only.extra.as_deref().cloned().unwrap_or_default();
+                    extra.additional = others.iter().map(|addr| Peer::Tcp(*addr)).collect();
+                    only.extra = Some(Arc::new(extra));
+                }
+                vec![only]
             }
             addrs => addrs.iter().copied().map(like).collect(),
         }

@@ -43,7 +43,7 @@ impl Place {
                 vec![Peer::Tcp(SocketAddr::new(ip, port.unwrap_or(addr.port())))]
             }
             (Some(addr), Some(port), None) => vec![Peer::Tcp(SocketAddr::new(addr.ip(), port))],
-            _ => std::iter::once(&member.addr).chain(&member.additional).cloned().collect(),
+            _ => std::iter::once(&member.addr).chain(member.additional()).cloned().collect(),
         };
         let of_check = match &check.probe {
             HealthProbe::Http(probe) => probe.host.clone(),

@@ -563,7 +563,7 @@ impl Host {
     fn moved(&self, member: &config::Endpoint) {
         let same = {
             let addrs = self.addrs.borrow();
-            addrs[0] == member.addr && addrs[1..] == member.additional[..]
+            addrs[0] == member.addr && addrs[1..] == *member.additional()
         };
         if !same {
             *self.addrs.borrow_mut() = addresses(member);
@@ -675,7 +675,7 @@ fn plan(io: &Io, spec: &compile::Cluster) -> (u64, Plan) {
 
 /// All addresses of an endpoint, the first one first.
 fn addresses(member: &config::Endpoint) -> Rc<[Peer]> {
-    std::iter::once(&member.addr).chain(&member.additional).cloned().collect()
+    std::iter::once(&member.addr).chain(member.additional()).cloned().collect()
 }
 
 impl Drop for Host {

@@ -42,11 +42,17 @@ pub(super) fn any_nonce_is_echoed(scene: &mut Scene) -> Result<()> {
     for (version, nonce) in nonces.iter().enumerate() {
         let target = ["other", "origin"][version % 2];
         let version = format!("v{version}");
+        let before = scene.plane.exchange("RouteConfiguration")?.requests;
         scene.plane.send(&frame("RouteConfiguration", &version, nonce, &[with_host(target)]))?;
         scene.expect("x.example", target)?;
         if !nonce.is_empty() {
-            let said = scene.plane.answered("RouteConfiguration")?;
-            ensure!(said.nacks == 0 && (scene.protocol.is_delta() || said.version == version), "{said:?}");
+            // The change is served before it is acknowledged, and the nonce may be that of the response before.
+            wait_for("the acknowledgement", SOON, || {
+                let said = scene.plane.answered("RouteConfiguration")?;
+                ensure!(said.nacks == 0 && said.requests > before, "{said:?}");
+                ensure!(scene.protocol.is_delta() || said.version == version, "{said:?}");
+                Ok(())
+            })?;
         }
     }
     steady.finish()

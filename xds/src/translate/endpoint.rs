@@ -105,13 +105,14 @@ impl Translator<'_> {
         };
         self.assignment(assignment, settings, path, |this, placed, path| {
             let (name, port) = this.name_and_port(placed.address, path)?;
-            if !placed.like.additional.is_empty() {
+            if !placed.like.additional().is_empty() {
                 this.refuse(path, "a name cannot stand beside additional_addresses");
             }
             let mut like = placed.like;
             if like.hostname().is_empty() {
-                let check = like.extra.as_ref().map(|extra| extra.check.clone()).unwrap_or_default();
-                like.extra = Some(Arc::new(EndpointExtra { hostname: name.clone(), check }));
+                let mut extra = like.extra.as_deref().cloned().unwrap_or_default();
+                extra.hostname.clone_from(&name);
+                like.extra = Some(Arc::new(extra));
             }
             Some(DnsTarget { name, port, like })
         })
@@ -189,11 +190,12 @@ impl Translator<'_> {
                     self.refuse(&path.field("address"), "is required");
                 }
                 let list = path.field("additional_addresses");
+                let mut additional = Vec::new();
                 for (at, mut more) in take(&mut endpoint.additional_addresses).into_iter().enumerate() {
                     let path = list.index(at);
                     match more.address.take() {
                         Some(address) => {
-                            like.additional.extend(self.address(address, &path.field("address")));
+                            additional.extend(self.address(address, &path.field("address")));
                         }
                         None => self.refuse(&path.field("address"), "is required"),
                     }
@@ -202,9 +204,9 @@ impl Translator<'_> {
                 let hostname = take(&mut endpoint.hostname);
                 let at = path.field("health_check_config");
                 let check = endpoint.health_check_config.take().map(|check| self.endpoint_check(check, &at));
-                if !hostname.is_empty() || check.is_some() {
+                if !hostname.is_empty() || check.is_some() || !additional.is_empty() {
                     let check = check.unwrap_or_default();
-                    like.extra = Some(Arc::new(EndpointExtra { hostname, check }));
+                    like.extra = Some(Arc::new(EndpointExtra { hostname, check, additional }));
                 }
                 self.done(endpoint, &path);
                 address

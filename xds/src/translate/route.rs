@@ -64,7 +64,7 @@ impl Translator<'_> {
             headers: take_mutations!(self, message, path),
             most_specific_header_mutations_wins: take(&mut message.most_specific_header_mutations_wins),
             max_direct_response_body_size: table.body_max,
-            virtual_hosts: Vec::new(),
+            virtual_hosts: Vec::with_capacity(message.virtual_hosts.len()),
             // Here, by the paths of the API; and once, not again when a cluster goes.
             validate_clusters: false,
         };
@@ -115,7 +115,8 @@ impl Translator<'_> {
                 path,
             ),
             rate_limits: self.rate_limits(take(&mut message.rate_limits), &path.field("rate_limits")),
-            routes: Vec::new(),
+            // Most hosts have one route; a list that grows would take room for four.
+            routes: Vec::with_capacity(message.routes.len()),
         };
         let list = path.field("routes");
         for (at, route) in take(&mut message.routes).into_iter().enumerate() {
