@@ -9,6 +9,7 @@ const VALUE: u8 = 2;
 const TARGET: u8 = 4;
 const HOST: u8 = 8;
 const METHOD: u8 = 16;
+const LOWER_TOKEN: u8 = 32;
 
 const CLASSES: [u8; 256] = classes();
 
@@ -28,6 +29,9 @@ const fn class(byte: u8) -> u8 {
     // tchar, RFC 9110 section 5.6.2.
     if alphanumeric || contains(b"!#$%&'*+-.^_`|~", byte) {
         class |= TOKEN;
+        if !byte.is_ascii_uppercase() {
+            class |= LOWER_TOKEN;
+        }
     }
     // field-vchar, SP and HTAB, RFC 9110 section 5.5.
     if byte == b'\t' || (byte >= b' ' && byte != 0x7f) {
@@ -75,6 +79,11 @@ const fn all(bytes: &[u8], class: u8) -> bool {
 /// A field name: one or more token characters.
 pub(crate) const fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && all(bytes, TOKEN)
+}
+
+/// A field name as HTTP/2 has it: without upper-case letters (RFC 9113 section 8.2).
+pub(crate) const fn is_lower_token(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && all(bytes, LOWER_TOKEN)
 }
 
 /// The index of the first byte from `at` on that is no token character; or the length.
@@ -239,6 +248,7 @@ mod tests {
             let one = [byte];
             let token = byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
             assert_eq!(is_token(&one), token, "{byte:#x}");
+            assert_eq!(is_lower_token(&one), token && !byte.is_ascii_uppercase(), "{byte:#x}");
             assert_eq!(is_value(&one), byte == b'\t' || (byte >= b' ' && byte != 0x7f), "{byte:#x}");
             assert_eq!(is_target(&one), byte.is_ascii_graphic() && byte != b'#', "{byte:#x}");
             let host = byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=".contains(&byte);

@@ -47,7 +47,7 @@ struct Slot {
     value_len: u32,
     name_len: u16,
     known: Id,
-    /// [`JOINED`], [`NOMINATED`].
+    /// [`JOINED`], [`NOMINATED`], [`NEVER_INDEXED`], [`LOWER`].
     marks: u8,
 }
 
@@ -60,6 +60,10 @@ const JOINED: u8 = 1;
 /// Named by the `connection` field it was received with: not sent on. Fields added later are never marked, so a client
 /// cannot have the proxy's own fields removed.
 const NOMINATED: u8 = 2;
+/// Received in HTTP/2 as never to be put in a table of a compressor, and sent on as that (RFC 7541 section 7.1.3).
+const NEVER_INDEXED: u8 = 4;
+/// The name has no upper-case letters; not marked, it may have none either.
+const LOWER: u8 = 8;
 
 impl Slot {
     #[inline]
@@ -421,6 +425,54 @@ impl Headers {
         out.extend_from_slice(&self.arena[start..end]);
     }
 
+    /// Adds a field that an HTTP/2 decoder has checked, as a line: `name: value` and CRLF, the name in lower case.
+    #[inline]
+    pub(crate) fn append_line(&mut self, line: &[u8], name_len: usize, known: Id, never_indexed: bool) {
+        debug_assert!(name_len <= usize::from(u16::MAX) && self.arena.len() + line.len() <= ARENA_MAX);
+        let at = self.arena.len();
+        self.arena.extend_from_slice(line);
+        self.note(known);
+        if known.bit() & FRAMING != 0 {
+            self.framing = None;
+        }
+        self.slots.push(Slot {
+            name: at as u32,
+            name_len: name_len as u16,
+            value: (at + name_len + 2) as u32,
+            value_len: (line.len() - name_len - 4) as u32,
+            known,
+            marks: JOINED | LOWER | if never_indexed { NEVER_INDEXED } else { 0 },
+        });
+    }
+
+    /// Gives `write` the fields that travel on in HTTP/2, as [`write_end_to_end`](Headers::write_end_to_end) does in HTTP/1: each
+    /// as a line with its name in lower case, that name's length, and whether it is never to be indexed. `scratch` is for lines
+    /// that have to be made.
+    #[inline]
+    pub(crate) fn each_end_to_end(
+        &self,
+        dropped: u32,
+        scratch: &mut Vec<u8>,
+        mut write: impl FnMut(&[u8], usize, bool),
+    ) {
+        let stays = HOP_BY_HOP | dropped;
+        for slot in &self.slots {
+            if slot.known.bit() & stays != 0 || slot.marks & NOMINATED != 0 {
+                continue;
+            }
+            let (never, name_len) = (slot.marks & NEVER_INDEXED != 0, usize::from(slot.name_len));
+            let name = slot.name(&self.arena);
+            if slot.marks & JOINED != 0 && (slot.marks & LOWER != 0 || !name.iter().any(u8::is_ascii_uppercase)) {
+                write(&self.arena[slot.name as usize..slot.line_end()], name_len, never);
+            } else {
+                scratch.clear();
+                write_field(scratch, name, slot.value(&self.arena));
+                scratch[..name_len].make_ascii_lowercase();
+                write(scratch, name_len, never);
+            }
+        }
+    }
+
     /// An upper bound for what all fields take when written.
     pub(crate) fn written_len(&self) -> usize {
         self.arena.len() + 4 * self.slots.len()
@@ -544,7 +596,7 @@ impl Headers {
         let at = self.arena.len();
         self.arena.extend_from_slice(name.spelt);
         self.arena.extend_from_slice(b": ");
-        self.push_value(name.id, at, name.spelt.len(), value);
+        self.push_value(name.id, at, name.spelt.len(), value, 0);
     }
 
     /// As [`push_line`](Headers::push_line), for a name that is spelt as it is known.
@@ -558,23 +610,23 @@ impl Headers {
             self.arena.last_chunk_mut::<ROOM>().and_then(|text| text.get_mut(len..)?.first_chunk_mut());
         if room.is_some_and(|room| scan::copy_short(room, value)) {
             self.arena.truncate(at + len + value.len() + 2);
-            return self.push_slot(id, at, len - 2, value.len());
+            return self.push_slot(id, at, len - 2, value.len(), LOWER);
         }
         self.arena.truncate(at + len);
-        self.push_value(id, at, len - 2, value);
+        self.push_value(id, at, len - 2, value, LOWER);
     }
 
     /// Completes the line that was begun at `at` with its name, which has this length.
     #[inline(always)]
-    fn push_value(&mut self, id: Id, at: usize, name_len: usize, value: &[u8]) {
+    fn push_value(&mut self, id: Id, at: usize, name_len: usize, value: &[u8], marks: u8) {
         self.arena.extend_from_slice(value);
         self.arena.extend_from_slice(b"\r\n");
-        self.push_slot(id, at, name_len, value.len());
+        self.push_slot(id, at, name_len, value.len(), marks);
     }
 
     /// Notes the line at `at`, which is complete.
     #[inline(always)]
-    fn push_slot(&mut self, id: Id, at: usize, name_len: usize, value_len: usize) {
+    fn push_slot(&mut self, id: Id, at: usize, name_len: usize, value_len: usize, marks: u8) {
         self.note(id);
         if id.bit() & FRAMING != 0 {
             self.framing = None;
@@ -585,7 +637,7 @@ impl Headers {
             value: (at + name_len + 2) as u32,
             value_len: value_len as u32,
             known: id,
-            marks: JOINED,
+            marks: JOINED | marks,
         });
     }
 

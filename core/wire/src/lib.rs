@@ -40,6 +40,7 @@ mod ascii;
 pub mod client_hello;
 pub mod dns;
 pub mod h1;
+pub mod h2;
 mod head;
 mod headers;
 mod known;

@@ -1,0 +1,4 @@
+//! HTTP/2 (RFC 9113), sans-io, both sides.
+
+mod hpack;
+mod huffman;

@@ -1,0 +1,197 @@
+//! Fields to blocks. Owns the table that the peer's decoder mirrors, and what a proxy puts into it.
+//!
+//! What comes again is put in the table: names of services, types, agents. What is new with every message is not, nor what
+//! an attacker on the same connection could guess at by trying (RFC 7541 section 7.1): those are sent as never to be
+//! indexed, by whoever sends them on.
+
+use super::field::{Facts, STATIC, static_index};
+use super::table::{Found, Table};
+use super::{OVERHEAD, PUNCTUATION, integer};
+use crate::h2::huffman;
+use alloc::{boxed::Box, vec::Vec};
+
+/// How many fields are looked for without searching.
+const PLACES: usize = 64;
+
+/// What this side remembers of the blocks it has sent.
+#[derive(Debug)]
+pub(in crate::h2) struct Encoder {
+    table: Table,
+    /// What our side would use at most, whatever the peer allows.
+    ceiling: usize,
+    /// The smallest size since the last block, where the size has changed (RFC 7541 section 4.2).
+    lowest: Option<usize>,
+    /// By a number made of the line, which entry was the last with it; by one made of the name too, for fields that are not
+    /// put in the table. Made with the first entry.
+    places: Option<Box<Places>>,
+}
+
+#[derive(Debug)]
+struct Places {
+    /// The count of entries when it was there, so never zero for an entry.
+    lines: [u32; PLACES],
+    names: [u32; PLACES],
+}
+
+/// What becomes of a field that is not in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Policy {
+    Index,
+    /// Sent as it is; its name may be found in the table.
+    Plain,
+    /// Sent as it is, by everyone behind us too.
+    Never,
+}
+
+impl Encoder {
+    /// `ceiling`: the most bytes of table to use. Before the peer's SETTINGS it has 4,096.
+    pub(in crate::h2) fn new(ceiling: usize) -> Encoder {
+        let mut encoder = Encoder { table: Table::new(4096), ceiling, lowest: None, places: None };
+        encoder.limit(4096);
+        encoder
+    }
+
+    /// The peer's SETTINGS_HEADER_TABLE_SIZE.
+    pub(in crate::h2) fn limit(&mut self, limit: usize) {
+        let size = limit.min(self.ceiling);
+        if size != self.table.max() {
+            self.lowest = Some(self.lowest.unwrap_or(usize::MAX).min(size));
+            self.table.resize(size);
+        }
+    }
+
+    /// Begins a block: says what became of the table's size.
+    #[inline]
+    pub(in crate::h2) fn begin(&mut self, out: &mut Vec<u8>) {
+        if let Some(lowest) = self.lowest.take() {
+            if lowest < self.table.max() {
+                integer::write(out, 0x20, 5, lowest);
+            }
+            integer::write(out, 0x20, 5, self.table.max());
+        }
+    }
+
+    /// An entry of the static table, by its number.
+    #[inline]
+    pub(in crate::h2) fn number(out: &mut Vec<u8>, index: u8) {
+        out.push(0x80 | index);
+    }
+
+    /// A field as a line, `name: value` and CRLF, the name in lower case. `never`: it was received as never to be indexed.
+    #[inline]
+    pub(in crate::h2) fn field(&mut self, out: &mut Vec<u8>, line: &[u8], name_len: usize, never: bool) {
+        let place = line_place(line);
+        match self.entry(|places| places.lines[place]) {
+            Some((index, found)) if found.line == line && !never => integer::write(out, 0x80, 7, index),
+            _ => self.literal(out, line, name_len, never),
+        }
+    }
+
+    #[inline(never)]
+    fn literal(&mut self, out: &mut Vec<u8>, line: &[u8], name_len: usize, never: bool) {
+        let (name, value) = (&line[..name_len], &line[name_len + 2..line.len() - 2]);
+        let mut index = static_index(name);
+        let policy = if never { Policy::Never } else { policy(name, index.is_some()) };
+        let mut indexed = policy == Policy::Index && self.fits(line.len());
+        if index.is_none() && policy != Policy::Index {
+            let known = self.entry(|places| places.names[name_place(name)]);
+            index = known.filter(|(_, found)| found.line[..found.name_len] == *name).map(|(index, _)| index);
+            // For the sake of its name, which is all that comes again.
+            indexed |= policy == Policy::Plain && index.is_none() && self.fits(line.len());
+        }
+        let (flags, prefix) = match policy {
+            _ if indexed => (0x40, 6),
+            Policy::Never => (0x10, 4),
+            _ => (0x00, 4),
+        };
+        integer::write(out, flags, prefix, index.unwrap_or(0));
+        if index.is_none() {
+            text(out, name, true);
+        }
+        // Once for a connection it pays to make a text short; each time it costs more than it saves.
+        text(out, value, policy == Policy::Index && indexed);
+        if indexed {
+            self.insert(line, name_len);
+        }
+    }
+
+    /// An entry that takes more than three quarters of the table would drive out everything else.
+    fn fits(&self, line_len: usize) -> bool {
+        (line_len - PUNCTUATION + OVERHEAD) * 4 <= self.table.max() * 3
+    }
+
+    fn insert(&mut self, line: &[u8], name_len: usize) {
+        self.table.insert(line, name_len, Facts::of_name(b""));
+        let number = self.table.inserted();
+        let places =
+            self.places.get_or_insert_with(|| Box::new(Places { lines: [0; PLACES], names: [0; PLACES] }));
+        places.lines[line_place(line)] = number;
+        places.names[name_place(&line[..name_len])] = number;
+    }
+
+    /// The entry at a place, if it is still there, and its number in a block.
+    #[inline(always)]
+    fn entry(&self, at: impl FnOnce(&Places) -> u32) -> Option<(usize, Found<'_>)> {
+        let newer = self.table.inserted().wrapping_sub(at(self.places.as_deref()?)) as usize;
+        Some((STATIC.len() + 1 + newer, self.table.entry(newer)?))
+    }
+
+    #[cfg(test)]
+    pub(in crate::h2) fn memory(&self) -> usize {
+        self.table.memory() + self.places.as_ref().map_or(0, |_| size_of::<Places>())
+    }
+
+    /// How many entries and bytes, as RFC 7541 counts them.
+    #[cfg(test)]
+    pub(in crate::h2) fn sizes(&self) -> (usize, usize) {
+        (self.table.len(), self.table.size())
+    }
+}
+
+/// Where a line is noted. It needs not be good: a line that is not found is sent as it is. What tells lines apart are their
+/// ends and their length.
+#[inline(always)]
+fn line_place(line: &[u8]) -> usize {
+    let word = |bytes: Option<&[u8; 8]>| bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    let value_end = &line[..line.len() - 2];
+    let mix = word(line.first_chunk())
+        ^ word(value_end.last_chunk()).rotate_left(17)
+        ^ word(line[line.len() / 2..].first_chunk()).rotate_left(43)
+        ^ line.len() as u64;
+    (mix.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58) as usize % PLACES
+}
+
+#[inline]
+fn name_place(name: &[u8]) -> usize {
+    let mix = name.iter().rev().take(8).fold(name.len() as u64, |mix, byte| mix << 8 ^ u64::from(*byte));
+    (mix.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58) as usize % PLACES
+}
+
+/// Appends a string (RFC 7541 section 5.2).
+fn text(out: &mut Vec<u8>, text: &[u8], shorten: bool) {
+    let coded = if shorten { huffman::encoded_len(text) } else { usize::MAX };
+    if coded < text.len() {
+        integer::write(out, 0x80, 7, coded);
+        huffman::encode(text, out);
+    } else {
+        integer::write(out, 0, 7, text.len());
+        out.extend_from_slice(text);
+    }
+}
+
+fn policy(name: &[u8], in_static_table: bool) -> Policy {
+    match name {
+        // Who shares the connection could guess at them; and a proxy's connection carries many sessions.
+        b"authorization" | b"proxy-authorization" | b"cookie" | b"set-cookie" => Policy::Never,
+        b":path" | b"age" | b"content-length" | b"content-range" | b"etag" | b"if-match" | b"if-modified-since"
+        | b"if-none-match" | b"if-range" | b"last-modified" | b"location" | b"range" | b"expires" => {
+            Policy::Plain
+        }
+        _ if in_static_table => Policy::Index,
+        b"x-request-id" | b"traceparent" | b"tracestate" | b"x-b3-traceid" | b"x-b3-spanid"
+        | b"x-b3-parentspanid" | b"b3" | b"x-client-trace-id" | b"grpc-timeout" | b"x-amzn-trace-id"
+        | b"x-cloud-trace-context" | b"x-datadog-trace-id" | b"x-datadog-parent-id"
+        | b"x-envoy-upstream-service-time" | b"grpc-message" => Policy::Plain,
+        _ => Policy::Index,
+    }
+}
