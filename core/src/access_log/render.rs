@@ -304,6 +304,7 @@ fn version(version: Option<Version>) -> &'static str {
     match version {
         Some(Version::Http10) => "HTTP/1.0",
         Some(Version::Http11) => "HTTP/1.1",
+        Some(Version::Http2) => "HTTP/2",
         None => "",
     }
 }

@@ -344,6 +344,7 @@ impl Operator {
             Operator::Protocol => out.extend_from_slice(match cx.version() {
                 Version::Http10 => b"HTTP/1.0",
                 Version::Http11 => b"HTTP/1.1",
+                Version::Http2 => b"HTTP/2",
             }),
             Operator::ServerName => {
                 out.extend_from_slice(cx.conn().server_name().unwrap_or_default().as_bytes())

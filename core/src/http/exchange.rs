@@ -370,7 +370,7 @@ fn write_head(head: ResponseHead, framing: Framing, close: bool, exchange: &Exch
     let persist = match (close, asked.version) {
         (true, _) => Persist::Close,
         (false, Version::Http10) => Persist::KeepAlive,
-        (false, Version::Http11) => Persist::Default,
+        (false, Version::Http11 | Version::Http2) => Persist::Default,
     };
     let mut out = downstream.lane.io().vec();
     h1::write_response(&mut out, &head, framing, persist);

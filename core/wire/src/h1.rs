@@ -35,6 +35,7 @@ pub mod fuzz;
 mod parse;
 mod write;
 
+pub(crate) use body::{TrailerRule, trailer_rule};
 pub use body::{BodyDecoder, BodyError, BodyLimits, Step};
 pub use encode::{CRLF, ChunkHead, LAST_CHUNK, write_trailers};
 pub use framing::{

@@ -5,6 +5,7 @@ use crate::ascii;
 use crate::headers::{Headers, Text};
 use crate::known::Known;
 use crate::path::split_query;
+use crate::scan;
 use crate::status::Status;
 use alloc::{boxed::Box, vec::Vec};
 use core::fmt;
@@ -20,6 +21,8 @@ pub enum Version {
     /// HTTP/1.1.
     #[default]
     Http11,
+    /// HTTP/2: bodies end with their streams, and one connection carries many.
+    Http2,
 }
 
 /// The scheme of the target URI.
@@ -198,6 +201,22 @@ impl RequestHead {
         self.0.line.truncate(usize::from(self.0.method_len) + 1);
         self.0.line.extend_from_slice(path);
         Ok(())
+    }
+
+    /// Sets path and query, as [`set_path`](RequestHead::set_path) does; `false` if it is none, and then nothing is changed.
+    #[inline]
+    pub(crate) fn assign_path(&mut self, path: &[u8]) -> bool {
+        if scan::target_end(path) != path.len() || (path.first() != Some(&b'/') && path != b"*") {
+            return false;
+        }
+        self.0.line.truncate(usize::from(self.0.method_len) + 1);
+        self.0.line.extend_from_slice(path);
+        true
+    }
+
+    /// Leaves no path, as CONNECT has none.
+    pub(crate) fn clear_path(&mut self) {
+        self.0.line.truncate(usize::from(self.0.method_len) + 1);
     }
 
     /// Host and optional port: the value of the `host` field, empty if there is none (HTTP/1.0 allows that).

@@ -1,7 +1,7 @@
 //! Sans-io codecs of a proxy. Bytes come in as arguments and decisions go out as values.
 //!
-//! This crate owns how messages look on the wire: heads ([`RequestHead`], [`ResponseHead`], [`Headers`]), the HTTP/1
-//! codec ([`h1`]), and what a connection begins with: the PROXY protocol ([`proxy`]), TLS hellos ([`client_hello`]) and
+//! This crate owns how messages look on the wire: heads ([`RequestHead`], [`ResponseHead`], [`Headers`]), the codecs of
+//! HTTP/1 ([`h1`]) and HTTP/2 ([`h2`]), and what a connection begins with: the PROXY protocol ([`proxy`]), TLS hellos ([`client_hello`]) and
 //! the first line of HTTP ([`sniff`]); and the messages of DNS ([`dns`]). It never reads a clock, a socket or configuration, and it needs no std.
 //!
 //! # What a head guarantees

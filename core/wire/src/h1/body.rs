@@ -368,7 +368,7 @@ fn parse_trailers(fields: &mut Headers, received: &[u8], max: usize) -> Result<(
 
 /// What happens to a trailer field (RFC 9110 section 6.5.1: nothing may come late that is needed early).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TrailerRule {
+pub(crate) enum TrailerRule {
     Pass,
     /// Too late to mean anything, but harmless: dropped.
     Drop,
@@ -377,7 +377,7 @@ pub(super) enum TrailerRule {
 }
 
 /// The rule for a trailer field with this name.
-pub(super) fn trailer_rule(name: &[u8]) -> TrailerRule {
+pub(crate) fn trailer_rule(name: &[u8]) -> TrailerRule {
     const DROPPED: [&[u8]; 24] = [
         b"age",
         b"authorization",

@@ -33,7 +33,7 @@ impl Framing {
     pub const fn for_client(self, version: Version) -> Framing {
         match (self, version) {
             (Framing::Chunked, Version::Http10) => Framing::UntilClose,
-            (Framing::UntilClose, Version::Http11) => Framing::Chunked,
+            (Framing::UntilClose, Version::Http11 | Version::Http2) => Framing::Chunked,
             (framing, _) => framing,
         }
     }
@@ -104,7 +104,7 @@ pub(super) fn settle(headers: &mut Headers, version: Version) -> Result<(), Pars
 #[inline]
 fn fields_framing(headers: &Headers, version: Version) -> Result<Framing, ParseError> {
     match headers.framing() {
-        Some(framing) if version == Version::Http11 => Ok(framing),
+        Some(framing) if version != Version::Http10 => Ok(framing),
         _ => read_framing(headers, version),
     }
 }
@@ -145,7 +145,7 @@ fn persists(headers: &Headers, version: Version) -> bool {
     let close = has_option(headers, b"close")
         || (headers.has(Known::ProxyConnection)
             && headers.all(Known::ProxyConnection).any(|value| value.eq_ignore_ascii_case(b"close")));
-    !close && (version == Version::Http11 || has_option(headers, b"keep-alive"))
+    !close && (version != Version::Http10 || has_option(headers, b"keep-alive"))
 }
 
 /// Whether the `connection` fields list `option`, which is in lower case.
@@ -176,7 +176,7 @@ pub fn response_upgrade(head: &ResponseHead) -> Option<&[u8]> {
 
 fn upgrade(headers: &Headers, version: Version) -> Option<&[u8]> {
     let protocol = headers.get(Known::Upgrade)?;
-    (version == Version::Http11 && !protocol.is_empty() && has_option(headers, b"upgrade"))
+    (version != Version::Http10 && !protocol.is_empty() && has_option(headers, b"upgrade"))
         .then_some(protocol)
 }
 

@@ -10,7 +10,7 @@ mod field;
 mod integer;
 mod table;
 
-pub(super) use decode::{BadBlock, Decoder, Sink};
+pub(super) use decode::{Decoder, Sink};
 pub(super) use encode::Encoder;
 pub(super) use field::{Facts, Kind};
 

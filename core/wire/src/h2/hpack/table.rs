@@ -54,10 +54,12 @@ impl Table {
         self.max
     }
 
+    #[cfg(test)]
     pub(super) fn size(&self) -> usize {
         self.size
     }
 
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }

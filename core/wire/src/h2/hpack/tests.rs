@@ -1,5 +1,6 @@
 //! The codec against the examples of RFC 7541 appendix C, against what must be refused, and against itself.
 
+use super::decode::BadBlock;
 use super::*;
 use crate::testing::Random;
 use alloc::vec::Vec;
