@@ -14,6 +14,7 @@ use std::net::{TcpListener, TcpStream};
 
 const BODY: &[u8] = b"hello from corelane\n";
 
+#[expect(clippy::disallowed_methods, reason = "an example of the codec alone, which knows no driver")]
 fn main() -> std::io::Result<()> {
     let at = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:18080".into());
     for stream in TcpListener::bind(at)?.incoming() {

@@ -35,8 +35,8 @@ pub mod fuzz;
 mod parse;
 mod write;
 
-pub(crate) use body::{TrailerRule, trailer_rule};
 pub use body::{BodyDecoder, BodyError, BodyLimits, Step};
+pub(crate) use body::{TrailerRule, trailer_rule};
 pub use encode::{CRLF, ChunkHead, LAST_CHUNK, write_trailers};
 pub use framing::{
     Expectation, Framing, declared_framing, expectation, request_framing, request_persists, request_upgrade,

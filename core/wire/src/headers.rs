@@ -462,7 +462,9 @@ impl Headers {
             }
             let (never, name_len) = (slot.marks & NEVER_INDEXED != 0, usize::from(slot.name_len));
             let name = slot.name(&self.arena);
-            if slot.marks & JOINED != 0 && (slot.marks & LOWER != 0 || !name.iter().any(u8::is_ascii_uppercase)) {
+            if slot.marks & JOINED != 0
+                && (slot.marks & LOWER != 0 || !name.iter().any(u8::is_ascii_uppercase))
+            {
                 write(&self.arena[slot.name as usize..slot.line_end()], name_len, never);
             } else {
                 scratch.clear();

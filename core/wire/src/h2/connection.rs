@@ -276,14 +276,7 @@ impl Connection {
                 initial: settings.initial_window_size.max(65_535),
             },
             peer: Settings::initial(),
-            life: Life {
-                last: 0,
-                next: 1,
-                told: None,
-                taken: None,
-                sweep: None,
-                unacknowledged: 1,
-            },
+            life: Life { last: 0, next: 1, told: None, taken: None, sweep: None, unacknowledged: 1 },
             floods: Floods::new(config.floods),
             config: Box::new(config.clone()),
             out,
@@ -428,3 +421,6 @@ impl Connection {
             + self.out.capacity()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -79,7 +79,8 @@ impl Floods {
     pub(super) fn tick(&mut self, second: u64) {
         if second > self.second {
             let allowance = u64::from(self.limits.control_frames / 10).max(1);
-            let more = allowance.saturating_mul(second - self.second).min(u64::from(self.limits.control_frames));
+            let more =
+                allowance.saturating_mul(second - self.second).min(u64::from(self.limits.control_frames));
             self.control = self.control.saturating_add(more as u32).min(self.limits.control_frames);
             self.second = second;
         }

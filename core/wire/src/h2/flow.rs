@@ -1,6 +1,8 @@
 //! Flow control (RFC 9113 section 5.2 and 6.9): what may be sent, and what the peer may send. Owns the arithmetic; which
 //! stream a window belongs to is its holder's to know.
 
+use super::frame::SIZE_MIN;
+
 /// The largest window.
 pub(super) const WINDOW_MAX: i64 = 0x7fff_ffff;
 
@@ -79,6 +81,12 @@ impl ReceiveWindow {
 
     pub(super) fn held(&self) -> u32 {
         self.held
+    }
+
+    /// Whether the peer may send less than a frame.
+    #[inline]
+    pub(super) fn is_short(&self) -> bool {
+        self.available < i64::from(SIZE_MIN)
     }
 
     /// The window from now on; what the peer may send changes only with [`due`](ReceiveWindow::due).

@@ -80,7 +80,11 @@ impl FrameHead {
             return size();
         }
         let on_stream = match self.kind {
-            kind::DATA | kind::HEADERS | kind::PRIORITY | kind::RST_STREAM | kind::PUSH_PROMISE
+            kind::DATA
+            | kind::HEADERS
+            | kind::PRIORITY
+            | kind::RST_STREAM
+            | kind::PUSH_PROMISE
             | kind::CONTINUATION => Some(true),
             kind::SETTINGS | kind::PING | kind::GOAWAY => Some(false),
             _ => None,
@@ -159,7 +163,8 @@ pub(super) fn write_ping(out: &mut Vec<u8>, ack: bool, payload: [u8; 8]) {
 pub(super) fn finish_block(out: &mut Vec<u8>, at: usize, flags: u8, stream: u32, max_len: usize) {
     let len = out.len() - at - HEAD;
     if len <= max_len {
-        let head = FrameHead { len: len as u32, kind: kind::HEADERS, flags: flags | flag::END_HEADERS, stream };
+        let head =
+            FrameHead { len: len as u32, kind: kind::HEADERS, flags: flags | flag::END_HEADERS, stream };
         out[at..at + HEAD].copy_from_slice(&head.bytes());
         return;
     }
@@ -193,7 +198,11 @@ mod tests {
         ] {
             assert_eq!((head.bytes(), FrameHead::parse(&bytes)), (bytes, head));
         }
-        assert_eq!(FrameHead::parse(&[0, 0, 0, 0, 0, 0x80, 0, 0, 1]).stream, 1, "the reserved bit is not looked at");
+        assert_eq!(
+            FrameHead::parse(&[0, 0, 0, 0, 0, 0x80, 0, 0, 1]).stream,
+            1,
+            "the reserved bit is not looked at"
+        );
     }
 
     /// RFC 9113 sections 4.2 and 6.1 to 6.10: sizes and streams.
@@ -238,7 +247,8 @@ mod tests {
     #[test]
     fn padding_and_priority_are_taken_off() {
         let parse = |flags, payload| {
-            HeadersPayload::parse(&head(kind::HEADERS, flags, 1, 0), payload).map(|p| (p.fragment, p.depends_on))
+            HeadersPayload::parse(&head(kind::HEADERS, flags, 1, 0), payload)
+                .map(|p| (p.fragment, p.depends_on))
         };
         let short = Err(Fault::new(Reason::FRAME_SIZE_ERROR, Cause::FrameSize));
         let padding = Err(Fault::protocol(Cause::Padding));

@@ -248,8 +248,9 @@ mod tests {
         let mut random = Random::new(7);
         for len in 0..200 {
             // Bytes as in fields, and any bytes.
-            let text: Vec<u8> =
-                (0..len).map(|_| if len % 3 == 0 { random.number() as u8 } else { b'a' + random.below(26) as u8 }).collect();
+            let text: Vec<u8> = (0..len)
+                .map(|_| if len % 3 == 0 { random.number() as u8 } else { b'a' + random.below(26) as u8 })
+                .collect();
             assert_eq!(decoded(&encoded(&text)), Ok(text));
         }
     }

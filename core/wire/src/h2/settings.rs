@@ -2,8 +2,8 @@
 //! and which values cannot be.
 
 use super::error::{Cause, Fault, Reason};
-use super::frame::{SIZE_MAX, SIZE_MIN, kind, write_head};
 use super::flow::WINDOW_MAX;
+use super::frame::{SIZE_MAX, SIZE_MIN, kind, write_head};
 use alloc::vec::Vec;
 
 const HEADER_TABLE_SIZE: u16 = 1;
@@ -94,9 +94,11 @@ impl Settings {
 
 /// The settings in a payload, which holds whole ones.
 pub(super) fn each(payload: &[u8]) -> impl Iterator<Item = (u16, u32)> {
-    payload.as_chunks::<6>().0.iter().map(|[a, b, c, d, e, f]| {
-        (u16::from_be_bytes([*a, *b]), u32::from_be_bytes([*c, *d, *e, *f]))
-    })
+    payload
+        .as_chunks::<6>()
+        .0
+        .iter()
+        .map(|[a, b, c, d, e, f]| (u16::from_be_bytes([*a, *b]), u32::from_be_bytes([*c, *d, *e, *f])))
 }
 
 #[cfg(test)]
@@ -147,9 +149,12 @@ mod tests {
             max_header_list_size: 4,
             connect_protocol: true,
         };
-        for (settings, client, len) in
-            [(settings, true, 7), (settings, false, 6), (Settings::initial(), true, 1), (Settings::initial(), false, 0)]
-        {
+        for (settings, client, len) in [
+            (settings, true, 7),
+            (settings, false, 6),
+            (Settings::initial(), true, 1),
+            (Settings::initial(), false, 0),
+        ] {
             let mut out = Vec::new();
             settings.write(&mut out, client);
             assert_eq!(out.len(), HEAD + len * 6);

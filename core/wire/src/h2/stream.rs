@@ -180,7 +180,8 @@ impl Streams {
     /// The first stream in slot `from` or behind it.
     pub(super) fn next(&self, from: u32) -> Option<StreamKey> {
         let rest = self.slots.iter().enumerate().skip(from as usize);
-        let mut there = rest.filter_map(|(slot, stream)| Some(StreamKey { slot: slot as u32, id: stream.as_ref()?.id }));
+        let mut there =
+            rest.filter_map(|(slot, stream)| Some(StreamKey { slot: slot as u32, id: stream.as_ref()?.id }));
         there.next()
     }
 
@@ -192,8 +193,10 @@ impl Streams {
 
     /// Where a number is looked for first.
     fn place(&self, id: u32) -> Option<usize> {
-        // Numbers come one after the other, and all odd or all even.
-        (!self.places.is_empty()).then(|| (id / 2) as usize & (self.places.len() - 1))
+        // Numbers that follow each other are far from each other, or all would be one run. A peer that picks its numbers can make
+        // a run of as many streams as it may open.
+        let scattered = id.wrapping_mul(0x9e37_79b1) >> 8;
+        (!self.places.is_empty()).then(|| scattered as usize & (self.places.len() - 1))
     }
 
     fn find_place(&self, id: u32) -> Option<usize> {
@@ -277,7 +280,8 @@ mod tests {
     #[test]
     fn streams_are_found_by_number_whatever_came_and_went() {
         for seed in 0..20 {
-            let (mut random, mut streams, mut there, mut next) = (Random::new(seed), Streams::default(), Vec::new(), 1);
+            let (mut random, mut streams, mut there, mut next) =
+                (Random::new(seed), Streams::default(), Vec::new(), 1);
             for _ in 0..3000 {
                 // Sometimes long gaps, so that numbers meet at the same place.
                 if random.below(100) < 52 && there.len() < 300 {

@@ -14,7 +14,9 @@ use alloc::vec::Vec;
 pub(super) fn request_shape(head: &RequestHead) -> Shape {
     match head.method() {
         Method::Connect => Shape::Connect,
-        Method::Get if head.headers().has(Known::Upgrade) && request_upgrade(head).is_some() => Shape::Upgrade,
+        Method::Get if head.headers().has(Known::Upgrade) && request_upgrade(head).is_some() => {
+            Shape::Upgrade
+        }
         _ => Shape::Plain,
     }
 }
@@ -53,7 +55,9 @@ pub(super) fn request(
     let fields = head.headers();
     fields.each_end_to_end(Known::Host.bit(), scratch, |line, name_len, never| {
         // The handshake of HTTP/1 is not made again (RFC 8441 section 5).
-        if shape == Shape::Upgrade && matches!(&line[..name_len], b"sec-websocket-key" | b"sec-websocket-accept") {
+        if shape == Shape::Upgrade
+            && matches!(&line[..name_len], b"sec-websocket-key" | b"sec-websocket-accept")
+        {
             return;
         }
         encoder.field(out, line, name_len, never);
@@ -61,7 +65,9 @@ pub(super) fn request(
     if let Framing::Length(length) = framing {
         say_length(encoder, out, scratch, length);
     }
-    if fields.has(Known::Te) && fields.all(Known::Te).flat_map(ascii::list).any(|coding| coding.eq_ignore_ascii_case(b"trailers")) {
+    if fields.has(Known::Te)
+        && fields.all(Known::Te).flat_map(ascii::list).any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
+    {
         encoder.field(out, b"te: trailers\r\n", 2, false);
     }
 }

@@ -128,7 +128,9 @@ impl Connection {
             return Err(Fault::protocol(Cause::Idle));
         }
         let Some(key) = self.streams.find(id) else { return Ok(None) };
-        let Some(stream) = self.streams.get(key).filter(|stream| !stream.is_closed()) else { return Ok(None) };
+        let Some(stream) = self.streams.get(key).filter(|stream| !stream.is_closed()) else {
+            return Ok(None);
+        };
         if increment == 0 {
             return self.stream_error(id, Reason::PROTOCOL_ERROR, Cause::ZeroIncrement);
         }

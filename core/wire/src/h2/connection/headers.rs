@@ -30,7 +30,8 @@ impl Connection {
     ) -> Result<Option<Event>, Fault> {
         let HeadersPayload { fragment, depends_on } = HeadersPayload::parse(&head, payload)?;
         let depends_on_itself = depends_on == Some(head.stream);
-        self.floods.payload(fragment.is_empty() && head.flags & (flag::END_STREAM | flag::END_HEADERS) == 0)?;
+        self.floods
+            .payload(fragment.is_empty() && head.flags & (flag::END_STREAM | flag::END_HEADERS) == 0)?;
         if head.has(flag::END_HEADERS) {
             return self.block(head, depends_on_itself, fragment, heads);
         }

@@ -146,7 +146,9 @@ impl Connection {
                 let event = self.begin_data(head, Some(rest[0]))?;
                 Ok((1, event))
             }
-            Reading::Data { stream, left, padding, end } => Ok(self.data(at, rest.len(), stream, left, padding, end)),
+            Reading::Data { stream, left, padding, end } => {
+                Ok(self.data(at, rest.len(), stream, left, padding, end))
+            }
             Reading::Skip(left) => {
                 let used = (left as usize).min(rest.len());
                 self.skip(left - used as u32);
@@ -184,7 +186,7 @@ impl Connection {
                 }
                 Ok((0, self.begin_data(head, None)?))
             }
-            ..=kind::CONTINUATION => match rest.get(..head.len as usize) {
+            kind::HEADERS..=kind::CONTINUATION => match rest.get(..head.len as usize) {
                 Some(payload) => {
                     self.receiver.reading = Reading::Head;
                     Ok((payload.len(), self.payload(head, payload, heads)?))
@@ -258,6 +260,10 @@ impl Connection {
             Taken::By(key) => {
                 if overhead > 0 {
                     self.give_back(key, overhead)?;
+                }
+                if self.flow.receive.is_short() {
+                    // What is lent is told when it is needed, not only when something goes on.
+                    self.credit_connection(0)?;
                 }
                 (Some(key), None)
             }

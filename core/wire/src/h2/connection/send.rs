@@ -50,7 +50,8 @@ impl Connection {
     /// # Errors
     /// Why not.
     pub fn can_open(&self) -> Result<(), OpenError> {
-        let allowed = if self.is_established() { self.peer.max_concurrent_streams as usize } else { STREAMS_UNTOLD };
+        let allowed =
+            if self.is_established() { self.peer.max_concurrent_streams as usize } else { STREAMS_UNTOLD };
         if self.is_draining() {
             Err(OpenError::Draining)
         } else if self.life.next > 0x7fff_ffff {

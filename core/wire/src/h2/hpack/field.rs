@@ -89,8 +89,8 @@ impl Facts {
     /// The same name with another value.
     #[inline]
     pub(super) fn with(self, value: &[u8], never: bool) -> Facts {
-        let valid = scan::is_usual_value(value)
-            || (scan::is_value(value) && ascii::trim(value).len() == value.len());
+        let valid =
+            scan::is_usual_value(value) || (scan::is_value(value) && ascii::trim(value).len() == value.len());
         let marks = if valid { VALID } else { 0 } | if never { NEVER } else { 0 };
         Facts { marks: self.marks & X_ENVOY | marks, ..self }
     }
@@ -206,7 +206,11 @@ pub(super) static STATIC: [Static; 61] = statics![
 pub(super) fn static_index(name: &[u8]) -> Option<usize> {
     // By length and last letter there are few to compare with.
     let bucket = &BUCKETS[bucket(name)?];
-    bucket.iter().map(|index| usize::from(*index)).take_while(|index| *index != 0).find(|index| STATIC[index - 1].name() == name)
+    bucket
+        .iter()
+        .map(|index| usize::from(*index))
+        .take_while(|index| *index != 0)
+        .find(|index| STATIC[index - 1].name() == name)
 }
 
 const BUCKET: usize = 4;
@@ -226,7 +230,8 @@ static BUCKETS: [[u8; BUCKET]; BUCKETS_LEN] = {
         let (name, _) = entry.line.split_at(entry.name_len as usize);
         at += 1;
         // Further values of the same name are found by those who know the values.
-        if at > 1 && matches!(entry.facts.kind, Kind::Method | Kind::Path | Kind::Scheme | Kind::Status)
+        if at > 1
+            && matches!(entry.facts.kind, Kind::Method | Kind::Path | Kind::Scheme | Kind::Status)
             && STATIC[at - 2].facts.kind as u8 == entry.facts.kind as u8
         {
             continue;

@@ -20,7 +20,8 @@ impl Sink for Lines {
 }
 
 fn hex(text: &str) -> Vec<u8> {
-    let digits: Vec<u32> = text.chars().filter(|c| !c.is_whitespace()).map(|c| c.to_digit(16).unwrap()).collect();
+    let digits: Vec<u32> =
+        text.chars().filter(|c| !c.is_whitespace()).map(|c| c.to_digit(16).unwrap()).collect();
     digits.chunks(2).map(|pair| (pair[0] * 16 + pair[1]) as u8).collect()
 }
 
@@ -39,7 +40,12 @@ fn check(decoder: &mut Decoder, block: &str, fields: &[&str], size: usize) {
 #[test]
 fn single_fields_of_the_appendix() {
     for (block, field, never, size) in [
-        ("400a 6375 7374 6f6d 2d6b 6579 0d63 7573 746f 6d2d 6865 6164 6572", "custom-key: custom-header", false, 55),
+        (
+            "400a 6375 7374 6f6d 2d6b 6579 0d63 7573 746f 6d2d 6865 6164 6572",
+            "custom-key: custom-header",
+            false,
+            55,
+        ),
         ("040c 2f73 616d 706c 652f 7061 7468", ":path: /sample/path", false, 0),
         ("1008 7061 7373 776f 7264 0673 6563 7265 74", "password: secret", true, 0),
         ("82", ":method: GET", false, 0),
@@ -54,7 +60,13 @@ fn single_fields_of_the_appendix() {
 const REQUESTS: [&[&str]; 3] = [
     &[":method: GET", ":scheme: http", ":path: /", ":authority: www.example.com"],
     &[":method: GET", ":scheme: http", ":path: /", ":authority: www.example.com", "cache-control: no-cache"],
-    &[":method: GET", ":scheme: https", ":path: /index.html", ":authority: www.example.com", "custom-key: custom-value"],
+    &[
+        ":method: GET",
+        ":scheme: https",
+        ":path: /index.html",
+        ":authority: www.example.com",
+        "custom-key: custom-value",
+    ],
 ];
 
 /// Appendix C.3 and C.4.
@@ -83,7 +95,11 @@ fn requests_of_the_appendix() {
 #[test]
 fn responses_of_the_appendix() {
     const COOKIE: &str = "set-cookie: foo=ASDJKHQKBZXOQWEOPIUAXQWEOIU; max-age=3600; version=1";
-    let private = ["cache-control: private", "date: Mon, 21 Oct 2013 20:13:21 GMT", "location: https://www.example.com"];
+    let private = [
+        "cache-control: private",
+        "date: Mon, 21 Oct 2013 20:13:21 GMT",
+        "location: https://www.example.com",
+    ];
     let responses = [
         vec![":status: 302", private[0], private[1], private[2]],
         vec![":status: 307", private[0], private[1], private[2]],
@@ -124,20 +140,20 @@ fn responses_of_the_appendix() {
 #[test]
 fn broken_blocks_are_refused() {
     for block in [
-        "80",                       // number zero
-        "be",                       // nothing in the table yet
-        "ff",                       // a number without its end
-        "ffffffffff7f",             // a number over 32 bits
-        "7e",                       // a name that is not there
-        "40",                       // no name
-        "4003 6161",                // a name cut off
-        "4001 61",                  // no value
-        "4001 6105 62",             // a value cut off
-        "0085 ffffffffff 00",       // the end of the code in a name
-        "0081 00 00",               // filled with zeros
-        "82 20",                    // a size behind a field
-        "3fe21f",                   // over the limit: 4097
-        "4001 61ffffffffff7f",      // a length over 32 bits
+        "80",                  // number zero
+        "be",                  // nothing in the table yet
+        "ff",                  // a number without its end
+        "ffffffffff7f",        // a number over 32 bits
+        "7e",                  // a name that is not there
+        "40",                  // no name
+        "4003 6161",           // a name cut off
+        "4001 61",             // no value
+        "4001 6105 62",        // a value cut off
+        "0085 ffffffffff 00",  // the end of the code in a name
+        "0081 00 00",          // filled with zeros
+        "82 20",               // a size behind a field
+        "3fe21f",              // over the limit: 4097
+        "4001 61ffffffffff7f", // a length over 32 bits
     ] {
         assert_eq!(decoded(&mut Decoder::new(4096), &hex(block)), Err(BadBlock), "{block}");
     }
@@ -188,7 +204,8 @@ fn through(encoder: &mut Encoder, decoder: &mut Decoder, fields: &[(String, Stri
     let expected: Vec<String> = fields.iter().map(|(name, value, _)| format!("{name}: {value}")).collect();
     assert_eq!(lines.0.iter().map(|(line, _)| line.clone()).collect::<Vec<_>>(), expected);
     for ((_, never), (name, _, wanted)) in lines.0.iter().zip(fields) {
-        let secret = ["authorization", "proxy-authorization", "cookie", "set-cookie"].contains(&name.as_str());
+        let secret =
+            ["authorization", "proxy-authorization", "cookie", "set-cookie"].contains(&name.as_str());
         assert_eq!(*never, *wanted || secret, "{name}");
     }
     assert_eq!(encoder.sizes().1, decoder.sizes().1, "both tables are the same");
@@ -204,7 +221,8 @@ fn what_comes_again_is_one_byte() {
     assert_eq!(through(&mut encoder, &mut decoder, &fields), 3);
     // What is new each time takes no place in the table, its name aside.
     for id in 0..100 {
-        let fields = [(String::from("x-request-id"), format!("{id}"), false), ("etag".into(), format!("{id}"), false)];
+        let fields =
+            [(String::from("x-request-id"), format!("{id}"), false), ("etag".into(), format!("{id}"), false)];
         through(&mut encoder, &mut decoder, &fields);
     }
     assert_eq!(encoder.sizes().0, 4);
@@ -214,7 +232,8 @@ fn what_comes_again_is_one_byte() {
 #[test]
 fn secrets_are_never_indexed_and_stay_so() {
     let (mut encoder, mut decoder) = (Encoder::new(4096), Decoder::new(4096));
-    for (name, never) in [("authorization", false), ("cookie", false), ("set-cookie", false), ("x-key", true)] {
+    for (name, never) in [("authorization", false), ("cookie", false), ("set-cookie", false), ("x-key", true)]
+    {
         let field = [(name.into(), "Basic Zm9v".into(), never)];
         let first = through(&mut encoder, &mut decoder, &field);
         assert_eq!(through(&mut encoder, &mut decoder, &field), first, "spelt out each time");
@@ -260,8 +279,15 @@ fn random_heads_are_there_and_back_under_any_sizes() {
             let mut fields = Vec::new();
             for _ in 0..random.below(12) {
                 let name = *random.pick(&[
-                    &"accept", &"x-request-id", &"cookie", &":path", &"content-type", &"x-a", &"x-envoy-attempt-count",
-                    &"authorization", &"date",
+                    &"accept",
+                    &"x-request-id",
+                    &"cookie",
+                    &":path",
+                    &"content-type",
+                    &"x-a",
+                    &"x-envoy-attempt-count",
+                    &"authorization",
+                    &"date",
                 ]);
                 let value = match random.below(4) {
                     0 => String::new(),
