@@ -20,6 +20,8 @@ pub mod buffer;
 pub mod compressor;
 pub mod cors;
 mod cx;
+#[cfg(feature = "compression")]
+pub mod decompressor;
 pub mod fault;
 mod fields;
 pub mod header_mutation;

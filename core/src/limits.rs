@@ -82,6 +82,16 @@ pub const ADMIN_IDLE: Duration = Duration::from_secs(120);
 /// The shortest `fill_interval` of a local rate limit, as in Envoy, where a timer of its main thread filled the bucket.
 pub const RATE_LIMIT_FILL: Duration = Duration::from_millis(50);
 
+/// How many times longer than what came a body may be that is expanded, unless it is configured (Envoy `max_inflate_ratio`).
+pub const INFLATE_RATIO: u32 = 100;
+
+/// Bytes that an expanded body may have whatever came, so that a short body of one letter is no bomb: four times what the kernel
+/// takes at once.
+pub const INFLATE_FREE: u64 = 256 << 10;
+
+/// The window of zstd that a body may ask for: 8 MiB, what every recipient has to have (RFC 9659 section 3).
+pub const ZSTD_WINDOW_LOG: u32 = 23;
+
 /// Values that a descriptor of a local rate limit may remember (Envoy `max_dynamic_descriptors`): two words for each, and as
 /// many free, are 32 MiB.
 pub const RATE_LIMIT_VALUES: u32 = 1 << 20;

@@ -11,9 +11,9 @@ mod membership;
 
 pub use families::{
     ClusterHistogram, ClusterStat, ClusterUdpStat, CompressorHeadStat, CompressorStat, CorsStat,
-    DiscoveryStat, FaultStat, FileStat, HealthCheckStat, HealthStat, HttpHistogram, HttpInspectorStat,
-    HttpStat, ListenerHistogram, ListenerStat, LocalRateLimitStat, NoHistogram, OutlierStat,
-    ProxyProtocolStat, TcpStat, TlsInspectorStat, UdpStat,
+    DecompressorStat, DiscoveryStat, FaultStat, FileStat, HealthCheckStat, HealthStat, HttpHistogram,
+    HttpInspectorStat, HttpStat, ListenerHistogram, ListenerStat, LocalRateLimitStat, NoHistogram,
+    OutlierStat, ProxyProtocolStat, TcpStat, TlsInspectorStat, UdpStat,
 };
 pub use histogram::{BOUNDS, Bin, Histogram, QUANTILES};
 pub(crate) use membership::{Members, Membership};

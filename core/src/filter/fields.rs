@@ -51,6 +51,34 @@ pub(crate) struct RawFraction {
     _runtime_key: String,
 }
 
+/// Envoy's `RuntimeFeatureFlag`; its key as that of [`RawFraction`].
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawFlag {
+    pub(crate) default_value: bool,
+    #[serde(default, rename = "runtime_key")]
+    _runtime_key: String,
+}
+
+/// Envoy's `TypedExtensionConfig`: an extension inside a filter's configuration.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawExtension {
+    #[serde(default)]
+    pub(crate) name: String,
+    typed_config: serde_json::Map<String, serde_json::Value>,
+}
+
+impl RawExtension {
+    /// Its configuration, by its type.
+    pub(crate) fn value(&self) -> config::ConfigValue {
+        let mut settings = self.typed_config.clone();
+        let url = settings.remove("@type");
+        let url = url.as_ref().and_then(|url| url.as_str()).unwrap_or_default();
+        config::ConfigValue::new(url.rsplit('/').next().unwrap_or_default(), settings.into())
+    }
+}
+
 /// Envoy's `FractionalPercent`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

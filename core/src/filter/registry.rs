@@ -175,7 +175,9 @@ impl Registry {
             .head::<HealthCheckFactory>()
             .head::<LocalRateLimitFactory>();
         #[cfg(feature = "compression")]
-        let registry = registry.http::<super::compressor::CompressorFactory>();
+        let registry = registry
+            .http::<super::compressor::CompressorFactory>()
+            .http::<super::decompressor::DecompressorFactory>();
         registry
     }
 

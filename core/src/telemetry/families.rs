@@ -433,6 +433,16 @@ family! {
 }
 
 family! {
+    /// Of what decompressors do to requests, `http.PREFIX.decompressor.NAME.LIBRARY.request.`, and to responses, `..response.`.
+    DecompressorStat in "http" histograms NoHistogram {
+        Decompressed = "decompressed" Counter,
+        NotDecompressed = "not_decompressed" Counter,
+        TotalUncompressedBytes = "total_uncompressed_bytes" Counter,
+        TotalCompressedBytes = "total_compressed_bytes" Counter,
+    }
+}
+
+family! {
     /// Of what compressors decide by the heads of responses and their requests: `http.PREFIX.compressor.NAME.LIBRARY.`.
     CompressorHeadStat in "http" histograms NoHistogram {
         NoAcceptHeader = "no_accept_header" Counter,

@@ -13,6 +13,7 @@ mod chaos_tries;
 mod compressor;
 mod connections;
 mod cors;
+mod decompressor;
 mod dns;
 mod failures;
 mod fault;

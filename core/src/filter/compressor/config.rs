@@ -4,7 +4,7 @@
 use super::codec::Library;
 use crate::{
     config::{ConfigError, ConfigValue},
-    filter::fields::RawText,
+    filter::fields::{RawExtension, RawFlag, RawText},
     route::matcher::Text,
 };
 use corelane_wire::Headers;
@@ -69,7 +69,7 @@ const CONTENT_TYPES: [&str; 8] = [
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Raw {
-    compressor_library: RawLibrary,
+    compressor_library: RawExtension,
     #[serde(default)]
     request_direction_config: RawRequest,
     response_direction_config: Option<RawResponse>,
@@ -83,14 +83,6 @@ struct Raw {
     #[serde(default)]
     remove_accept_encoding_header: bool,
     runtime_enabled: Option<RawFlag>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawLibrary {
-    #[serde(default)]
-    name: String,
-    typed_config: serde_json::Map<String, serde_json::Value>,
 }
 
 #[derive(Default, Deserialize)]
@@ -118,15 +110,6 @@ struct RawCommon {
     content_type_matcher: Vec<RawText>,
 }
 
-/// Envoy's `RuntimeFeatureFlag`, of which the default always holds: there is no runtime.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawFlag {
-    default_value: bool,
-    #[serde(default, rename = "runtime_key")]
-    _runtime_key: String,
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawPerRoute {
@@ -139,7 +122,7 @@ struct RawPerRoute {
 #[serde(deny_unknown_fields)]
 struct RawOverrides {
     response_direction_config: Option<RawResponseOverrides>,
-    compressor_library: Option<RawLibrary>,
+    compressor_library: Option<RawExtension>,
 }
 
 #[derive(Deserialize)]
@@ -151,7 +134,7 @@ struct RawResponseOverrides {
 impl Compressor {
     pub(super) fn parse(raw: &ConfigValue) -> Result<Compressor, ConfigError> {
         let raw: Raw = raw.deserialize()?;
-        let library = raw.compressor_library.check()?;
+        let library = library(&raw.compressor_library)?;
         let legacy = raw.response_direction_config.is_none();
         let request = raw.request_direction_config.common_config.check(false);
         let request = request.map_err(|error| error.within("request_direction_config.common_config"))?;
@@ -192,7 +175,7 @@ impl OfRoute {
                 Ok(OfRoute { enabled: Some(false), ..OfRoute::default() })
             }
             RawPerRoute { disabled: false, overrides: Some(overrides) } => {
-                let library = overrides.compressor_library.as_ref().map(RawLibrary::check).transpose();
+                let library = overrides.compressor_library.as_ref().map(library).transpose();
                 let response = overrides.response_direction_config;
                 Ok(OfRoute {
                     enabled: response.is_some().then_some(true),
@@ -205,15 +188,8 @@ impl OfRoute {
     }
 }
 
-impl RawLibrary {
-    fn check(&self) -> Result<Library, ConfigError> {
-        let mut settings = self.typed_config.clone();
-        let url = settings.remove("@type");
-        let url = url.as_ref().and_then(|url| url.as_str()).unwrap_or_default();
-        let kind = url.rsplit('/').next().unwrap_or_default();
-        Library::parse(&ConfigValue::new(kind, settings.into()))
-            .map_err(|error| error.within("compressor_library.typed_config"))
-    }
+fn library(raw: &RawExtension) -> Result<Library, ConfigError> {
+    Library::parse(&raw.value()).map_err(|error| error.within("compressor_library.typed_config"))
 }
 
 impl RawCommon {
