@@ -4,6 +4,7 @@
 //! A chain's logs are one: its lanes note down once what all of them want to know (`record`), decide which of them want it,
 //! and send it in batches. Formats are parsed when the chain is compiled (`format`) and filled in by the writer (`render`).
 
+mod conn;
 mod details;
 mod filter;
 mod flags;
@@ -15,13 +16,14 @@ mod reply;
 mod time;
 mod writer;
 
+pub(crate) use conn::ConnLog;
 pub(crate) use details::{
     Details, Ending, Flow, Meter, Point, Tried, mapped, request_map, request_received, written,
 };
 pub use flags::Flag;
 pub(crate) use flags::Flags;
 pub(crate) use lane::LaneLog;
-pub(crate) use record::{Draft, Ends, LogType, Outcome, Record, Took, Wants};
+pub(crate) use record::{Draft, Ends, Outcome, Record, Took, Wants};
 pub(crate) use reply::{Answer, Replies};
 pub use writer::Logs;
 
@@ -69,11 +71,12 @@ struct Log {
 }
 
 impl ChainLog {
-    /// Compiles the logs of the chain that is named `chain`, and what its own answers look like; `None` where it has neither.
+    /// Compiles the logs of the chain that is named `chain`, or of a listener whose chains have names of their own, and what its
+    /// own answers look like; `None` where it has neither.
     pub(crate) fn compile(
         config: &[AccessLog],
         replies: Option<&LocalReplies>,
-        chain: &str,
+        chain: Option<&str>,
         logs: &Logs,
         problems: &mut Vec<ConfigError>,
     ) -> Option<Arc<ChainLog>> {

@@ -24,7 +24,9 @@ mod udp;
 mod upgrade;
 mod value;
 
-pub use access_log::{AccessLog, Comparison, ComparisonOp, LogFilter, LogFormat, LogShape, LogSink};
+pub use access_log::{
+    AccessLog, Comparison, ComparisonOp, LogFilter, LogFormat, LogMoments, LogShape, LogSink, LogType,
+};
 pub use balancing::{Balancer, ConsistentHashing, HashFunction, LoadBalancing, Maglev, RingHash};
 pub use cidr::Cidr;
 pub use cluster::{
@@ -99,6 +101,8 @@ pub struct TcpProxy {
     pub hash: Option<ConnectionHash>,
     /// What is written about each connection once it has ended.
     pub access_log: Vec<AccessLog>,
+    /// When they are written beside its end.
+    pub log_moments: LogMoments,
 }
 
 impl TcpProxy {
@@ -118,6 +122,7 @@ impl TcpProxy {
             max_downstream_connection_duration: None,
             hash: None,
             access_log: Vec::new(),
+            log_moments: LogMoments::default(),
         }
     }
 }

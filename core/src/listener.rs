@@ -2,6 +2,7 @@
 //! connection owns itself.
 
 use crate::{
+    access_log::{ConnLog, LaneLog},
     compile,
     config::continued,
     conn::{Conn, ConnMeta},
@@ -94,6 +95,8 @@ pub(crate) struct ListenerSlot {
     learner: RefCell<Option<Rc<Learner>>>,
     /// Of a listener for datagrams.
     udp: RefCell<Option<Rc<UdpChain>>>,
+    /// Of its connections, where it has one.
+    log: RefCell<Option<Rc<LaneLog>>>,
     stopped: Cell<bool>,
     /// Of the tasks that accept.
     wakers: RefCell<Vec<Waker>>,
@@ -128,6 +131,7 @@ impl ListenerSlot {
             cells: RefCell::new(cells),
             learner: RefCell::new(Learner::new(spec, lane.index())),
             udp: RefCell::new(spec.udp().map(|udp| Rc::new(UdpChain::new(udp, lane)))),
+            log: RefCell::new(spec.log().map(|log| LaneLog::new(log, lane))),
             stopped: Cell::new(false),
             wakers: RefCell::default(),
         });
@@ -163,6 +167,7 @@ impl ListenerSlot {
         let old = std::mem::replace(&mut *self.spec.borrow_mut(), spec.clone());
         *self.learner.borrow_mut() = Learner::new(spec, lane.index());
         *self.udp.borrow_mut() = spec.udp().map(|udp| Rc::new(UdpChain::new(udp, lane)));
+        *self.log.borrow_mut() = spec.log().map(|log| LaneLog::new(log, lane));
         let before: Vec<_> = old.config().all_chains().map(|(_, chain)| chain).collect();
         let next: Vec<_> = spec.config().all_chains().map(|(_, chain)| chain).collect();
         let mut left: Vec<_> = self.cells.take().into_iter().map(Some).collect();
@@ -234,20 +239,35 @@ impl ListenerSlot {
     }
 
     fn serve(&self, lane: &Rc<Lane>, stream: Stream, meta: ConnMeta, places: [Option<Place>; 2]) {
-        let Some(cell) = self.choose(&stream, &meta) else {
+        let log = self.connection_log(lane, &stream, &meta);
+        let Some((cell, at)) = self.choose(&stream, &meta) else {
             self.stats.inc(ListenerStat::NoFilterChainMatch);
+            log.into_iter().for_each(ConnLog::unserved);
             return; // dropped unfinished: the client sees a reset
         };
-        let conn =
-            Conn { stream, open: Some(Open::new(&self.stats, lane.io(), meta.accepted, places)), meta };
+        let mut open = Open::new(&self.stats, lane.io(), meta.accepted, places);
+        if let Some(log) = log {
+            let spec = self.spec.borrow();
+            let chain = spec.config().all_chains().nth(at);
+            let log = log.chosen(chain.map_or("", |(_, chain)| &chain.name));
+            open.rare.get_or_insert_default().log = Some(log);
+        }
+        let conn = Conn { stream, open: Some(open), meta };
         match cell.current() {
             Current::Http(_) => lane.io().spawn(tracked(lane, http::serve(conn, cell, lane.clone()))),
             Current::Tcp(_) => lane.io().spawn(tracked(lane, tcp::forward(conn, cell, lane.clone()))),
         }
     }
 
-    /// The chain that serves a connection.
-    fn choose(&self, stream: &Stream, meta: &ConnMeta) -> Option<Rc<ChainCell>> {
+    /// What is told of a connection once it is over, where the listener has a log.
+    #[inline]
+    fn connection_log(&self, lane: &Lane, stream: &Stream, meta: &ConnMeta) -> Option<ConnLog> {
+        let log = self.log.borrow();
+        log.as_ref().map(|log| ConnLog::new(log, lane.io(), meta, stream))
+    }
+
+    /// The chain that serves a connection, and its place.
+    fn choose(&self, stream: &Stream, meta: &ConnMeta) -> Option<(Rc<ChainCell>, usize)> {
         let spec = self.spec.borrow();
         let at = match spec.matcher() {
             None => 0,
@@ -269,7 +289,7 @@ impl ListenerSlot {
                 matcher.find(&facts).or(spec.default_chain())?
             }
         };
-        self.cells.borrow().get(at).cloned()
+        Some((self.cells.borrow().get(at)?.clone(), at))
     }
 }
 
@@ -283,6 +303,7 @@ async fn learn(
     places: [Option<Place>; 2],
 ) {
     if learner.learn(&mut stream, &mut meta).await.is_err() {
+        drop(slot.connection_log(&lane, &stream, &meta)); // which tells of it
         return;
     }
     let restored = meta.learnt.as_ref().is_some_and(|learnt| learnt.restored);
@@ -304,6 +325,7 @@ async fn learn(
     if let Some(again) = again
         && again.learn(&mut stream, &mut meta).await.is_err()
     {
+        drop(other.connection_log(&lane, &stream, &meta)); // which tells of it
         return;
     }
     other.serve(&lane, stream, meta, places);
@@ -429,15 +451,35 @@ pub(crate) struct Open {
     stats: Cells<ListenerStat>,
     io: Io,
     accepted: Instant,
+    /// What few listeners ask for, so that connections of the others carry one pointer.
+    rare: Option<Box<Rare>>,
+}
+
+#[derive(Default)]
+struct Rare {
     /// Under the limits, where there are any.
     _places: [Option<Place>; 2],
+    /// Where the listener has a log.
+    log: Option<ConnLog>,
 }
 
 impl Open {
     fn new(stats: &Cells<ListenerStat>, io: &Io, accepted: Instant, places: [Option<Place>; 2]) -> Open {
         stats.inc(ListenerStat::CxTotal);
         stats.inc(ListenerStat::CxActive);
-        Open { stats: stats.clone(), io: io.clone(), accepted, _places: places }
+        let limited = places.iter().any(Option::is_some);
+        let rare = limited.then(|| Box::new(Rare { _places: places, log: None }));
+        Open { stats: stats.clone(), io: io.clone(), accepted, rare }
+    }
+
+    /// What the listener's log is told of the connection.
+    pub(crate) fn log(&self) -> Option<&ConnLog> {
+        self.rare.as_ref()?.log.as_ref()
+    }
+
+    /// The same, for whoever tells more of it.
+    pub(crate) fn take_log(&mut self) -> Option<ConnLog> {
+        self.rare.as_mut()?.log.take()
     }
 }
 

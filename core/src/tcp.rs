@@ -1,16 +1,19 @@
 //! Opaque bytes between a client and an upstream, both ways at once. Owns back-pressure, half-closing and the idle
 //! timeout; looks at no byte.
 
+mod account;
+
 use crate::{
-    access_log::{Details, Draft, Ending, Ends, LaneLog, LogType, Outcome, Point, Record, Took, Tried},
-    conn::{Conn, ConnMeta},
+    conn::Conn,
     error::{Error, Kind},
     lane::{ChainCell, Current, Lane, Membership, TcpChain},
+    listener::Open,
     route::hash::of_connection,
     telemetry::{ClusterStat, TcpStat},
     upstream::{Active, Beside, Dialed, Pool, Slot, Watch, Wish},
 };
-use corelane_io::{Forward, Instant, Peer, RecvHalf, SendHalf, Stream};
+use account::Account;
+use corelane_io::{Forward, Instant, RecvHalf, SendHalf, Stream};
 use corelane_wire::Status;
 use std::{
     future::poll_fn,
@@ -33,10 +36,11 @@ pub async fn forward(conn: Conn, cell: Rc<ChainCell>, lane: Rc<Lane>) {
     let membership = cell.enter();
     chain.stats.inc(TcpStat::CxTotal);
     let expires = chain.spec.config.max_downstream_connection_duration.map(|max| conn.meta.accepted + max);
-    let Conn { stream: client, meta, open: _open } = conn;
+    let Conn { stream: client, meta, open: mut _open } = conn;
     let hash = chain.spec.config.hash.as_ref();
     let hash = hash.and_then(|hash| of_connection(hash, meta.peer.ip().map(|ip| ip.ip())));
-    let mut account = Account::new(&chain, &lane, meta, &client);
+    let listener = _open.as_mut().and_then(Open::take_log);
+    let mut account = Account::new(&chain, &lane, meta, &client, listener);
     let Some(pool) = chain.target.pick(|| lane.io().random()).pool(&lane) else {
         chain.stats.inc(TcpStat::CxNoRoute);
         return account.failed(Error::local(Kind::NoCluster(Status::SERVICE_UNAVAILABLE))); // dropped unfinished: the client sees a reset
@@ -131,12 +135,14 @@ impl Both {
             if to_upstream.ended && to_client.ended {
                 return Poll::Ready(Ok(()));
             }
+            account.look(now, (to_upstream.moved, to_client.moved));
             let by = idle.map(|idle| active + idle).into_iter().chain(*expires).min();
             if by.is_some_and(|by| by <= now) {
                 let expired = expires.is_some_and(|at| at <= now);
                 chain.stats.inc(if expired { TcpStat::MaxDuration } else { TcpStat::IdleTimeout });
                 return Poll::Ready(Err(if expired { End::Expired } else { End::Idle }));
             }
+            let by = by.into_iter().chain(account.next()).min();
             // The client's deadline wakes this task; a later one than armed is found when that has passed.
             if let Some(by) = by
                 && armed.is_none_or(|armed| by < armed || armed <= now)
@@ -178,161 +184,6 @@ enum End {
     Expired,
     /// The endpoint is not well any more.
     Unhealthy,
-}
-
-/// What is told to the access log when the connection is over, however it ends: when it is dropped.
-struct Account {
-    /// `None` where the chain has no log.
-    notes: Option<Box<Notes>>,
-    /// Bytes from the client and to it.
-    moved: (u64, u64),
-}
-
-struct Notes {
-    log: Rc<LaneLog>,
-    draft: Box<Draft>,
-    lane: Rc<Lane>,
-    meta: ConnMeta,
-    local: Option<Peer>,
-    direct_local: Option<Peer>,
-    outcome: Outcome,
-}
-
-impl Account {
-    fn new(chain: &TcpChain, lane: &Rc<Lane>, meta: ConnMeta, client: &Stream) -> Account {
-        let notes = chain.log.as_ref().map(|log| {
-            let mut draft = log.draft();
-            draft.connection(log.chain().wants());
-            draft.started = Some(lane.io().wall());
-            if log.chain().wants().details {
-                let mut details = Box::<Details>::default();
-                details.set(Point::DsRxBeg, Some(meta.accepted));
-                details.set(Point::DsCxBeg, Some(meta.accepted));
-                draft.details = Some(details);
-            }
-            if let Some(name) = meta.server_name() {
-                draft.server_name(name);
-            }
-            let direct_local = if log.chain().wants().local { client.local().ok() } else { None };
-            let local = meta.original_destination().map(Peer::from).or_else(|| direct_local.clone());
-            let (log, lane, outcome) = (log.clone(), lane.clone(), Outcome::default());
-            Box::new(Notes { log, draft, lane, meta, local, direct_local, outcome })
-        });
-        Account { notes, moved: (0, 0) }
-    }
-
-    fn cluster(&mut self, pool: &Pool) {
-        if let (Some(notes), Some(name)) = (&mut self.notes, pool.name()) {
-            notes.draft.cluster(name);
-            if let Some(details) = &mut notes.draft.details {
-                details.waiting = Some(notes.lane.io().now());
-            }
-        }
-    }
-
-    fn connected(&mut self, upstream: &Stream, slot: &Slot) {
-        let Some(notes) = &mut self.notes else { return };
-        let host = upstream.peer().ok();
-        if let (Some(details), Some(host), Some(facts)) = (&mut notes.draft.details, &host, slot.facts()) {
-            let ends = (upstream.local().ok(), Some(host.clone()));
-            details.reached(host.clone(), facts, ends, notes.lane.io().now());
-        }
-        notes.draft.attempts = 1;
-        notes.draft.upstream = host;
-    }
-
-    fn unreached(&mut self, pool: &Pool) {
-        if let Some(notes) = &mut self.notes {
-            let unreached = pool.unreached();
-            notes.draft.attempts = 1;
-            if let (Some(details), Some(unreached)) = (&mut notes.draft.details, &unreached) {
-                details.unreached(unreached, notes.lane.io().now());
-                details.tried.push(Tried {
-                    host: unreached.addr.clone(),
-                    about: unreached.extra.clone(),
-                    connection: 0,
-                });
-                details.closed.downstream_reason = "tcp_initializion_failure:0";
-            }
-            notes.draft.unreached = unreached.as_ref().and_then(|unreached| unreached.errno);
-            notes.draft.upstream = unreached.map(|unreached| unreached.addr);
-        }
-    }
-
-    /// The connection ends before both directions have.
-    fn ended(&mut self, end: End) {
-        let Some(notes) = &mut self.notes else { return };
-        if end == End::Upstream {
-            notes.outcome.flag = "UR";
-        }
-        let Some(details) = &mut notes.draft.details else { return };
-        let closed = &mut details.closed;
-        match end {
-            // Of the other side Envoy says then that it ended as it should.
-            End::Client => closed.downstream = Ending::RemoteReset,
-            End::Upstream => {
-                (closed.downstream, closed.upstream) = (Ending::LocalReset, Ending::RemoteReset);
-            }
-            End::Unhealthy => {}
-            End::Idle | End::Expired => {
-                let reason = match end {
-                    End::Idle => "tcp_session_idle_timeout",
-                    _ => "max_connection_duration_reached",
-                };
-                (closed.downstream_reason, closed.upstream_reason) = (reason, reason);
-            }
-        }
-    }
-
-    fn failed(mut self, error: Error) {
-        if let Some(notes) = &mut self.notes {
-            // Envoy sets URX beside UF, for the last attempt of those that were allowed.
-            let tries_exceeded = matches!(error.kind, Kind::Connect | Kind::ConnectTimeout);
-            notes.outcome = Outcome { flag: error.flag(), tries_exceeded, ..Outcome::default() };
-        }
-    }
-}
-
-impl Drop for Account {
-    fn drop(&mut self) {
-        let Some(notes) = self.notes.take() else { return };
-        let Notes { log, mut draft, lane, meta, local, direct_local, outcome } = *notes;
-        let (received, sent) = self.moved;
-        if let Some(details) = &mut draft.details {
-            details.set(Point::DsCxEnd, Some(lane.io().now()));
-            let reached = details.upstream.connection != 0;
-            (details.from_client.wire, details.to_client.wire) = (received, sent);
-            if reached {
-                (details.to_upstream.wire, details.from_upstream.wire) = (received, sent);
-            }
-        }
-        let record = Record {
-            why: LogType::TcpConnectionEnd,
-            was_cut: false,
-            details: draft.details.take(),
-            started: draft.started.unwrap_or_else(|| lane.io().wall()),
-            took: Took { request: None, response: None, all: lane.io().now() - meta.accepted },
-            received,
-            sent,
-            status: 0,
-            version: None,
-            outcome,
-            ends: Ends {
-                direct: meta.direct_peer().clone(),
-                peer: meta.peer,
-                client: None,
-                local,
-                direct_local,
-                upstream: draft.upstream.take(),
-            },
-            attempts: draft.attempts,
-            unreached: draft.unreached,
-            matched: 0,
-            health_check: false,
-            connection: meta.id,
-        };
-        log.push(record, draft);
-    }
 }
 
 /// Bytes going one way.

@@ -3,10 +3,11 @@
 use super::{
     flags,
     record::{Record, Wants},
+    render::grpc,
 };
 use crate::{
     chance::below,
-    config::{Comparison, ConfigError, LogFilter},
+    config::{Comparison, ConfigError, LogFilter, LogType},
     route::matcher::HeaderMatcher,
 };
 
@@ -24,6 +25,14 @@ pub(super) enum Filter {
     },
     NotHealthCheck,
     Flags(Vec<String>),
+    Grpc {
+        statuses: Vec<u32>,
+        exclude: bool,
+    },
+    Types {
+        types: Vec<LogType>,
+        exclude: bool,
+    },
     /// The matcher with this number among those that the chain wants.
     Header(usize),
     All(Vec<Filter>),
@@ -37,9 +46,6 @@ impl Filter {
     /// What is wrong, with the path from the filter on.
     pub(super) fn compile(config: &LogFilter, wants: &mut Wants) -> Result<Filter, ConfigError> {
         let wrong = |what: String| ConfigError::new("", what);
-        let mut each = |filters: &[LogFilter]| -> Result<Vec<Filter>, ConfigError> {
-            filters.iter().map(|filter| Filter::compile(filter, wants)).collect()
-        };
         Ok(match config {
             LogFilter::Status(comparison) => Filter::Status(*comparison),
             LogFilter::Duration(comparison) => Filter::Duration(*comparison),
@@ -60,9 +66,18 @@ impl Filter {
                 wants.matchers.push(matcher);
                 Filter::Header(wants.matchers.len() - 1)
             }
-            LogFilter::All(filters) => Filter::All(each(filters)?),
-            LogFilter::Any(filters) => Filter::Any(each(filters)?),
+            LogFilter::Grpc { statuses, exclude } => {
+                wants.grpc = true;
+                Filter::Grpc { statuses: statuses.clone(), exclude: *exclude }
+            }
+            LogFilter::Types { types, exclude } => Filter::Types { types: types.clone(), exclude: *exclude },
+            LogFilter::All(filters) => Filter::All(Filter::each(filters, wants)?),
+            LogFilter::Any(filters) => Filter::Any(Filter::each(filters, wants)?),
         })
+    }
+
+    fn each(filters: &[LogFilter], wants: &mut Wants) -> Result<Vec<Filter>, ConfigError> {
+        filters.iter().map(|filter| Filter::compile(filter, wants)).collect()
     }
 
     pub(super) fn admits(&self, record: &Record, random: &impl Fn() -> u64) -> bool {
@@ -78,6 +93,12 @@ impl Filter {
             Filter::Flags(flags) => {
                 record.outcome.flags().any(|set| flags.is_empty() || flags.iter().any(|f| f == set))
             }
+            Filter::Grpc { statuses, exclude } => {
+                let status =
+                    record.grpc.or_else(|| grpc::of_response(record.status)).unwrap_or(grpc::UNKNOWN);
+                statuses.contains(&status) != *exclude
+            }
+            Filter::Types { types, exclude } => types.contains(&record.why) != *exclude,
             Filter::Header(at) => record.matched & (1 << at) != 0,
             Filter::All(filters) => filters.iter().all(|filter| filter.admits(record, random)),
             Filter::Any(filters) => filters.iter().any(|filter| filter.admits(record, random)),

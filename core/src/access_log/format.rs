@@ -43,8 +43,8 @@ pub(super) enum Shape {
 /// Where values come from that are the same for every line of a process.
 pub(super) struct Surroundings<'a> {
     pub(super) hostname: &'a str,
-    /// The name of the filter chain.
-    pub(super) chain: &'a str,
+    /// The name of the filter chain; of a listener's log `None`, since each connection has its own.
+    pub(super) chain: Option<&'a str>,
     pub(super) variable: &'a dyn Fn(&str) -> Option<String>,
 }
 
@@ -161,11 +161,12 @@ impl Reader<'_> {
                 given("a name")?;
                 Value::Nothing
             }
-            // A cluster or an endpoint with metadata is refused.
-            "CLUSTER_METADATA" | "UPSTREAM_METADATA" => {
+            // An endpoint with metadata is refused.
+            "UPSTREAM_METADATA" => {
                 given("a name")?;
                 Value::Nothing
             }
+            "CLUSTER_METADATA" => return Err(unknown(name)),
             "METADATA" => self.metadata(given("whose metadata is meant")?)?,
             _ => return Ok(None),
         }))
@@ -194,8 +195,11 @@ impl Reader<'_> {
                 (Value::Request(self.request("x-request-id")?), None),
                 (Value::Text(Text::Stream), None),
             ]),
-            ("FILTER_CHAIN_NAME", None) if self.around.chain.is_empty() => Value::Nothing,
-            ("FILTER_CHAIN_NAME", None) => Value::Fixed(self.around.chain.to_owned()),
+            ("FILTER_CHAIN_NAME", None) => match self.around.chain {
+                None => Value::Text(Text::Chain),
+                Some("") => Value::Nothing,
+                Some(name) => Value::Fixed(name.to_owned()),
+            },
             ("HOSTNAME", None) => Value::Fixed(self.around.hostname.to_owned()),
             ("RESPONSE_CODE_DETAILS", None | Some("")) => Value::Text(Text::Details),
             ("RESPONSE_CODE_DETAILS", Some("ALLOW_WHITESPACES")) => Value::Text(Text::DetailsWithBlanks),
@@ -276,8 +280,8 @@ impl Reader<'_> {
     /// none either.
     fn metadata(&mut self, argument: &str) -> Result<Value, String> {
         match argument.split(':').next().unwrap_or_default() {
-            "DYNAMIC" | "CLUSTER" | "UPSTREAM_HOST" | "ROUTE" | "VIRTUAL_HOST" => Ok(Value::Nothing),
-            whose @ ("LISTENER" | "LISTENER_FILTER_CHAIN") => {
+            "DYNAMIC" | "UPSTREAM_HOST" | "ROUTE" | "VIRTUAL_HOST" => Ok(Value::Nothing),
+            whose @ ("CLUSTER" | "LISTENER" | "LISTENER_FILTER_CHAIN") => {
                 Err(format!("%METADATA({whose}:..)% is not implemented"))
             }
             whose => Err(format!("%METADATA(..)%: {whose:?} has no metadata")),

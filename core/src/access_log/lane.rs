@@ -52,12 +52,17 @@ impl LaneLog {
         self.drafts.borrow_mut().pop().unwrap_or_default()
     }
 
-    /// Takes an exchange that is over. Where the writer is too far behind it is dropped, and counted.
-    pub(crate) fn push(&self, record: Record, mut draft: Box<Draft>) {
+    /// Takes what is known of an exchange that goes on.
+    pub(crate) fn tell(&self, record: Record, draft: &Draft) {
         let logs = self.chain.wanted_by(&record, || self.io.random());
         if logs != 0 {
-            self.add(record, &draft, logs);
+            self.add(record, draft, logs);
         }
+    }
+
+    /// Takes an exchange that is over. Where the writer is too far behind it is dropped, and counted.
+    pub(crate) fn push(&self, record: Record, mut draft: Box<Draft>) {
+        self.tell(record, &draft);
         draft.clear();
         let mut drafts = self.drafts.borrow_mut();
         if drafts.len() < ACCESS_LOG_BATCH {

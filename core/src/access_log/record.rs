@@ -5,7 +5,7 @@ use super::{
     details::{Details, Meter},
     flags::Flags,
 };
-use crate::{filter::substitution::Field, route::matcher::HeaderMatcher};
+use crate::{config::LogType, filter::substitution::Field, route::matcher::HeaderMatcher};
 use corelane_io::Peer;
 use corelane_wire::{Headers, RequestHead, ResponseHead, Version};
 use std::{
@@ -36,6 +36,8 @@ pub(crate) struct Record {
     pub(crate) ends: Ends,
     /// How often an upstream was tried.
     pub(crate) attempts: u32,
+    /// The status of a gRPC call, where a filter asks for it and the response said one.
+    pub(crate) grpc: Option<u32>,
     /// Why the last try found no connection, an `errno`, where the kernel told.
     pub(crate) unreached: Option<i32>,
     /// Whether a filter recognised it as a health check.
@@ -46,23 +48,6 @@ pub(crate) struct Record {
     pub(crate) connection: u64,
     /// Where a format asks for any of it.
     pub(crate) details: Option<Box<Details>>,
-}
-
-/// Why something is told of (Envoy `AccessLogType`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LogType {
-    TcpConnectionEnd,
-    DownstreamEnd,
-}
-
-impl LogType {
-    /// As `%ACCESS_LOG_TYPE%` writes it.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            LogType::TcpConnectionEnd => "TcpConnectionEnd",
-            LogType::DownstreamEnd => "DownstreamEnd",
-        }
-    }
 }
 
 /// How it went.
@@ -129,6 +114,8 @@ pub(crate) struct Wants {
     pub(crate) details: bool,
     /// Both ends of upstreams' connections, which only the kernel knows.
     pub(crate) upstream_ends: bool,
+    /// The status of a gRPC call, for filters.
+    pub(crate) grpc: bool,
 }
 
 /// The texts of an exchange, noted down while its heads are there.
@@ -144,6 +131,7 @@ pub(crate) struct Draft {
     pub(crate) attempts: u32,
     /// As in [`Record`].
     pub(crate) unreached: Option<i32>,
+    pub(crate) grpc: Option<u32>,
     /// Of the response, once there is one.
     pub(crate) status: u16,
     pub(crate) health_check: bool,
@@ -163,7 +151,8 @@ struct Span(Option<(u32, u32)>);
 const CLUSTER: usize = 0;
 const ROUTE: usize = 1;
 const SERVER_NAME: usize = 2;
-const FIELDS: usize = 3;
+const CHAIN: usize = 3;
+const FIELDS: usize = 4;
 
 impl Draft {
     fn add(&mut self, text: Option<&[u8]>) {
@@ -182,6 +171,7 @@ impl Draft {
         self.spans.clear();
         self.add(None);
         self.add(route.filter(|name| !name.is_empty()).map(str::as_bytes));
+        self.add(None);
         self.add(None);
         for field in &wants.request {
             self.add(field.in_request(head));
@@ -208,6 +198,11 @@ impl Draft {
         self.replace(SERVER_NAME, name);
     }
 
+    /// Notes down the filter chain, after its connection.
+    pub(crate) fn chain(&mut self, name: &str) {
+        self.replace(CHAIN, name);
+    }
+
     fn replace(&mut self, place: usize, text: &str) {
         self.add(Some(text.as_bytes()));
         if let (Some(span), Some(place)) = (self.spans.pop(), self.spans.get_mut(place)) {
@@ -218,6 +213,9 @@ impl Draft {
     /// Notes down a response, after its request.
     pub(crate) fn response(&mut self, wants: &Wants, head: &ResponseHead) {
         self.spans.truncate(FIELDS + wants.request.len());
+        if wants.grpc {
+            self.grpc = grpc_status(head.headers());
+        }
         for field in &wants.response {
             let from = self.text.len();
             let found = field.in_response(head, &mut self.text);
@@ -229,6 +227,9 @@ impl Draft {
     /// Notes down the trailers of a response, after its head.
     pub(crate) fn trailers(&mut self, wants: &Wants, trailers: &Headers) {
         self.spans.truncate(FIELDS + wants.request.len() + wants.response.len());
+        if wants.grpc {
+            self.grpc = grpc_status(trailers).or(self.grpc);
+        }
         for field in &wants.trailer {
             self.add(field.in_fields(trailers));
         }
@@ -251,9 +252,13 @@ impl Draft {
         (self.details, self.meter, self.was_cut) = (None, None, false);
         self.text.clear();
         self.spans.clear();
-        (self.started, self.upstream, self.unreached) = (None, None, None);
+        (self.started, self.upstream, self.unreached, self.grpc) = (None, None, None, None);
         (self.attempts, self.status, self.health_check, self.matched) = (0, 0, false, 0);
     }
+}
+
+fn grpc_status(fields: &Headers) -> Option<u32> {
+    std::str::from_utf8(fields.get("grpc-status")?).ok()?.parse().ok()
 }
 
 /// Records on their way to the writer.
@@ -320,6 +325,10 @@ impl<'a> Told<'a> {
 
     pub(super) fn server_name(&self) -> Option<&'a [u8]> {
         self.at(SERVER_NAME)
+    }
+
+    pub(super) fn chain(&self) -> Option<&'a [u8]> {
+        self.at(CHAIN)
     }
 
     /// A field of the request, by its number among those that the chain wants.

@@ -2,7 +2,7 @@
 //! is `writer`'s.
 
 mod figures;
-mod grpc;
+pub(super) mod grpc;
 mod path;
 
 use super::{
@@ -141,6 +141,7 @@ impl Renderer<'_> {
                 true
             }
             Value::Text(Text::Cluster) => append(told.cluster()),
+            Value::Text(Text::Chain) => append(told.chain()),
             Value::Text(Text::Route) => append(told.route()),
             Value::Text(Text::ServerName) => append(told.server_name()),
             Value::Text(Text::ReplyBody) => append(Some(self.body)),
@@ -257,7 +258,9 @@ fn words(text: Text, record: &Record, out: &mut Vec<u8>) -> bool {
         Text::EndpointId(whose) => return address(whose, record).is_some(),
         Text::TransportFailure => failure_reason(record).unwrap_or_default().into(),
         Text::DownstreamClose => details.map_or("", |details| details.closed.downstream.name()).into(),
-        Text::UpstreamClose if reached => details.map_or("", |details| details.closed.upstream.name()).into(),
+        Text::UpstreamClose if reached || record.why.is_of_tcp() => {
+            details.map_or("", |details| details.closed.upstream.name()).into()
+        }
         Text::UpstreamClose => "".into(),
         Text::DownstreamCloseReason => details.map_or("", |details| details.closed.downstream_reason).into(),
         Text::UpstreamCloseReason => details.map_or("", |details| details.closed.upstream_reason).into(),

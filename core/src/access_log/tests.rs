@@ -2,7 +2,10 @@
 
 use super::*;
 use crate::{
-    config::{Comparison, ComparisonOp, HeaderMatch, HeaderMatcher, LogFilter, LogFormat, LogShape, LogSink},
+    config::{
+        Comparison, ComparisonOp, HeaderMatch, HeaderMatcher, LogFilter, LogFormat, LogShape, LogSink,
+        LogType,
+    },
     telemetry::StatsStore,
 };
 use corelane_io::Peer;
@@ -40,6 +43,7 @@ fn record() -> Record {
         },
         attempts: 1,
         unreached: None,
+        grpc: None,
         matched: 0b10,
         health_check: false,
         connection: 7,
@@ -90,7 +94,7 @@ fn response() -> ResponseHead {
 /// The line that `format` makes of a record.
 fn line_of(format: &LogFormat, record: Record) -> String {
     let mut wants = Wants::default();
-    let around = Surroundings { hostname: "vm", chain: "fc", variable: &|_| None };
+    let around = Surroundings { hostname: "vm", chain: Some("fc"), variable: &|_| None };
     let line = Line::parse(format, &mut wants, &around).unwrap();
     let mut draft = Draft::default();
     draft.request(&wants, &request(), Some("rx"));
@@ -289,7 +293,7 @@ impl Drop for Scratch {
 
 fn compile(logs: &Logs, configs: &[AccessLog]) -> Arc<ChainLog> {
     let mut problems = Vec::new();
-    let chain = ChainLog::compile(configs, None, "", logs, &mut problems);
+    let chain = ChainLog::compile(configs, None, Some(""), logs, &mut problems);
     assert!(problems.is_empty(), "{problems:?}");
     chain.unwrap()
 }
@@ -349,7 +353,7 @@ fn what_cannot_be_written_or_understood_is_a_problem() {
         log_to(&fine, "x", Some(LogFilter::Sampled { numerator: 1, denominator: 0 })),
     ];
     let mut problems = Vec::new();
-    ChainLog::compile(&configs, None, "", &logs, &mut problems);
+    ChainLog::compile(&configs, None, Some(""), &logs, &mut problems);
     let told: Vec<_> = problems.iter().map(|problem| problem.to_string()).collect();
     assert_eq!(told.len(), 3, "{told:?}");
     assert!(
@@ -357,6 +361,6 @@ fn what_cannot_be_written_or_understood_is_a_problem() {
         "{told:?}"
     );
     let mut problems = Vec::new();
-    ChainLog::compile(&configs[..1], None, "", &Logs::dry(&store), &mut problems);
+    ChainLog::compile(&configs[..1], None, Some(""), &Logs::dry(&store), &mut problems);
     assert!(problems.is_empty(), "what is only checked opens nothing");
 }

@@ -27,6 +27,8 @@ pub struct Listener {
     /// `None` where nothing is looked at before the chain is chosen.
     inspection: Option<InspectionStats>,
     udp: Option<Arc<UdpChain>>,
+    /// Of its connections, whatever chain serves them.
+    log: Option<Arc<ChainLog>>,
     /// Its own connections, where they are limited.
     places: Option<Arc<Places>>,
     /// The connections of all listeners, where they are limited.
@@ -151,6 +153,11 @@ impl Listener {
                 Err(Problems(more)) => problems.extend(more.into_iter().map(|p| p.within(&path))),
             }
         }
+        if config.udp.is_some() && !config.access_log.is_empty() {
+            let what = "is about connections, which a listener for datagrams has none of";
+            problems.push(ConfigError::new("access_log", what));
+        }
+        let log = ChainLog::compile(&config.access_log, None, None, &compiler.logs, &mut problems);
         if !problems.is_empty() {
             return Err(Problems(problems.into_iter().map(|p| p.within(&at)).collect()));
         }
@@ -158,7 +165,17 @@ impl Listener {
         let stats = stats.of(&stat_name(config));
         let places = places(&config.limits, old);
         let all_places = compiler.places.clone().filter(|_| !config.limits.ignores_the_proxys);
-        Ok(Listener { config: config.clone(), stats, chains, matcher, inspection, udp, places, all_places })
+        Ok(Listener {
+            config: config.clone(),
+            stats,
+            chains,
+            matcher,
+            inspection,
+            udp,
+            log,
+            places,
+            all_places,
+        })
     }
 
     /// What it was compiled from.
@@ -176,6 +193,11 @@ impl Listener {
 
     pub(crate) fn inspection(&self) -> Option<&InspectionStats> {
         self.inspection.as_ref()
+    }
+
+    /// The log of its connections.
+    pub(crate) fn log(&self) -> Option<&Arc<ChainLog>> {
+        self.log.as_ref()
     }
 
     pub(crate) fn udp(&self) -> Option<&Arc<UdpChain>> {
@@ -285,8 +307,13 @@ impl Terminal {
             }
             config::Terminal::Tcp(tcp) => {
                 let mut problems = check_tcp(tcp);
-                let log =
-                    ChainLog::compile(&tcp.access_log, None, &chain.name, &compiler.logs, &mut problems);
+                let log = ChainLog::compile(
+                    &tcp.access_log,
+                    None,
+                    Some(&chain.name),
+                    &compiler.logs,
+                    &mut problems,
+                );
                 if !problems.is_empty() {
                     return Err(Problems(problems));
                 }
@@ -385,8 +412,13 @@ impl HttpChain {
     ) -> Result<HttpChain, Problems> {
         let Compiler { registry, stats, logs, .. } = compiler;
         let mut problems = Vec::new();
-        let log =
-            ChainLog::compile(&config.access_log, config.local_replies.as_ref(), chain, logs, &mut problems);
+        let log = ChainLog::compile(
+            &config.access_log,
+            config.local_replies.as_ref(),
+            Some(chain),
+            logs,
+            &mut problems,
+        );
         let (filters, router) = compile_filters(config, old, registry, stats, &mut problems);
         let table = Routes { registry, stats, problems: &mut problems }.table(&config.routes);
         for (field, value) in [("server_name", &config.server_name), ("via", &config.via)]

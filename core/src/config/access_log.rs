@@ -1,7 +1,7 @@
 //! Access logs: where a line about each request or connection goes, what it says, and which are left out.
 
 use super::HeaderMatcher;
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 /// One access log of a connection manager, a TCP proxy or a listener (Envoy `AccessLog`).
 #[derive(Clone, Debug, PartialEq)]
@@ -63,10 +63,91 @@ pub enum LogFilter {
     Flags(Vec<String>),
     /// Those whose request matches; a connection of a TCP proxy does not.
     Header(Box<HeaderMatcher>),
+    /// Those with one of these gRPC statuses, or with none of them: that of the trailers, of the head, or what stands for the
+    /// response's status; 2 (unknown) where there is none (Envoy `GrpcStatusFilter`).
+    Grpc {
+        /// By number.
+        statuses: Vec<u32>,
+        /// Admits the others.
+        exclude: bool,
+    },
+    /// Those that are told of for one of these reasons, or for none of them (Envoy `LogTypeFilter`).
+    Types {
+        /// The reasons.
+        types: Vec<LogType>,
+        /// Admits the others.
+        exclude: bool,
+    },
     /// Those that all of these admit.
     All(Vec<LogFilter>),
     /// Those that one of these admits.
     Any(Vec<LogFilter>),
+}
+
+/// Why something is told of (Envoy `AccessLogType`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogType {
+    /// No reason but that a connection of a listener is over.
+    NotSet,
+    /// A TCP proxy has an upstream connection.
+    TcpUpstreamConnected,
+    /// From time to time, of a connection of a TCP proxy.
+    TcpPeriodic,
+    /// Such a connection is over.
+    TcpConnectionEnd,
+    /// A request has come.
+    DownstreamStart,
+    /// From time to time, of a request.
+    DownstreamPeriodic,
+    /// A request is over.
+    DownstreamEnd,
+    /// A client has its tunnel: an upgrade or a CONNECT was agreed to.
+    DownstreamTunnelSuccessfullyEstablished,
+    /// A connection of a TCP proxy has come.
+    TcpConnectionStart,
+    /// What is not told of here: single tries, and sessions of datagrams.
+    Other,
+}
+
+impl LogType {
+    /// Whether a TCP proxy tells of a connection.
+    pub(crate) fn is_of_tcp(self) -> bool {
+        matches!(
+            self,
+            LogType::TcpConnectionStart
+                | LogType::TcpUpstreamConnected
+                | LogType::TcpPeriodic
+                | LogType::TcpConnectionEnd
+        )
+    }
+
+    /// Envoy's name for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            LogType::NotSet => "NotSet",
+            LogType::TcpUpstreamConnected => "TcpUpstreamConnected",
+            LogType::TcpPeriodic => "TcpPeriodic",
+            LogType::TcpConnectionEnd => "TcpConnectionEnd",
+            LogType::DownstreamStart => "DownstreamStart",
+            LogType::DownstreamPeriodic => "DownstreamPeriodic",
+            LogType::DownstreamEnd => "DownstreamEnd",
+            LogType::DownstreamTunnelSuccessfullyEstablished => "DownstreamTunnelSuccessfullyEstablished",
+            LogType::TcpConnectionStart => "TcpConnectionStart",
+            LogType::Other => "",
+        }
+    }
+}
+
+/// When requests or connections are told of beside their end (Envoy `HcmAccessLogOptions`, `TcpAccessLogOptions`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogMoments {
+    /// When they begin (Envoy `flush_access_log_on_new_request`, `flush_access_log_on_start`).
+    pub start: bool,
+    /// When a tunnel, or an upstream connection, is there (Envoy `flush_log_on_tunnel_successfully_established`,
+    /// `flush_access_log_on_connected`).
+    pub established: bool,
+    /// Again and again after so long (Envoy `access_log_flush_interval`).
+    pub interval: Option<Duration>,
 }
 
 /// A number compared with a fixed one.

@@ -1,6 +1,8 @@
 //! The HTTP connection manager: one chain's HTTP settings, its filters and its route table.
 
-use super::{AccessLog, Cidr, ConfigValue, LocalReplies, Normalization, RouteConfiguration, Upgrade};
+use super::{
+    AccessLog, Cidr, ConfigValue, LocalReplies, LogMoments, Normalization, RouteConfiguration, Upgrade,
+};
 use std::time::Duration;
 
 /// How HTTP connections of a chain are served (Envoy `HttpConnectionManager`).
@@ -82,6 +84,8 @@ pub struct HttpConnectionManager {
     pub filters: Vec<HttpFilter>,
     /// What is written about each request once it is over.
     pub access_log: Vec<AccessLog>,
+    /// When they are written beside its end.
+    pub log_moments: LogMoments,
     /// What the proxy's own answers look like (Envoy `local_reply_config`); as they are where `None`.
     pub local_replies: Option<LocalReplies>,
 }
@@ -172,6 +176,7 @@ impl HttpConnectionManager {
             enable_trailers: false,
             filters: vec![HttpFilter::router()],
             access_log: Vec::new(),
+            log_moments: LogMoments::default(),
             local_replies: None,
         }
     }

@@ -1,6 +1,6 @@
 //! Listeners: where connections are accepted, what is learnt about them, and which chain serves which of them.
 
-use super::{Cidr, Terminal, UdpProxy};
+use super::{AccessLog, Cidr, Terminal, UdpProxy};
 use corelane_io::{Peer, SocketOption};
 use std::time::Duration;
 
@@ -28,6 +28,8 @@ pub struct Listener {
     pub chains: Vec<FilterChain>,
     /// What serves connections that no chain matches; without it they are closed.
     pub default_chain: Option<FilterChain>,
+    /// What is written about each connection once it is over, whether or not it was served (Envoy `access_log`).
+    pub access_log: Vec<AccessLog>,
     /// Forwards datagrams; there are no connections and no chains then.
     pub udp: Option<UdpProxy>,
     /// Takes what comes to the workload from elsewhere (Envoy `traffic_direction: INBOUND`): an operator may stop these
@@ -52,6 +54,7 @@ impl Listener {
             inspection: Inspection::default(),
             chains: vec![FilterChain::new(terminal)],
             default_chain: None,
+            access_log: Vec::new(),
             udp: None,
             inbound: false,
         }

@@ -6,6 +6,7 @@ use super::{
     clock::Clock,
 };
 use crate::{
+    access_log::ConnLog,
     conn::{Conn, ConnMeta},
     error::{Error, Kind, Side},
     filter::Extensions,
@@ -44,7 +45,9 @@ pub(crate) struct Downstream {
     head: Cell<(usize, u64)>,
     /// What filters keep on the connection; most keep nothing.
     extensions: OnceCell<Box<Extensions>>,
-    _open: Option<Open>,
+    open: Option<Open>,
+    /// What came of the exchanges that are over, where the listener's log asks.
+    received_before: Cell<u64>,
 }
 
 /// How waiting for a request ended.
@@ -74,7 +77,8 @@ impl Downstream {
             pushed: Cell::new(0),
             head: Cell::new((0, 0)),
             extensions: OnceCell::new(),
-            _open: open,
+            open,
+            received_before: Cell::new(0),
         })
     }
 
@@ -169,6 +173,9 @@ impl Downstream {
 
     /// How many exchanges have begun.
     pub(crate) fn begin_exchange(&self) -> u64 {
+        if self.connection_log().is_some() {
+            self.received_before.set(self.received_in_all());
+        }
         self.exchange.set(self.exchange.get() + 1);
         self.moved.set((0, 0));
         self.exchange.get()
@@ -189,6 +196,16 @@ impl Downstream {
     pub(crate) fn received(&self) -> (u64, u64) {
         let (head, fields) = self.head.get();
         (head as u64 + self.moved.get().0 + self.decoder.borrow().framing(), fields)
+    }
+
+    fn connection_log(&self) -> Option<&ConnLog> {
+        self.open.as_ref()?.log()
+    }
+
+    /// What came of all exchanges so far.
+    fn received_in_all(&self) -> u64 {
+        let of_this = if self.exchange.get() == 0 { 0 } else { self.received().0 };
+        self.received_before.get() + of_this
     }
 
     /// Everything that was sent on the connection so far, in bytes.
@@ -357,6 +374,9 @@ impl Drop for Downstream {
         self.stats.inc(HttpStat::CxDestroy);
         self.stats.record_ms(HttpHistogram::CxLength, self.lane.io().now() - self.meta.accepted);
         mem::take(&mut *self.halves.borrow_mut());
+        if let Some(log) = self.connection_log() {
+            log.http(self.received_in_all(), self.pushed());
+        }
     }
 }
 

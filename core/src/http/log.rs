@@ -3,7 +3,8 @@
 
 use super::{body::Body, downstream::Downstream, measure};
 use crate::{
-    access_log::{Answer, Draft, Ends, Flow, LaneLog, LogType, Outcome, Record, Replies, Took},
+    access_log::{Answer, Draft, Ends, Flow, LaneLog, Outcome, Record, Replies, Took},
+    config::{LogMoments, LogType},
     error::{Error, Kind, Side},
     filter::Exchange,
     lane::HttpChain,
@@ -12,21 +13,72 @@ use crate::{
 };
 use corelane_io::{Chunk, Peer};
 use corelane_wire::{RequestHead, ResponseHead, Version, h1::Framing};
-use std::time::Duration;
+use std::{rc::Rc, time::Duration};
 
 /// The request as it is when its filters begin.
 #[inline]
-pub(super) fn begun(exchange: &Exchange, head: &RequestHead) {
+pub(super) fn begun(exchange: &Rc<Exchange>, head: &RequestHead) {
     let Some(log) = &exchange.chain.log else { return };
     let mut draft = log.draft();
     draft.started = Some(exchange.downstream.lane.io().wall());
     let route = exchange.route.borrow();
     draft.request(log.chain().wants(), head, route.as_ref().map(|route| route.name()));
+    // As in Envoy, a cluster that is there is told of though a filter may answer.
+    if let Some(pool) =
+        route.as_ref().and_then(|route| route.cluster.as_ref()?.pool(&exchange.downstream.lane))
+        && let Some(name) = pool.name()
+    {
+        draft.cluster(name);
+    }
     if log.chain().wants().details {
         draft.details = measure::begun(exchange);
         measure::request(head, &mut draft);
     }
     *exchange.notes.borrow_mut() = Some(draft);
+    let moments = &exchange.chain.spec.config.log_moments;
+    if *moments != LogMoments::default() {
+        watch(exchange, moments);
+    }
+}
+
+/// Has the log told of the beginning, and of what goes on, where it asks for that.
+#[cold]
+fn watch(exchange: &Rc<Exchange>, moments: &LogMoments) {
+    if moments.start {
+        moment(exchange, LogType::DownstreamStart);
+    }
+    let Some(interval) = moments.interval else { return };
+    let (io, exchange) = (exchange.downstream.lane.io().clone(), Rc::downgrade(exchange));
+    io.clone().spawn(async move {
+        loop {
+            io.sleep(interval).await;
+            // Over: its end was told of.
+            let Some(exchange) = exchange.upgrade() else { return };
+            if exchange.notes.borrow().is_none() {
+                return;
+            }
+            moment(&exchange, LogType::DownstreamPeriodic);
+        }
+    });
+}
+
+/// Tells of an exchange that goes on.
+#[cold]
+fn moment(exchange: &Exchange, why: LogType) {
+    let mut notes = exchange.notes.borrow_mut();
+    let (Some(log), Some(draft)) = (&exchange.chain.log, &mut *notes) else { return };
+    measure::so_far(exchange, draft);
+    let outcome = Outcome { noted: exchange.noted().0, ..Outcome::default() };
+    let (version, client) = (Some(exchange.version), exchange.client);
+    let record = record(log, &exchange.downstream, draft, took(exchange), outcome, version, client);
+    log.tell(Record { why, ..record }, draft);
+}
+
+/// The client has its tunnel.
+pub(super) fn established(exchange: &Exchange) {
+    if exchange.chain.spec.config.log_moments.established {
+        moment(exchange, LogType::DownstreamTunnelSuccessfullyEstablished);
+    }
 }
 
 /// The request as it goes to `pool`.
@@ -235,6 +287,7 @@ fn record(
             upstream: draft.upstream.clone(),
         },
         attempts: draft.attempts,
+        grpc: draft.grpc,
         unreached: draft.unreached,
         health_check: draft.health_check,
         matched: draft.matched,

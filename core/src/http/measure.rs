@@ -124,21 +124,27 @@ pub(super) fn refusal(
 
 /// The exchange is over: what is known only now.
 pub(super) fn over(exchange: &Exchange, draft: &mut Draft, cut: bool, gone: bool) {
+    so_far(exchange, draft);
     let Some(details) = &mut draft.details else { return };
-    let Exchange { downstream, clock, .. } = exchange;
-    let now = downstream.lane.io().now();
-    traffic(downstream, details);
-    details.set(Point::DsRxEnd, clock.complete());
-    let sent = details.at(Point::UsTxBeg).and_then(|began| Some(clock.complete()?.max(began)));
-    details.set(Point::UsTxEnd, sent);
-    let answered = clock.responded().filter(|_| details.upstream.connection != 0);
-    details.set(Point::UsRxBeg, answered);
+    let now = exchange.downstream.lane.io().now();
     if !cut {
         details.set(Point::DsTxEnd, Some(now));
     }
     if gone {
         details.set(Point::DsCxEnd, Some(now));
     }
+}
+
+/// What is known of an exchange by now.
+pub(super) fn so_far(exchange: &Exchange, draft: &mut Draft) {
+    let Some(details) = &mut draft.details else { return };
+    let Exchange { downstream, clock, .. } = exchange;
+    traffic(downstream, details);
+    details.set(Point::DsRxEnd, clock.complete());
+    let sent = details.at(Point::UsTxBeg).and_then(|began| Some(clock.complete()?.max(began)));
+    details.set(Point::UsTxEnd, sent);
+    let answered = clock.responded().filter(|_| details.upstream.connection != 0);
+    details.set(Point::UsRxBeg, answered);
 }
 
 /// A request that was answered when it had come began and ended then.

@@ -217,6 +217,7 @@ fn write_head(head: ResponseHead, exchange: &Exchange) {
     h1::write_response(&mut out, &head, Framing::None, persist);
     log::answering(exchange, &head, &out, Framing::None, false);
     Downstream::push(downstream, Chunk::Vec(out));
+    log::established(exchange);
     chain.stats.inc(HttpStat::class(head.status()));
     chain.stats.inc(HttpStat::RqCompleted);
     downstream.lane.heads.recycle_response(head);

@@ -3,7 +3,8 @@
 use std::mem::take;
 
 use corelane::config::{
-    AccessLog, Comparison, ComparisonOp, Fraction, LogFilter, LogFormat, LogShape, LogSink,
+    AccessLog, Comparison, ComparisonOp, Fraction, LogFilter, LogFormat, LogMoments, LogShape, LogSink,
+    LogType,
 };
 use corelane_proto::{
     envoy::{
@@ -14,12 +15,16 @@ use corelane_proto::{
             },
             core::v3::{SubstitutionFormatString, TypedExtensionConfig, substitution_format_string::Format},
         },
+        data::accesslog::v3::AccessLogType as MessageType,
         extensions::access_loggers::{
             file::v3::{FileAccessLog, file_access_log::AccessLogFormat},
             stream::v3::{
                 StderrAccessLog, StdoutAccessLog, stderr_access_log::AccessLogFormat as StderrFormat,
                 stdout_access_log::AccessLogFormat as StdoutFormat,
             },
+        },
+        extensions::filters::network::{
+            http_connection_manager::v3::HttpConnectionManager, tcp_proxy::v3::TcpProxy,
         },
         r#type::v3::{FractionalPercent, fractional_percent::DenominatorType},
     },
@@ -182,6 +187,22 @@ impl Translator<'_> {
             Some(FilterSpecifier::OrFilter(filter)) => {
                 self.log_filters(filter.filters, &path.field("or_filter")).map(LogFilter::Any)
             }
+            Some(FilterSpecifier::GrpcStatusFilter(filter)) => Some(LogFilter::Grpc {
+                // Envoy's numbers are gRPC's.
+                statuses: filter.statuses.iter().filter_map(|status| u32::try_from(*status).ok()).collect(),
+                exclude: filter.exclude,
+            }),
+            Some(FilterSpecifier::LogTypeFilter(filter)) => Some(LogFilter::Types {
+                types: filter.types().map(log_type).collect(),
+                exclude: filter.exclude,
+            }),
+            // Nothing sets metadata of a request: what decides is whether one without the key is wanted.
+            Some(FilterSpecifier::MetadataFilter(filter)) => {
+                let wanted = filter.matcher.is_none() || filter.match_if_key_not_found.unwrap_or(true);
+                Some(if wanted { LogFilter::All(Vec::new()) } else { LogFilter::Any(Vec::new()) })
+            }
+            // Nothing is traced.
+            Some(FilterSpecifier::TraceableFilter(_)) => Some(LogFilter::Any(Vec::new())),
             other => {
                 // Left to be reported.
                 message.filter_specifier = other;
@@ -190,6 +211,58 @@ impl Translator<'_> {
         };
         self.done(message, path);
         filter
+    }
+
+    /// When requests are told of beside their end.
+    pub(super) fn http_log_moments(
+        &mut self,
+        message: &mut HttpConnectionManager,
+        path: &Path<'_>,
+    ) -> LogMoments {
+        // The fields' older places, which go where there is a newer one.
+        let (start, interval) =
+            (take(&mut message.flush_access_log_on_new_request), message.access_log_flush_interval.take());
+        let Some(mut options) = message.access_log_options.take() else {
+            let interval = self.log_interval(interval, &path.field("access_log_flush_interval"));
+            return LogMoments { start, established: false, interval };
+        };
+        let path = path.field("access_log_options");
+        let interval = options.access_log_flush_interval.take();
+        let moments = LogMoments {
+            start: take(&mut options.flush_access_log_on_new_request),
+            established: take(&mut options.flush_log_on_tunnel_successfully_established),
+            interval: self.log_interval(interval, &path.field("access_log_flush_interval")),
+        };
+        self.done(options, &path);
+        moments
+    }
+
+    /// When connections of a TCP proxy are told of beside their end.
+    pub(super) fn tcp_log_moments(&mut self, message: &mut TcpProxy, path: &Path<'_>) -> LogMoments {
+        let (established, interval) =
+            (take(&mut message.flush_access_log_on_connected), message.access_log_flush_interval.take());
+        let Some(mut options) = message.access_log_options.take() else {
+            let interval = self.log_interval(interval, &path.field("access_log_flush_interval"));
+            return LogMoments { start: false, established, interval };
+        };
+        let path = path.field("access_log_options");
+        let interval = options.access_log_flush_interval.take();
+        let moments = LogMoments {
+            start: take(&mut options.flush_access_log_on_start),
+            established: take(&mut options.flush_access_log_on_connected),
+            interval: self.log_interval(interval, &path.field("access_log_flush_interval")),
+        };
+        self.done(options, &path);
+        moments
+    }
+
+    fn log_interval(
+        &mut self,
+        mut interval: Option<prost_types::Duration>,
+        path: &Path<'_>,
+    ) -> Option<std::time::Duration> {
+        // That it is a millisecond at least is a rule of the API.
+        self.duration(&mut interval, path).filter(|interval| !interval.is_zero())
     }
 
     fn log_filters(&mut self, messages: Vec<AccessLogFilter>, path: &Path<'_>) -> Option<Vec<LogFilter>> {
@@ -214,6 +287,24 @@ impl Translator<'_> {
         let value = message.value.unwrap_or_default();
         let known = self.runtime.whole(&value.runtime_key);
         Some(Comparison { op, value: known.unwrap_or(u64::from(value.default_value)) })
+    }
+}
+
+fn log_type(message: MessageType) -> LogType {
+    match message {
+        MessageType::NotSet => LogType::NotSet,
+        MessageType::TcpUpstreamConnected => LogType::TcpUpstreamConnected,
+        MessageType::TcpPeriodic => LogType::TcpPeriodic,
+        MessageType::TcpConnectionEnd => LogType::TcpConnectionEnd,
+        MessageType::TcpConnectionStart => LogType::TcpConnectionStart,
+        MessageType::DownstreamStart => LogType::DownstreamStart,
+        MessageType::DownstreamPeriodic => LogType::DownstreamPeriodic,
+        MessageType::DownstreamEnd => LogType::DownstreamEnd,
+        MessageType::DownstreamTunnelSuccessfullyEstablished => {
+            LogType::DownstreamTunnelSuccessfullyEstablished
+        }
+        // Of single tries and of datagrams: never told of.
+        _ => LogType::Other,
     }
 }
 

@@ -59,6 +59,7 @@ impl Translator<'_> {
         manager.upgrades = self.upgrades(take(&mut message.upgrade_configs), &path.field("upgrade_configs"));
         let logs = take(&mut message.access_log);
         manager.access_log = self.access_logs(logs, &path.field("access_log"));
+        manager.log_moments = self.http_log_moments(&mut message, path);
         if let Some(replies) = message.local_reply_config.take() {
             manager.local_replies = Some(self.local_replies(replies, &path.field("local_reply_config")));
         }

@@ -73,6 +73,8 @@ impl Translator<'_> {
             own: self.runtime.whole(&format!("envoy.resource_limits.listener.{name}.connection_limit")),
             ignores_the_proxys: take(&mut message.ignore_global_conn_limit),
         };
+        let logs = take(&mut message.access_log);
+        let access_log = self.access_logs(logs, &path.field("access_log"));
         self.without_effect_on_a_listener(&mut message);
         self.done(message, path);
         Some(Listener {
@@ -85,6 +87,7 @@ impl Translator<'_> {
             socket,
             limits,
             inspection,
+            access_log,
             chains: chains.into_iter().collect::<Option<_>>()?,
             default_chain: match default {
                 Some(chain) => Some(chain?),
@@ -219,6 +222,7 @@ impl Translator<'_> {
         proxy.hash = self.tcp_hash(take(&mut message.hash_policy), &path.field("hash_policy"));
         let logs = take(&mut message.access_log);
         proxy.access_log = self.access_logs(logs, &path.field("access_log"));
+        proxy.log_moments = self.tcp_log_moments(&mut message, path);
         self.done(message, path);
         proxy.upstream = upstream?;
         Some(proxy)

@@ -611,6 +611,8 @@ const WITHOUT_EFFECT: &[&str] = &[
     "listener.metadata",
     "listener.reuse_port",
     "chain.metadata",
+    // Each of its fields says by itself whether there is more to tell.
+    "http.access_log_options",
     "http.add_proxy_protocol_connection_state",
     // One without a range says what holds anyway: nobody is inside.
     "http.internal_address_config",

@@ -107,6 +107,8 @@ pub(in super::super) enum Text {
     Details,
     DetailsWithBlanks,
     Cluster,
+    /// The filter chain, in a listener's log.
+    Chain,
     Route,
     /// What a TLS client asked for, where a listener filter looked.
     ServerName,

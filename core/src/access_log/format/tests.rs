@@ -7,7 +7,7 @@ fn parse(text: &str) -> Result<(Vec<Piece>, Wants), String> {
     let mut wants = Wants::default();
     let around = Surroundings {
         hostname: "vm",
-        chain: "",
+        chain: Some(""),
         variable: &|name| (name == "HOME").then(|| "/root".into()),
     };
     let mut reader = Reader { wants: &mut wants, around: &around };
@@ -88,7 +88,7 @@ fn what_is_not_understood_is_refused() {
         assert!(error.contains(part), "{text}: {error}");
     }
     let shape = LogShape::Json(json!({"a": {"b": "%NO%"}}).as_object().unwrap().clone());
-    let around = Surroundings { hostname: "", chain: "", variable: &|_| None };
+    let around = Surroundings { hostname: "", chain: Some(""), variable: &|_| None };
     let format = LogFormat { shape, omit_empty_values: false };
     let error = Line::parse(&format, &mut Wants::default(), &around).unwrap_err();
     assert!(error.starts_with("a: b: "), "{error}");

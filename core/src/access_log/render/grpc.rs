@@ -24,6 +24,22 @@ const STATUSES: [(&str, &str); 17] = [
     ("Unauthenticated", "UNAUTHENTICATED"),
 ];
 
+/// The status that stands for the status of a response, by gRPC's own mapping; `None` where there was no response.
+pub(in super::super) fn of_response(status: u16) -> Option<u32> {
+    match status {
+        0 => None,
+        400 => Some(13),
+        401 => Some(16),
+        403 => Some(7),
+        404 => Some(12),
+        429 | 502..=504 => Some(14),
+        _ => Some(UNKNOWN),
+    }
+}
+
+/// The number of the status that says nothing.
+pub(in super::super) const UNKNOWN: u32 = 2;
+
 /// The status of a call: what its trailers or its head say, or what stands for the status of the response. `None` where it is
 /// no gRPC by its request's media type.
 pub(super) fn status(
@@ -38,16 +54,7 @@ pub(super) fn status(
     }
     let number = match said {
         Some(digits) => std::str::from_utf8(digits).ok().and_then(|digits| digits.parse::<u32>().ok()),
-        // The mapping of gRPC over HTTP/2.
-        None => Some(match response {
-            400 => 13,
-            401 => 16,
-            403 => 7,
-            404 => 12,
-            429 | 502..=504 => 14,
-            0 => return None,
-            _ => 2,
-        }),
+        None => Some(of_response(response)?),
     };
     let named = number.and_then(|number| STATUSES.get(number as usize));
     Some(match (style, number, named) {
