@@ -21,7 +21,6 @@ mod timeouts;
 pub(crate) mod upgrade;
 
 pub use body::{Body, BodyStream, Frame};
-pub(crate) use forwarded::uuid;
 
 use crate::{
     conn::Conn,

@@ -11,6 +11,10 @@ pub const SEND_HIGH: usize = 64 << 10;
 /// Bytes queued at which a pump that had stopped goes on: a quarter, so that it pulls a worthwhile piece each time.
 pub const SEND_LOW: usize = SEND_HIGH / 4;
 
+/// Bytes of a body that are copied behind their head where both have come together: about what the copy may take before a
+/// second segment for the kernel is cheaper, and what a pooled vector has room for.
+pub const COPIED_BODY: usize = 512;
+
 /// Bytes of an upstream's response head (Envoy's default, which its HTTP/1 codec does not let one configure).
 pub const RESPONSE_HEAD_BYTES: usize = 60 << 10;
 

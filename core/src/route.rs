@@ -19,7 +19,7 @@ use crate::{
     filter::{Cx, Parsed, rate_limit},
 };
 use bytes::Bytes;
-use corelane_wire::{RequestHead, Status};
+use corelane_wire::{Decimal, RequestHead, Status};
 use edit::Edits;
 use hash::HashPolicies;
 pub(crate) use matcher::Matcher;
@@ -120,7 +120,7 @@ pub(crate) struct Forward {
     /// What is hashed, for clusters that choose endpoints by it.
     pub(crate) hash: Option<Arc<HashPolicies>>,
     /// The timeout in milliseconds, as `x-envoy-expected-rq-timeout-ms` tells it to the upstream.
-    pub(crate) expected_timeout: Option<String>,
+    pub(crate) expected_timeout: Option<Decimal>,
 }
 
 /// What a route, its host and its table say about the filter of this name.

@@ -287,6 +287,13 @@ impl RecvHalf {
         self.0.unread(buf);
     }
 
+    /// What was received and not taken yet, if it is exactly `len` bytes, at least one, in one piece. Asks the kernel for
+    /// nothing.
+    #[inline]
+    pub fn take_received(&mut self, len: usize) -> Option<Buf> {
+        self.0.take_received(len)
+    }
+
     /// Bytes received and not taken that the driver holds now.
     pub fn buffered(&self) -> usize {
         self.0.state.borrow().recv.bytes

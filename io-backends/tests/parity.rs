@@ -79,6 +79,7 @@ cases! {
     PLAIN ends::idle_dead_tells_the_living;
     PLAIN receiving::a_cancelled_recv_loses_nothing;
     PLAIN receiving::bytes_given_back_come_first_and_in_order;
+    PLAIN receiving::what_waits_is_taken_if_it_is_all_and_in_one_piece;
     PLAIN receiving::a_received_buffer_given_back_is_kept;
     PLAIN receiving::try_recv_never_waits;
     CALM receiving::deadlines_can_be_moved;

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::filter::substitution::Part;
 use corelane_io::Peer;
-use corelane_wire::Version;
+use corelane_wire::{Plain, Uuid, Version};
 use serde_json::{Map, Value as Json};
 use std::{
     borrow::Cow,
@@ -145,10 +145,10 @@ impl Renderer<'_> {
             Value::Text(Text::Route) => append(told.route()),
             Value::Text(Text::ServerName) => append(told.server_name()),
             Value::Text(Text::ReplyBody) => append(Some(self.body)),
-            Value::Text(Text::Unique) => append(Some(&crate::http::uuid([(self.random)(), (self.random)()]))),
+            Value::Text(Text::Unique) => append(Some(Uuid::v4([(self.random)(), (self.random)()]).text())),
             Value::Text(Text::Stream) => {
                 let connection = record.version.is_none();
-                append(connection.then(|| crate::http::uuid(stream_id(record))).as_ref().map(|id| &id[..]))
+                append(connection.then(|| Uuid::v4(stream_id(record))).as_ref().map(Plain::text))
             }
             Value::Text(text) => words(*text, record, out),
             Value::Number(number) => write_some(out, figures::number(*number, record)),

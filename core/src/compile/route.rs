@@ -17,7 +17,7 @@ use crate::{
     },
     telemetry::StatsStore,
 };
-use corelane_wire::{Headers, RequestHead, Status};
+use corelane_wire::{Decimal, Headers, RequestHead, Status};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -166,7 +166,9 @@ impl Routes<'_> {
             retries,
             upgrades: config.upgrades.clone(),
             hash: (!config.hash_policy.is_empty()).then(|| hash.clone()),
-            expected_timeout: config.timeout.map(|timeout| timeout.as_millis().to_string()),
+            expected_timeout: config
+                .timeout
+                .map(|timeout| Decimal::of(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX))),
         };
         let Upstream::Weighted(clusters) = &config.upstream else { return Some(Action::Forward(forward)) };
         let by = self.weighted_by(at, &config.weighted_by, hash)?;

@@ -95,6 +95,15 @@ impl Body {
         }
     }
 
+    /// All of it, if it is an upstream's, of this length, and has been received in one piece.
+    #[inline]
+    pub(crate) fn take_received(&mut self, length: u64) -> Option<Buf> {
+        match &mut self.0 {
+            Source::Upstream(lease) => lease.take_received(length),
+            _ => None,
+        }
+    }
+
     /// The length, where it is known without reading.
     pub fn known_length(&self) -> Option<u64> {
         match &self.0 {

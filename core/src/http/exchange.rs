@@ -16,6 +16,7 @@ use crate::{
     error::{Error, Kind, Timeout},
     filter::{Cx, Exchange, Next, Request, Response},
     lane::HttpChain,
+    limits::{COPIED_BODY, SEND_HIGH},
     route::Action,
     telemetry::{Cells, ClusterHistogram, ClusterStat, HttpHistogram, HttpStat},
 };
@@ -111,9 +112,10 @@ fn run<'a>(
         }
         // 4. The response's head.
         let (framing, close) = finish_head(&mut head, &body, &exchange, &asked, number)?;
-        write_head(head, framing, close, &exchange, &asked);
         // The answer to HEAD has none: what its head announces is not to follow.
         let mut body = if asked.method == Method::Head { Body::empty() } else { body };
+        let whole = whole_body(&mut body, framing, &exchange);
+        write_head(head, framing, whole, close, &exchange, &asked);
         // 5. Both bodies, to the end of the response.
         if !body.is_empty() {
             let encoder = Encoder::new(framing, exchange.passes_trailers());
@@ -365,7 +367,23 @@ fn finish_head(
     Ok((framing, close))
 }
 
-fn write_head(head: ResponseHead, framing: Framing, close: bool, exchange: &Exchange, asked: &Asked) {
+/// The body, if all of it has come with its head, as that of a small answer does: it goes along then.
+#[inline]
+fn whole_body(body: &mut Body, framing: Framing, exchange: &Exchange) -> Option<Buf> {
+    let Framing::Length(length) = framing else { return None };
+    let high = exchange.chain.spec.buffer_limit.min(SEND_HIGH);
+    if exchange.downstream.queued() > high { None } else { body.take_received(length) }
+}
+
+/// Writes the head, and the body behind it if it is there.
+fn write_head(
+    head: ResponseHead,
+    framing: Framing,
+    body: Option<Buf>,
+    close: bool,
+    exchange: &Exchange,
+    asked: &Asked,
+) {
     let Exchange { downstream, chain, .. } = exchange;
     let persist = match (close, asked.version) {
         (true, _) => Persist::Close,
@@ -375,7 +393,22 @@ fn write_head(head: ResponseHead, framing: Framing, close: bool, exchange: &Exch
     let mut out = downstream.lane.io().vec();
     h1::write_response(&mut out, &head, framing, persist);
     log::answering(exchange, &head, &out, framing, close);
+    let apart = match body {
+        Some(body) => {
+            downstream.count_sent(body.len());
+            // A second piece costs more than its copy.
+            let copied = body.len() <= COPIED_BODY;
+            if copied {
+                out.extend_from_slice(body.bytes());
+            }
+            (!copied).then_some(body)
+        }
+        None => None,
+    };
     downstream.push(Chunk::Vec(out));
+    if let Some(body) = apart {
+        downstream.push(Chunk::Buf(body));
+    }
     chain.stats.inc(HttpStat::class(head.status()));
     chain.stats.inc(HttpStat::RqCompleted);
     downstream.lane.heads.recycle_response(head);

@@ -6,9 +6,9 @@ use crate::{
     config::{HttpConnectionManager, ServerHeader},
     lane::Lane,
 };
-use corelane_io::{Io, Peer};
-use corelane_wire::{BadHeader, Headers, Known, RequestHead, ResponseHead, StaticField};
-use std::{io::Write, net::IpAddr};
+use corelane_io::Peer;
+use corelane_wire::{BadHeader, Headers, IpText, Known, Plain, RequestHead, ResponseHead, StaticField, Uuid};
+use std::net::IpAddr;
 
 /// Fields that say how a request is to be routed or retried inside the mesh: believed of nobody but clients that are inside.
 const INTERNAL: [&str; 15] = [
@@ -53,15 +53,17 @@ pub(crate) fn request(
         Peer::Tcp(addr) => Some(addr.ip().to_canonical()),
         Peer::Unix(_) => None,
     };
-    let own = peer.filter(|_| config.use_remote_address).map(Text::of);
+    let own = peer.filter(|_| config.use_remote_address).map(IpText::of);
     let headers = head.headers_mut();
     let (told, client, alone) = if config.use_remote_address {
         let alone = !headers.contains(Known::XForwardedFor);
         let hops = config.xff_num_trusted_hops;
         // What trusted proxies say, if they said it; else whoever is connected.
         let told = if hops > 0 { forwarded_for(headers, hops - 1) } else { None };
-        if let Some(own) = own.as_ref().filter(|_| !config.skip_xff_append) {
-            headers.append_listed(Known::XForwardedFor, b",", own.bytes())?;
+        match own.as_ref().filter(|_| !config.skip_xff_append) {
+            Some(own) if alone => headers.set_plain(Known::XForwardedFor, own)?,
+            Some(own) => headers.append_listed(Known::XForwardedFor, b",", own.text())?,
+            None => {}
         }
         if hops == 0 {
             headers.remove(Known::XForwardedProto);
@@ -95,14 +97,16 @@ pub(crate) fn request(
     // whoever says that one did would be believed further in.
     headers.remove(Known::XForwardedClientCert);
     if edge && let Some(client) = client {
-        let other = told.map(|_| Text::of(client));
-        let text = other.as_ref().or(own.as_ref()).map_or(&[][..], Text::bytes);
-        headers.set(Known::XEnvoyExternalAddress, text)?;
+        match (told, &own) {
+            (None, Some(own)) => headers.set_plain(Known::XEnvoyExternalAddress, own)?,
+            _ => headers.set_plain(Known::XEnvoyExternalAddress, &IpText::of(client))?,
+        }
     }
     if config.generate_request_id {
         let forced = edge && !config.preserve_external_request_id;
         if forced || !headers.contains(Known::XRequestId) {
-            headers.set(Known::XRequestId, &request_id(from.lane.io()))?;
+            let io = from.lane.io();
+            headers.set_plain(Known::XRequestId, &Uuid::v4([io.random(), io.random()]))?;
         }
     }
     Ok(told)
@@ -169,104 +173,6 @@ fn forwarded_for(headers: &Headers, skip: u32) -> Option<IpAddr> {
     str::from_utf8(address).ok()?.parse().ok()
 }
 
-/// An address as text, on the stack.
-struct Text {
-    bytes: [u8; 48],
-    len: usize,
-}
-
-impl Text {
-    fn of(ip: IpAddr) -> Text {
-        let mut bytes = [0; 48];
-        if let IpAddr::V4(ip) = ip {
-            let len = dotted(ip.octets(), &mut bytes);
-            return Text { bytes, len };
-        }
-        let mut rest = &mut bytes[..];
-        // The longest, an IPv6 address with an IPv4 tail, has 45 characters.
-        let _ = write!(rest, "{ip}");
-        let len = 48 - rest.len();
-        Text { bytes, len }
-    }
-
-    fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.len]
-    }
-}
-
-/// An IPv4 address in decimal, without the machinery of formatting: it is part of every request. Gives the length.
-fn dotted(octets: [u8; 4], into: &mut [u8; 48]) -> usize {
-    let mut len = 0;
-    for octet in octets {
-        let (text, digits) = OCTETS[usize::from(octet)];
-        // With what is behind the digits, which the next one overwrites.
-        into[len..len + 4].copy_from_slice(&text);
-        len += usize::from(digits) + 1;
-    }
-    len - 1
-}
-
-/// Each octet in decimal and a dot behind it, and how many digits it has.
-static OCTETS: [([u8; 4], u8); 256] = {
-    let mut octets = [([b'.'; 4], 1); 256];
-    let mut n = 0;
-    while n < 256 {
-        let (text, digits) = &mut octets[n];
-        *digits = if n >= 100 {
-            3
-        } else if n >= 10 {
-            2
-        } else {
-            1
-        };
-        let (mut at, mut rest) = (*digits as usize, n);
-        while at > 0 {
-            at -= 1;
-            text[at] = b'0' + (rest % 10) as u8;
-            rest /= 10;
-        }
-        n += 1;
-    }
-    octets
-};
-
-/// A UUID of version 4 (RFC 9562 section 5.4), as Envoy's default request ID extension makes it.
-fn request_id(io: &Io) -> [u8; 36] {
-    uuid([io.random(), io.random()])
-}
-
-pub(crate) fn uuid(random: [u64; 2]) -> [u8; 36] {
-    let high = random[0] & 0xffff_ffff_ffff_0fff | 0x4000;
-    let low = random[1] & 0x3fff_ffff_ffff_ffff | 0x8000_0000_0000_0000;
-    let (a, b) = (hex(high), hex(low));
-    let mut text = [b'-'; 36];
-    text[..8].copy_from_slice(&a[..8]);
-    text[9..13].copy_from_slice(&a[8..12]);
-    text[14..18].copy_from_slice(&a[12..]);
-    text[19..23].copy_from_slice(&b[..4]);
-    text[24..].copy_from_slice(&b[4..]);
-    text
-}
-
-/// Sixteen hexadecimal digits, eight at a time.
-fn hex(number: u64) -> [u8; 16] {
-    /// The digits of four bytes, one in each byte of a word, the first highest: each nibble plus `'0'`, and 39 more from
-    /// ten on, where the sum with 6 carries into the bit above the nibble.
-    fn digits(four: u32) -> [u8; 8] {
-        const ONES: u64 = 0x0101_0101_0101_0101;
-        let n = u64::from(four);
-        let n = (n | n << 16) & 0x0000_ffff_0000_ffff;
-        let n = (n | n << 8) & 0x00ff_00ff_00ff_00ff;
-        let n = (n | n << 4) & (15 * ONES);
-        let letters = (n + 6 * ONES) >> 4 & ONES;
-        (n + u64::from(b'0') * ONES + letters * 39).to_be_bytes()
-    }
-    let mut text = [0; 16];
-    text[..8].copy_from_slice(&digits((number >> 32) as u32));
-    text[8..].copy_from_slice(&digits(number as u32));
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -277,30 +183,6 @@ mod tests {
             headers.append(Known::XForwardedFor, value.as_bytes()).unwrap();
         }
         headers
-    }
-
-    #[test]
-    fn a_uuid_looks_like_one() {
-        assert_eq!(&uuid([0, 0]), b"00000000-0000-4000-8000-000000000000");
-        assert_eq!(&uuid([u64::MAX, u64::MAX]), b"ffffffff-ffff-4fff-bfff-ffffffffffff");
-        assert_eq!(
-            &uuid([0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210]),
-            b"01234567-89ab-4def-bedc-ba9876543210"
-        );
-    }
-
-    #[test]
-    fn hex_and_dotted_are_what_formatting_gives() {
-        for shift in 0..64 {
-            for number in [0xfedc_ba98_7654_3210_u64, 0x9a, 0xffff_ffff_ffff_ffff] {
-                let number = number.rotate_left(shift);
-                assert_eq!(&hex(number), format!("{number:016x}").as_bytes());
-            }
-        }
-        for octet in 0..=255u8 {
-            let ip = std::net::Ipv4Addr::new(octet, 10, 0, 255 - octet);
-            assert_eq!(Text::of(ip.into()).bytes(), ip.to_string().as_bytes());
-        }
     }
 
     #[test]

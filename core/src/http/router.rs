@@ -270,7 +270,7 @@ fn prepare(head: &mut RequestHead, cx: &Cx, route: Option<&Rc<Route>>) -> Result
         false => {
             exchange.clock.set_route(forward.idle_timeout, forward.timeout);
             if tell && let Some(timeout) = &forward.expected_timeout {
-                let set = head.headers_mut().set(Known::XEnvoyExpectedRqTimeoutMs, timeout.as_bytes());
+                let set = head.headers_mut().set_plain(Known::XEnvoyExpectedRqTimeoutMs, timeout);
                 set.map_err(|_| Error::local(Kind::Filter))?;
             }
             None

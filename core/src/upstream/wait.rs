@@ -49,6 +49,9 @@ impl Waiters {
     /// Tells the first who was not told yet; `false` if there is none.
     pub(super) fn wake_one(&self) -> bool {
         let waiters = self.0.borrow();
+        if waiters.is_empty() {
+            return false;
+        }
         let first = waiters.iter().find(|waiter| !waiter.woken.get());
         first.inspect(|waiter| waiter.wake()).is_some()
     }

@@ -15,6 +15,7 @@ rules! {
     trailers_that_nobody_wants_are_dropped,
     a_body_until_close_is_chunked_for_the_client,
     responses_without_body_have_none,
+    bodies_that_come_with_their_head_arrive_whole,
     heads_may_arrive_byte_by_byte,
     hop_by_hop_fields_stay_on_their_hop,
     http_10_clients_are_served_where_that_is_on,
@@ -215,6 +216,30 @@ async fn responses_without_body_have_none(lab: Lab) {
     // Nothing came behind any of them, and everything went over one connection.
     assert!(client.is_silent().await);
     assert_eq!(upstream.accepted.get(), 1);
+}
+
+async fn bodies_that_come_with_their_head_arrive_whole(lab: Lab) {
+    fn body(length: usize) -> String {
+        (0..length).map(|at| char::from(b'a' + (at % 23) as u8)).collect()
+    }
+    let upstream = lab.upstream(|mut wire| async move {
+        while let Some(head) = wire.try_head().await {
+            let length = head.split(['/', ' ']).nth(2).and_then(|length| length.parse().ok()).unwrap();
+            wire.send(response(200, &body(length))).await;
+        }
+    });
+    lab.http(&[upstream.addr.clone()]).await;
+    let mut client = lab.client().await;
+    // Around the length up to which they are copied behind the head, and beyond one block of the driver.
+    let lengths = [1, 2, 511, 512, 513, 1000, 20_000, 200_000];
+    for length in lengths {
+        let answer = client.ask(&get(&format!("/{length}"))).await;
+        assert_eq!((answer.status(), answer.text() == body(length)), (200, true), "{length}");
+    }
+    assert!(client.is_silent().await);
+    assert_eq!(upstream.accepted.get(), 1);
+    let sum: usize = lengths.iter().sum();
+    assert!(lab.stat("cluster.up.upstream_cx_rx_bytes_total") as usize > sum);
 }
 
 async fn heads_may_arrive_byte_by_byte(lab: Lab) {

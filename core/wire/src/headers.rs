@@ -4,6 +4,7 @@
 use crate::ascii;
 use crate::h1::Framing;
 use crate::known::{FRAMING, HOP_BY_HOP, Id, Known, LINE, Name, ROOM, SINGLE, X_ENVOY_MARK as X_ENVOY};
+use crate::plain::Plain;
 use crate::scan;
 use alloc::vec::Vec;
 use core::{fmt, ops::Range};
@@ -246,6 +247,20 @@ impl Headers {
             return self.append_known(name.id, value);
         }
         self.replace(&name, value)
+    }
+
+    /// As [`set`](Headers::set), for a value that needs no look.
+    ///
+    /// # Errors
+    /// The message grew too large; nothing is changed then.
+    #[inline]
+    pub fn set_plain(&mut self, known: Known, value: &impl Plain) -> Result<(), BadHeader> {
+        if self.has(known) {
+            return self.replace(&known.into(), value.text());
+        }
+        self.check_space(0, value.text())?;
+        self.push_known(known.id(), value.text());
+        Ok(())
     }
 
     /// Adds `value` to a field that is a list, on one line: what there is of it, in order, and `value`, with `separator` between

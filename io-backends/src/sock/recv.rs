@@ -234,6 +234,12 @@ impl Sock {
         }
     }
 
+    #[inline]
+    pub(crate) fn take_received(&self, len: usize) -> Option<Buf> {
+        let recv = &mut self.state.borrow_mut().recv;
+        if recv.bytes == len && recv.rest.is_none() { recv.pop() } else { None }
+    }
+
     fn lag(self: &Rc<Self>, recv: &mut Recv) {
         if !recv.lagging {
             recv.lagging = true;

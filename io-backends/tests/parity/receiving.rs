@@ -66,6 +66,19 @@ pub async fn bytes_given_back_come_first_and_in_order(lab: Lab) {
     assert!(client.recv.recv().await.expect("FIN").is_none());
 }
 
+pub async fn what_waits_is_taken_if_it_is_all_and_in_one_piece(lab: Lab) {
+    let (mut client, _server) = pair(&lab.io).await;
+    assert!(client.recv.take_received(0).is_none());
+    client.recv.unread(Buf::copy_of(b"45"));
+    assert!(client.recv.take_received(1).is_none(), "more has come");
+    assert!(client.recv.take_received(3).is_none(), "not all has come");
+    client.recv.unread(Buf::copy_of(b"123"));
+    assert!(client.recv.take_received(5).is_none(), "in two pieces");
+    assert_eq!(read_exactly(&mut client.recv, 3).await.expect("bytes"), b"123");
+    assert_eq!(client.recv.take_received(2).as_ref().map(vec), Some(b"45".to_vec()));
+    assert_eq!(client.recv.buffered(), 0);
+}
+
 pub async fn a_received_buffer_given_back_is_kept(lab: Lab) {
     // The very range of a ring block is given back and must survive the ring's turning.
     let total = lab.scaled(1 << 20, 100_000);

@@ -141,6 +141,13 @@ pub fn response_persists(head: &ResponseHead, framing: Framing) -> bool {
 }
 
 fn persists(headers: &Headers, version: Version) -> bool {
+    // What nearly everybody says who says anything.
+    if version == Version::Http11
+        && !headers.has(Known::ProxyConnection)
+        && headers.sole(Known::Connection).is_some_and(|value| value == b"keep-alive")
+    {
+        return true;
+    }
     // The old field counts as a wish to close, never as a wish to stay: not everyone on the path understood it.
     let close = has_option(headers, b"close")
         || (headers.has(Known::ProxyConnection)
