@@ -27,6 +27,7 @@ mod local_reply;
 mod matcher;
 mod matching;
 mod node;
+mod optional;
 mod origins;
 mod outlier;
 mod resource;

@@ -84,6 +84,11 @@ impl Translator<'_> {
         }
     }
 
+    /// The type URL of what the Any holds, looking through a TypedStruct.
+    pub(super) fn url(any: &Any) -> String {
+        Self::spelt(any).map_or_else(|| any.type_url.clone(), |(url, _)| url)
+    }
+
     /// The type URL and the fields of a TypedStruct.
     fn spelt(any: &Any) -> Option<(String, prost_types::Struct)> {
         if names::<udpa::r#type::v1::TypedStruct>(&any.type_url) {

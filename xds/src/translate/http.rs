@@ -27,17 +27,24 @@ use crate::{
     source,
     store::Kind,
     translate::{
+        optional::Optional,
         resource::ExtensionSlot,
         rest::{Translator, drop_default},
     },
 };
 
 impl Translator<'_> {
-    pub(super) fn http(&mut self, mut message: Message, path: &Path<'_>) -> Option<HttpConnectionManager> {
+    /// `ir` is what the core calls the chain.
+    pub(super) fn http(
+        &mut self,
+        mut message: Message,
+        ir: &str,
+        path: &Path<'_>,
+    ) -> Option<HttpConnectionManager> {
         let routes = self.route_specifier(&mut message, path);
         let mut manager =
             HttpConnectionManager::new(take(&mut message.stat_prefix), RouteConfiguration::default());
-        manager.filters = self.http_filters(take(&mut message.http_filters), &path.field("http_filters"));
+        manager.filters = self.http_filters(take(&mut message.http_filters), ir, &path.field("http_filters"));
         protocol(&mut manager, &mut message);
         identity(&mut manager, &mut message);
         if message.strip_matching_host_port
@@ -170,18 +177,29 @@ impl Translator<'_> {
         self.done(options, path);
     }
 
-    fn http_filters(&mut self, filters: Vec<FilterMessage>, path: &Path<'_>) -> Vec<HttpFilter> {
+    fn http_filters(&mut self, filters: Vec<FilterMessage>, ir: &str, path: &Path<'_>) -> Vec<HttpFilter> {
         let mut list = Vec::with_capacity(filters.len());
         for (at, filter) in filters.into_iter().enumerate() {
-            list.extend(self.http_filter(filter, at, &path.index(at)));
+            let path = path.index(at);
+            let place = list.len();
+            if place != at {
+                // One before it was left out: where the core finds something wrong in it.
+                self.origins.note(format!("{ir}.http_filters[{place}]"), &path);
+            }
+            list.extend(self.http_filter(filter, place, &path));
         }
         list
     }
 
     fn http_filter(&mut self, mut message: FilterMessage, at: usize, path: &Path<'_>) -> Option<HttpFilter> {
         let typed = path.field("typed_config");
+        let optional = take(&mut message.is_optional);
         let config = match message.config_type.take() {
-            Some(ConfigType::TypedConfig(any)) => self.config_value(&any, &typed),
+            Some(ConfigType::TypedConfig(any)) => match optional {
+                true if self.optional(&any, &typed) != Optional::Configured => return None,
+                _ => self.config_value(&any, &typed),
+            },
+            // Of a type that is implemented, whenever it comes; any other is refused then.
             Some(ConfigType::ConfigDiscovery(discovery)) => {
                 let path = path.field("config_discovery");
                 self.discovered_filter(discovery, &message.name, at, &path)

@@ -186,7 +186,7 @@ impl Translator<'_> {
         self.origins.note(ir, &path);
         if Self::holds::<HttpConnectionManager>(&any) {
             let manager = self.open(&any, &path)?;
-            return self.http(manager, &path).map(|manager| Terminal::Http(Box::new(manager)));
+            return self.http(manager, ir, &path).map(|manager| Terminal::Http(Box::new(manager)));
         }
         if Self::holds::<TcpMessage>(&any) {
             let proxy = self.open(&any, &path)?;

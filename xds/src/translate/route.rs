@@ -30,7 +30,7 @@ use prost::Name;
 
 use crate::{
     problem::Path,
-    translate::{forward::take_mutations, rest::Translator},
+    translate::{forward::take_mutations, optional::Optional, rest::Translator},
 };
 
 /// What a table says once for all its routes.
@@ -289,6 +289,12 @@ impl Translator<'_> {
         let mut wrapper: FilterConfig = self.open(any, path)?;
         let inner = path.field("config");
         let config = wrapper.config.take().filter(|any| !any.type_url.is_empty());
+        let optional = take(&mut wrapper.is_optional);
+        if let Some(any) = config.as_ref().filter(|_| optional)
+            && self.optional(any, &inner) != Optional::Configured
+        {
+            return None;
+        }
         let config = config.and_then(|any| self.config_value(&any, &inner));
         let disabled = take(&mut wrapper.disabled).then_some(true);
         self.done(wrapper, path);

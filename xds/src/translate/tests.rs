@@ -407,11 +407,47 @@ fn per_route_configuration_reaches_the_filter_by_name() {
         (wrapped.config.unwrap().type_name(), wrapped.disabled),
         ("envoy.extensions.filters.http.router.v3.Router", Some(false))
     );
-    let problems = over(&format!("{wrapper}, is_optional: true")).unwrap_err();
+    let optional = format!("{wrapper}, is_optional: true");
+    assert_eq!(over(&optional), Ok(FilterOverride { config: None, disabled: Some(false) }));
+    let of = |kind: &str| {
+        format!("{optional}, config: {{'@type': type.googleapis.com/envoy.extensions.filters.http.{kind}}}")
+    };
+    assert_eq!(over(&of("cors.v3.CorsPolicy")).unwrap().disabled, Some(false));
+    let problems = over(&of("rbac.v3.RBACPerRoute")).unwrap_err();
     assert!(
-        problems[0].ends_with("typed_per_filter_config[\"a\"].is_optional: is not implemented"),
+        problems[0].contains(
+            "typed_per_filter_config[\"a\"].config: the filter of type \"envoy.extensions.filters.http.rbac"
+        ),
         "{problems:?}"
     );
+}
+
+#[test]
+fn optional_filters_are_left_out_unless_they_may_decide_who_passes() {
+    let chain = |filter: &str| {
+        let router = "- name: envoy.filters.http.router";
+        let text = FILE.replacen(router, &format!("- {filter}\n          {router}"), 1);
+        assert_ne!(text, FILE);
+        translate(&text).map(|translated| {
+            let names = manager(&translated).filters.iter().map(|filter| filter.name.clone());
+            names.collect::<Vec<_>>()
+        })
+    };
+    let of = |kind: &str| {
+        format!("{{name: x, is_optional: true, typed_config: {{'@type': type.googleapis.com/{kind}}}}}")
+    };
+    let http = "envoy.extensions.filters.http.";
+    let with = chain(&of(&format!("{http}cors.v3.Cors"))).unwrap();
+    assert_eq!(with[0], "x");
+    // One whose type has no descriptor can only be spelt.
+    let spelt = |kind: &str| of(&format!("xds.type.v3.TypedStruct, type_url: type.googleapis.com/{kind}"));
+    for filter in [of(&format!("{http}grpc_stats.v3.FilterConfig")), spelt("stats.PluginConfig")] {
+        assert_eq!(chain(&filter).unwrap(), with[1..], "{filter}");
+    }
+    for filter in [of(&format!("{http}rbac.v3.RBAC")), spelt("acme.Authentication")] {
+        let problems = chain(&filter).unwrap_err();
+        assert!(problems[0].ends_with("it may decide who passes, and is not left out"), "{problems:?}");
+    }
 }
 
 #[test]
