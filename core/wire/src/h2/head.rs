@@ -94,7 +94,7 @@ impl<'s> Fields<'s> {
     }
 
     /// Counts a field; `false` if it is not to be looked at.
-    #[inline]
+    #[inline(always)]
     fn count(&mut self, line: &[u8], kind: Kind) -> bool {
         self.size += line.len() + OVERHEAD - 4;
         self.count += usize::from(!kind.is_pseudo());
@@ -106,27 +106,37 @@ impl<'s> Fields<'s> {
     }
 
     /// A field that is no pseudo-header.
-    #[inline]
+    #[inline(always)]
     fn field(&mut self, headers: &mut Headers, line: &[u8], name_len: usize, facts: Facts) {
-        if !facts.value_is_valid() {
-            return self.malformed(Malformed::Value);
-        }
-        let value = &line[name_len + 2..line.len() - 2];
-        match facts.kind {
-            Kind::Field => {}
-            Kind::Cookie => return self.cookie(value, facts.is_never_indexed()),
-            Kind::Te if value.eq_ignore_ascii_case(b"trailers") => {}
-            Kind::Te | Kind::ConnectionSpecific => return self.malformed(Malformed::ConnectionSpecific),
-            _ => return self.malformed(Malformed::Name),
-        }
-        if headers.has_single(facts.id) {
-            let length = facts.id == Known::ContentLength.id();
-            return self.malformed(if length { Malformed::ContentLength } else { Malformed::Authority });
+        if (!facts.is_plain() || headers.has_single(facts.id))
+            && !self.odd_field(headers, &line[name_len + 2..line.len() - 2], facts)
+        {
+            return;
         }
         if facts.is_x_envoy() {
             headers.note_x_envoy();
         }
         headers.append_line(line, name_len, facts.id, facts.is_never_indexed());
+    }
+
+    /// A field that is not just to be kept; whether it is.
+    #[inline(never)]
+    fn odd_field(&mut self, headers: &Headers, value: &[u8], facts: Facts) -> bool {
+        let malformed = match facts.kind {
+            _ if !facts.value_is_valid() => Malformed::Value,
+            Kind::Cookie => {
+                self.cookie(value, facts.is_never_indexed());
+                return false;
+            }
+            Kind::Te if value.eq_ignore_ascii_case(b"trailers") => return true,
+            Kind::Te | Kind::ConnectionSpecific => Malformed::ConnectionSpecific,
+            Kind::Field if !headers.has_single(facts.id) => return true,
+            Kind::Field if facts.id == Known::ContentLength.id() => Malformed::ContentLength,
+            Kind::Field => Malformed::Authority,
+            _ => Malformed::Name,
+        };
+        self.malformed(malformed);
+        false
     }
 
     /// Crumbs are one field again for everybody further in (RFC 9113 section 8.2.3).
@@ -190,6 +200,7 @@ impl<'s> RequestSink<'s> {
     }
 
     /// A pseudo-header.
+    #[inline(never)]
     fn pseudo(&mut self, kind: Kind, value: &[u8]) {
         // Fields come behind them; `host` that stands for `:authority` is none yet.
         let fields = self.head.headers().len() - usize::from(self.seen & Kind::Authority.bit() != 0);

@@ -44,7 +44,7 @@ pub(super) fn request(
         Encoder::number(out, if https { 7 } else { 6 });
         match head.path() {
             b"/" => Encoder::number(out, 4),
-            path => say(encoder, out, scratch, b":path", path),
+            path => Encoder::plain(out, 4, path),
         }
     }
     if shape == Shape::Upgrade {
@@ -63,7 +63,7 @@ pub(super) fn request(
         encoder.field(out, line, name_len, never);
     });
     if let Framing::Length(length) = framing {
-        say_length(encoder, out, scratch, length);
+        say_length(out, length);
     }
     if fields.has(Known::Te)
         && fields.all(Known::Te).flat_map(ascii::list).any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
@@ -105,7 +105,7 @@ pub(super) fn response(
     });
     let bare = status.is_informational() || status == Status::NO_CONTENT;
     if let (Framing::Length(length), false) = (framing, bare) {
-        say_length(encoder, out, scratch, length);
+        say_length(out, length);
     }
 }
 
@@ -127,6 +127,6 @@ fn say(encoder: &mut Encoder, out: &mut Vec<u8>, scratch: &mut Vec<u8>, name: &[
     encoder.field(out, scratch, name.len(), false);
 }
 
-fn say_length(encoder: &mut Encoder, out: &mut Vec<u8>, scratch: &mut Vec<u8>, length: u64) {
-    say(encoder, out, scratch, b"content-length", ascii::decimal(&mut [0; 20], length));
+fn say_length(out: &mut Vec<u8>, length: u64) {
+    Encoder::plain(out, 28, ascii::decimal(&mut [0; 20], length));
 }

@@ -101,13 +101,15 @@ impl Decoder {
         scratch.clear();
         let (name_len, name) = if index == 0 {
             rest = text(rest, scratch)?;
-            (scratch.len(), Facts::of_name(scratch))
+            let name = (scratch.len(), Facts::of_name(scratch));
+            scratch.extend_from_slice(b": ");
+            name
         } else {
             let Found { line, name_len, facts } = found(table, index)?;
-            scratch.extend_from_slice(&line[..name_len]);
+            // With what is behind the name in every line.
+            scratch.extend_from_slice(&line[..name_len + 2]);
             (name_len, facts)
         };
-        scratch.extend_from_slice(b": ");
         rest = text(rest, scratch)?;
         let facts = name.with(&scratch[name_len + 2..], never);
         scratch.extend_from_slice(b"\r\n");

@@ -4,7 +4,7 @@
 //! an attacker on the same connection could guess at by trying (RFC 7541 section 7.1): those are sent as never to be
 //! indexed, by whoever sends them on.
 
-use super::field::{Facts, STATIC, static_index};
+use super::field::{Facts, Policy, STATIC, static_index};
 use super::table::{Found, Table};
 use super::{OVERHEAD, PUNCTUATION, integer};
 use crate::h2::huffman;
@@ -31,16 +31,6 @@ struct Places {
     /// The count of entries when it was there, so never zero for an entry.
     lines: [u32; PLACES],
     names: [u32; PLACES],
-}
-
-/// What becomes of a field that is not in the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Policy {
-    Index,
-    /// Sent as it is; its name may be found in the table.
-    Plain,
-    /// Sent as it is, by everyone behind us too.
-    Never,
 }
 
 impl Encoder {
@@ -87,20 +77,34 @@ impl Encoder {
         }
     }
 
+    /// A field that is spelt out each time, under a name of the static table: without a look at the table.
+    #[inline]
+    pub(in crate::h2) fn plain(out: &mut Vec<u8>, index: u8, value: &[u8]) {
+        integer::write(out, 0, 4, usize::from(index));
+        text(out, value, false);
+    }
+
     #[inline(never)]
     fn literal(&mut self, out: &mut Vec<u8>, line: &[u8], name_len: usize, never: bool) {
         let (name, value) = (&line[..name_len], &line[name_len + 2..line.len() - 2]);
-        let mut index = static_index(name);
-        let policy = if never { Policy::Never } else { policy(name, index.is_some()) };
-        let mut indexed = policy == Policy::Index && self.fits(line.len());
-        if index.is_none() && policy != Policy::Index {
-            let known = self.entry(|places| places.names[name_place(name)]);
-            index = known.filter(|(_, found)| found.line[..found.name_len] == *name).map(|(index, _)| index);
-            // For the sake of its name, which is all that comes again.
-            indexed |= policy == Policy::Plain && index.is_none() && self.fits(line.len());
-        }
+        let known = match static_index(name) {
+            Some(index) => Some((index, POLICIES[index - 1])),
+            // Names are in the table for the sake of fields that are plain, or of those that are not.
+            None => self.entry(|places| places.names[name_place(name)]).and_then(|(index, found)| {
+                (found.line[..found.name_len] == *name).then_some((index, found.facts.policy()))
+            }),
+        };
+        let (index, policy) = match known {
+            Some((index, policy)) => (Some(index), policy),
+            None => (None, policy(name)),
+        };
+        // A plain field is put in the table once, for its name.
+        let indexed = !never
+            && (policy == Policy::Index || (policy == Policy::Plain && index.is_none()))
+            && self.fits(line.len());
         let (flags, prefix) = match policy {
             _ if indexed => (0x40, 6),
+            _ if never => (0x10, 4),
             Policy::Never => (0x10, 4),
             _ => (0x00, 4),
         };
@@ -111,7 +115,7 @@ impl Encoder {
         // Once for a connection it pays to make a text short; each time it costs more than it saves.
         text(out, value, policy == Policy::Index && indexed);
         if indexed {
-            self.insert(line, name_len);
+            self.insert(line, name_len, policy);
         }
     }
 
@@ -120,8 +124,8 @@ impl Encoder {
         (line_len - PUNCTUATION + OVERHEAD) * 4 <= self.table.max() * 3
     }
 
-    fn insert(&mut self, line: &[u8], name_len: usize) {
-        self.table.insert(line, name_len, Facts::of_name(b""));
+    fn insert(&mut self, line: &[u8], name_len: usize, policy: Policy) {
+        self.table.insert(line, name_len, Facts::of_policy(policy));
         let number = self.table.inserted();
         let places =
             self.places.get_or_insert_with(|| Box::new(Places { lines: [0; PLACES], names: [0; PLACES] }));
@@ -179,29 +183,29 @@ fn text(out: &mut Vec<u8>, text: &[u8], shorten: bool) {
     }
 }
 
-fn policy(name: &[u8], in_static_table: bool) -> Policy {
+/// What becomes of a field with this name.
+const fn policy(name: &[u8]) -> Policy {
     match name {
         // Who shares the connection could guess at them; and a proxy's connection carries many sessions.
         b"authorization" | b"proxy-authorization" | b"cookie" | b"set-cookie" => Policy::Never,
-        b":path" | b"age" | b"content-length" | b"content-range" | b"etag" | b"if-match"
-        | b"if-modified-since" | b"if-none-match" | b"if-range" | b"last-modified" | b"location"
-        | b"range" | b"expires" => Policy::Plain,
-        _ if in_static_table => Policy::Index,
-        b"x-request-id"
-        | b"traceparent"
-        | b"tracestate"
-        | b"x-b3-traceid"
-        | b"x-b3-spanid"
-        | b"x-b3-parentspanid"
-        | b"b3"
-        | b"x-client-trace-id"
-        | b"grpc-timeout"
-        | b"x-amzn-trace-id"
-        | b"x-cloud-trace-context"
-        | b"x-datadog-trace-id"
-        | b"x-datadog-parent-id"
-        | b"x-envoy-upstream-service-time"
-        | b"grpc-message" => Policy::Plain,
+        b":path" | b"age" | b"content-length" | b"content-range" | b"etag" | b"if-match" | b"if-modified-since"
+        | b"if-none-match" | b"if-range" | b"last-modified" | b"location" | b"range" | b"expires" => Policy::Plain,
+        b"x-request-id" | b"traceparent" | b"tracestate" | b"x-b3-traceid" | b"x-b3-spanid"
+        | b"x-b3-parentspanid" | b"b3" | b"x-client-trace-id" | b"grpc-timeout" | b"x-amzn-trace-id"
+        | b"x-cloud-trace-context" | b"x-datadog-trace-id" | b"x-datadog-parent-id"
+        | b"x-envoy-upstream-service-time" | b"grpc-message" => Policy::Plain,
         _ => Policy::Index,
     }
 }
+
+/// By index of the static table, less one.
+static POLICIES: [Policy; 61] = {
+    let mut policies = [Policy::Index; 61];
+    let mut at = 0;
+    while at < policies.len() {
+        let entry = &STATIC[at];
+        policies[at] = policy(entry.line.split_at(entry.name_len as usize).0);
+        at += 1;
+    }
+    policies
+};

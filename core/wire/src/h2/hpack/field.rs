@@ -75,8 +75,30 @@ const VALID: u8 = 1;
 const X_ENVOY: u8 = 2;
 /// It was sent as never to be put in a table.
 const NEVER: u8 = 4;
+/// It was put in an encoder's table for its name.
+const PLAIN: u8 = 8;
+
+/// What becomes of a field that is not in the table of an encoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Policy {
+    Index,
+    /// Sent as it is; its name may be found in the table.
+    Plain,
+    /// Sent as it is, by everyone behind us too.
+    Never,
+}
 
 impl Facts {
+    /// Of an entry of an encoder's table, which needs to know nothing else.
+    pub(super) const fn of_policy(policy: Policy) -> Facts {
+        let marks = if matches!(policy, Policy::Plain) { PLAIN } else { 0 };
+        Facts { kind: Kind::Field, id: Id::NONE, marks }
+    }
+
+    pub(super) const fn policy(self) -> Policy {
+        if self.marks & PLAIN != 0 { Policy::Plain } else { Policy::Index }
+    }
+
     pub(super) const fn of_name(name: &[u8]) -> Facts {
         let x_envoy = matches!(name.first_chunk::<8>(), Some(b"x-envoy-"));
         Facts {
@@ -98,6 +120,12 @@ impl Facts {
     #[inline]
     pub(in crate::h2) const fn value_is_valid(self) -> bool {
         self.marks & VALID != 0
+    }
+
+    /// Whether it is a field like any other, with a value that may be one.
+    #[inline]
+    pub(in crate::h2) const fn is_plain(self) -> bool {
+        self.kind as u8 == Kind::Field as u8 && self.value_is_valid()
     }
 
     #[inline]
