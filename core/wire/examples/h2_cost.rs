@@ -150,7 +150,8 @@ fn read_response(connection: &mut Connection, mut bytes: &[u8], pool: &mut Pool)
 /// A client and a server of our own, whose bytes are kept.
 fn record(count: usize) -> Recorded {
     let (mut client, mut server) = (Connection::client(&config()), Connection::server(&config()));
-    let (mut recorded, mut pool) = (Recorded { requests: Vec::new(), responses: Vec::new() }, Pool::default());
+    let (mut recorded, mut pool) =
+        (Recorded { requests: Vec::new(), responses: Vec::new() }, Pool::default());
     for number in 0..count {
         let (mut request, mut response) = (RequestHead::new(), ResponseHead::new());
         request.set_authority(b"shop.example.org").expect("valid");

@@ -6,7 +6,7 @@ use super::head::Shape;
 use alloc::{boxed::Box, collections::VecDeque, vec::Vec};
 
 /// A stream of a connection, for as long as whoever has it has not [closed](crate::h2::Connection::close) it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamKey {
     pub(super) slot: u32,
     /// Never used twice on a connection, so an old key finds nothing.

@@ -188,12 +188,24 @@ const fn policy(name: &[u8]) -> Policy {
     match name {
         // Who shares the connection could guess at them; and a proxy's connection carries many sessions.
         b"authorization" | b"proxy-authorization" | b"cookie" | b"set-cookie" => Policy::Never,
-        b":path" | b"age" | b"content-length" | b"content-range" | b"etag" | b"if-match" | b"if-modified-since"
-        | b"if-none-match" | b"if-range" | b"last-modified" | b"location" | b"range" | b"expires" => Policy::Plain,
-        b"x-request-id" | b"traceparent" | b"tracestate" | b"x-b3-traceid" | b"x-b3-spanid"
-        | b"x-b3-parentspanid" | b"b3" | b"x-client-trace-id" | b"grpc-timeout" | b"x-amzn-trace-id"
-        | b"x-cloud-trace-context" | b"x-datadog-trace-id" | b"x-datadog-parent-id"
-        | b"x-envoy-upstream-service-time" | b"grpc-message" => Policy::Plain,
+        b":path" | b"age" | b"content-length" | b"content-range" | b"etag" | b"if-match"
+        | b"if-modified-since" | b"if-none-match" | b"if-range" | b"last-modified" | b"location"
+        | b"range" | b"expires" => Policy::Plain,
+        b"x-request-id"
+        | b"traceparent"
+        | b"tracestate"
+        | b"x-b3-traceid"
+        | b"x-b3-spanid"
+        | b"x-b3-parentspanid"
+        | b"b3"
+        | b"x-client-trace-id"
+        | b"grpc-timeout"
+        | b"x-amzn-trace-id"
+        | b"x-cloud-trace-context"
+        | b"x-datadog-trace-id"
+        | b"x-datadog-parent-id"
+        | b"x-envoy-upstream-service-time"
+        | b"grpc-message" => Policy::Plain,
         _ => Policy::Index,
     }
 }
