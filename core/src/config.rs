@@ -30,7 +30,8 @@ pub use access_log::{
 pub use balancing::{Balancer, ConsistentHashing, HashFunction, LoadBalancing, Maglev, RingHash};
 pub use cidr::Cidr;
 pub use cluster::{
-    Breakers, Cluster, ClusterKind, Endpoint, EndpointExtra, Health, HealthChecking, Locality, RetryBudget,
+    Breakers, Cluster, ClusterKind, Endpoint, EndpointExtra, Health, HealthChecking, Locality, OriginalDst,
+    RetryBudget,
 };
 pub use connections::{UpstreamConnections, UpstreamSockets};
 pub use dns::{Dns, DnsFamily, DnsResolver, DnsTarget};

@@ -10,7 +10,7 @@ use crate::{
     listener::Open,
     route::hash::of_connection,
     telemetry::{ClusterStat, TcpStat},
-    upstream::{Active, Beside, Dialed, Pool, Slot, Watch, Wish},
+    upstream::{Active, Beside, Dialed, Pool, Slot, Toward, Watch, Wish},
 };
 use account::Account;
 use corelane_io::{Forward, Instant, RecvHalf, SendHalf, Stream};
@@ -37,8 +37,7 @@ pub async fn forward(conn: Conn, cell: Rc<ChainCell>, lane: Rc<Lane>) {
     chain.stats.inc(TcpStat::CxTotal);
     let expires = chain.spec.config.max_downstream_connection_duration.map(|max| conn.meta.accepted + max);
     let Conn { stream: client, meta, open: mut _open } = conn;
-    let hash = chain.spec.config.hash.as_ref();
-    let hash = hash.and_then(|hash| of_connection(hash, meta.peer.ip().map(|ip| ip.ip())));
+    let (client_ip, wanted) = (meta.peer.ip().map(|ip| ip.ip()), meta.original_destination());
     let listener = _open.as_mut().and_then(Open::take_log);
     let mut account = Account::new(&chain, &lane, meta, &client, listener);
     let Some(pool) = chain.target.pick(|| lane.io().random()).pool(&lane) else {
@@ -46,7 +45,9 @@ pub async fn forward(conn: Conn, cell: Rc<ChainCell>, lane: Rc<Lane>) {
         return account.failed(Error::local(Kind::NoCluster(Status::SERVICE_UNAVAILABLE))); // dropped unfinished: the client sees a reset
     };
     account.cluster(&pool);
-    let (dialed, _active) = match connect(&pool, &chain, hash, &lane).await {
+    let hash = || of_connection(chain.spec.config.hash.as_ref()?, client_ip);
+    let toward = pool.toward(hash, |_| wanted);
+    let (dialed, _active) = match connect(&pool, &chain, toward, &lane).await {
         Ok(connected) => connected,
         Err(e) => {
             account.unreached(&pool);
@@ -65,7 +66,7 @@ pub async fn forward(conn: Conn, cell: Rc<ChainCell>, lane: Rc<Lane>) {
 async fn connect(
     pool: &Rc<Pool>,
     chain: &TcpChain,
-    hash: Option<u64>,
+    toward: Toward,
     lane: &Lane,
 ) -> Result<(Dialed, Option<Active>), Error> {
     let config = &chain.spec.config;
@@ -74,7 +75,7 @@ async fn connect(
     loop {
         attempts += 1;
         let beside = (!tried.is_empty()).then_some(Beside { tried: &tried, attempts: CHOICES });
-        match pool.dial_one(Wish { hash, beside }).await {
+        match pool.dial_one(Wish { toward, beside }).await {
             Err(e) if matches!(e.kind, Kind::Connect | Kind::ConnectTimeout) => {
                 if attempts >= config.max_connect_attempts {
                     pool.stats.inc(ClusterStat::CxConnectAttemptsExceeded);

@@ -93,8 +93,11 @@ impl Front {
             chain.stats.inc(UdpStat::NoRoute);
             return None;
         };
-        let hash = chain.spec.config.hash.as_ref().and_then(|hash| of_connection(hash, Some(client.ip())));
-        let chosen = pool.choose_endpoint(Wish { hash, beside: None }).ok()?;
+        let config = &chain.spec.config;
+        let hash = || of_connection(config.hash.as_ref()?, Some(client.ip()));
+        // Nobody finds out where a datagram was to go.
+        let toward = pool.toward(hash, |_| None);
+        let chosen = pool.choose_endpoint(Wish { toward, beside: None }).ok()?;
         let to = chosen.addr().ip()?;
         let any: IpAddr =
             if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };

@@ -3,6 +3,7 @@
 
 mod balance;
 mod connection;
+mod destination;
 mod drain;
 mod eyeballs;
 mod note;
@@ -15,14 +16,16 @@ mod state;
 mod table;
 mod tables;
 mod wait;
+mod wish;
 
 pub use connection::Lease;
 pub(crate) use drain::Watch;
 pub(crate) use eyeballs::connect;
-pub(crate) use pool::{Beside, Chosen, Pool, Unreached, Wish};
+pub(crate) use pool::{Chosen, Pool, Unreached};
 pub use record::HostStat;
 pub(crate) use record::{Rate, Record, Suspicion};
 pub(crate) use slot::{Dialed, Facts, Slot};
 pub(crate) use state::{Active, Bell};
 pub use state::{ClusterState, EndpointState, Finding, Limit, Permit};
 pub(crate) use tables::Tables;
+pub(crate) use wish::{Beside, Toward, Wish};

@@ -9,6 +9,7 @@ use crate::{
     upstream::{ClusterState, EndpointState, Finding, Tables},
 };
 use corelane_io::Peer;
+use corelane_wire::Headers;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -283,7 +284,7 @@ impl Cluster {
 
     /// Whether its endpoints are known: they may be none.
     pub(crate) fn is_found(&self) -> bool {
-        matches!(self.config.kind, ClusterKind::Static) || self.found.is_some()
+        matches!(self.config.kind, ClusterKind::Static | ClusterKind::OriginalDst(_)) || self.found.is_some()
     }
 
     /// Whether it can be used: a cluster that finds its endpoints itself has looked for them once, with or without success,
@@ -372,6 +373,9 @@ pub(super) fn check(config: &config::Cluster) -> Vec<ConfigError> {
         }
     }
     check_hashing(&config.balancer, &mut problem);
+    if let ClusterKind::OriginalDst(original) = &config.kind {
+        check_original(config, original, &mut problem);
+    }
     if config.load_balancing.overprovisioning_factor == 0 {
         problem("load_assignment.policy.overprovisioning_factor", "must be greater than zero");
     }
@@ -399,6 +403,28 @@ pub(super) fn check(config: &config::Cluster) -> Vec<ConfigError> {
         check_dns(dns, &config.kind, &mut problem);
     }
     problems
+}
+
+fn check_original(
+    config: &config::Cluster,
+    original: &config::OriginalDst,
+    problem: &mut dyn FnMut(&str, &str),
+) {
+    // Lanes meet destinations by themselves, and nobody beside them knows of any.
+    let what = "is not implemented for destinations that clients choose";
+    if config.health.check.is_some() {
+        problem("health_checks", what);
+    }
+    if config.outliers.is_some() {
+        problem("outlier_detection", what);
+    }
+    if original.cleanup_interval.is_zero() {
+        problem("cleanup_interval", "must be greater than zero");
+    }
+    let field = original.http_header.as_deref();
+    if field.is_some_and(|name| Headers::new().append(name, b"").is_err()) {
+        problem("original_dst_lb_config.http_header_name", "is not the name of a field");
+    }
 }
 
 fn check_hashing(balancer: &config::Balancer, problem: &mut dyn FnMut(&str, &str)) {

@@ -100,6 +100,35 @@ pub enum ClusterKind {
     /// There is one, a name. A new connection goes to the first address of the newest answer, or to the first of the others
     /// that can be reached; older connections stay (Envoy `LOGICAL_DNS`).
     LogicalDns(Box<Dns>),
+    /// They are wherever clients wanted to go (Envoy `ORIGINAL_DST`).
+    OriginalDst(OriginalDst),
+}
+
+/// How it is known where a client wanted to go (Envoy `OriginalDstLbConfig`): by what a listener filter has found out about
+/// its connection, unless a field of the request says something else. Where nothing is known, nobody serves the request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OriginalDst {
+    /// The header field that says it, as an IP address with a port; in lower case (Envoy `use_http_header`,
+    /// `http_header_name`). Whoever may send it chooses where requests go.
+    pub http_header: Option<String>,
+    /// The port, wherever the rest comes from (Envoy `upstream_port_override`).
+    pub port: Option<u16>,
+    /// Connections to a destination close once nobody has asked for it for so long, up to twice that.
+    pub cleanup_interval: Duration,
+}
+
+impl OriginalDst {
+    /// The field that Envoy reads where none is named.
+    pub const HTTP_HEADER: &str = "x-envoy-original-dst-host";
+    /// Envoy's default.
+    pub const CLEANUP_INTERVAL: Duration = Duration::from_secs(5);
+}
+
+impl Default for OriginalDst {
+    /// By the connection alone.
+    fn default() -> OriginalDst {
+        OriginalDst { http_header: None, port: None, cleanup_interval: Self::CLEANUP_INTERVAL }
+    }
 }
 
 impl ClusterKind {
@@ -107,7 +136,7 @@ impl ClusterKind {
     pub fn dns(&self) -> Option<&Dns> {
         match self {
             ClusterKind::StrictDns(dns) | ClusterKind::LogicalDns(dns) => Some(dns),
-            ClusterKind::Static | ClusterKind::Told => None,
+            ClusterKind::Static | ClusterKind::Told | ClusterKind::OriginalDst(_) => None,
         }
     }
 }

@@ -159,7 +159,7 @@ pub(crate) async fn send(routed: Routed, plan: Box<Plan>) -> Result<Response, Er
 /// There is none.
 pub(super) async fn connect(routed: Routed, plan: Option<Box<Plan>>) -> Result<(Routed, Lease), Error> {
     let Some(plan) = plan else {
-        let lease = routed.pool.checkout(true, Wish { hash: routed.hash, beside: None }).await;
+        let lease = routed.pool.checkout(true, Wish { toward: routed.toward, beside: None }).await;
         let lease = lease.inspect_err(|e| log::unreached(&routed.exchange, &routed.pool, e))?;
         log::sending(&routed.exchange, &lease);
         return Ok((routed, lease));
@@ -248,7 +248,7 @@ impl Attempts {
         let avoids = policy.filter(|policy| policy.avoid_previous_hosts);
         let beside = avoids.map(|policy| Beside { tried: &self.tried, attempts: policy.host_attempts });
         let avoids = avoids.is_some();
-        let lease = match pool.checkout(fresh, Wish { hash: self.routed.hash, beside }).await {
+        let lease = match pool.checkout(fresh, Wish { toward: self.routed.toward, beside }).await {
             Ok(lease) => lease,
             Err(e) => {
                 log::unreached(self.exchange(), &pool, &e);

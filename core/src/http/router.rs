@@ -15,12 +15,9 @@ use crate::{
     filter::{Cx, Exchange, Pump, Request, Response},
     lane::{Lane, Route},
     limits::{INTERIM_RESPONSES, STALE_RETRIES},
-    route::{
-        Action, Forward, RouteInput,
-        hash::{HashPolicies, MadeCookies},
-    },
+    route::{Action, Forward, RouteInput, hash::MadeCookies},
     telemetry::{ClusterStat, HttpStat},
-    upstream::{Lease, Pool, Wish},
+    upstream::{Lease, Pool, Toward, Wish},
 };
 use corelane_io::Chunk;
 use corelane_wire::{
@@ -28,7 +25,7 @@ use corelane_wire::{
     h1::{self, Framing, Persist},
 };
 use serde::Deserialize;
-use std::{mem, rc::Rc};
+use std::{mem, net::SocketAddr, rc::Rc};
 
 /// The router's configuration (Envoy `envoy.extensions.filters.http.router.v3.Router`).
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -64,8 +61,8 @@ pub(crate) struct Routed {
     pub(super) body: Body,
     pub(super) exchange: Rc<Exchange>,
     pub(super) pool: Rc<Pool>,
-    /// What endpoints are chosen by, where the route and the cluster say so.
-    pub(super) hash: Option<u64>,
+    /// What the cluster asked for before it chooses an endpoint.
+    pub(super) toward: Toward,
     framing: Framing,
 }
 
@@ -111,9 +108,12 @@ pub(crate) fn route(req: Request) -> Decision {
         Err(e) => return Decision::Answer(Err(e)),
     };
     // As in Envoy, of the request as the upstream is to see it.
-    let hash = route.as_ref().and_then(|route| route_hash(route, &pool, &head, &cx));
+    let toward = pool.toward(
+        || hash(route.as_deref()?, &head, &cx),
+        |config| wanted(config.http_header.as_deref(), &head, &cx, &pool),
+    );
     log::routed(exchange, &head, &pool);
-    let routed = Routed { head, body, exchange: exchange.clone(), pool, hash, framing };
+    let routed = Routed { head, body, exchange: exchange.clone(), pool, toward, framing };
     match (exchange.switch.get(), plan) {
         (Switch::No, None) => Decision::Send(routed),
         (Switch::No, Some(plan)) => Decision::Attempt(routed, plan),
@@ -160,15 +160,22 @@ fn destination(route: &Route, head: &mut RequestHead, cx: &Cx) -> Result<Rc<Pool
     }
 }
 
-/// The request's hash, where the cluster chooses by it.
-#[inline]
-fn route_hash(route: &Route, pool: &Pool, head: &RequestHead, cx: &Cx) -> Option<u64> {
-    let Action::Forward(Forward { hash: Some(policies), .. }) = &route.spec.action else { return None };
-    if pool.hashes() { hash(policies, head, cx) } else { None }
+/// Where the client wanted to go: where this field says or, where it says nothing of the kind, where its connection was to.
+#[cold]
+fn wanted(field: Option<&str>, head: &RequestHead, cx: &Cx, pool: &Pool) -> Option<SocketAddr> {
+    if let Some(value) = field.and_then(|field| head.headers().get(field)) {
+        match str::from_utf8(value).ok().and_then(|value| value.parse().ok()) {
+            Some(to) => return Some(to),
+            None => pool.stats.inc(ClusterStat::OriginalDstHostInvalid),
+        }
+    }
+    cx.exchange().downstream.meta.original_destination()
 }
 
+/// The request's hash, where its route makes one.
 #[cold]
-fn hash(policies: &HashPolicies, head: &RequestHead, cx: &Cx) -> Option<u64> {
+fn hash(route: &Route, head: &RequestHead, cx: &Cx) -> Option<u64> {
+    let Action::Forward(Forward { hash: Some(policies), .. }) = &route.spec.action else { return None };
     let exchange = cx.exchange();
     let conn = &exchange.downstream.meta;
     let mut made = MadeCookies::default();
@@ -204,7 +211,7 @@ impl Routed {
                 // The last try takes a connection that nobody can have closed for being idle.
                 let lease = match self
                     .pool
-                    .checkout(tries == STALE_RETRIES, Wish { hash: self.hash, beside: None })
+                    .checkout(tries == STALE_RETRIES, Wish { toward: self.toward, beside: None })
                     .await
                 {
                     Ok(lease) => lease,

@@ -108,6 +108,7 @@ family! {
         CxTxBytes = "upstream_cx_tx_bytes_total" Counter,
         /// Idle connections closed because another lane needed their permit; not in Envoy, which has no exact limits.
         CxYielded = "upstream_cx_yielded" Counter,
+        OriginalDstHostInvalid = "original_dst_host_invalid" Counter,
         LbHealthyPanic = "lb_healthy_panic" Counter,
         RqTotal = "upstream_rq_total" Counter,
         RqActive = "upstream_rq_active" Gauge,

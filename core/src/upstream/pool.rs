@@ -4,6 +4,7 @@
 use super::{
     balance::{Balancer, Key},
     connection::{Connection, Lease},
+    destination::Destinations,
     drain::{Epoch, Watch},
     eyeballs::connect,
     note::Unanswered,
@@ -12,6 +13,7 @@ use super::{
     slot::{Dialed, Slot},
     state::{Active, ClusterState, EndpointState, Limit},
     wait::{Waiters, Waiting},
+    wish::{Asks, Beside, Toward, Wish},
 };
 use crate::{
     compile, config,
@@ -25,6 +27,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     future::poll_fn,
+    net::SocketAddr,
     rc::{Rc, Weak},
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -42,6 +45,10 @@ pub(crate) struct Pool {
     pub(super) state: Arc<ClusterState>,
     pub(crate) stats: Cells<ClusterStat>,
     members: RefCell<Rc<Members>>,
+    /// What the cluster has to know of a request before it chooses.
+    asks: Cell<Asks>,
+    /// Of a cluster whose endpoints are wherever clients wanted to go.
+    pub(super) destinations: Destinations,
     /// The endpoint that could not be reached last.
     unreached: RefCell<Option<Unreached>>,
     pub(super) waiters: Waiters,
@@ -75,23 +82,6 @@ pub(crate) struct Unreached {
     pub(crate) errno: Option<i32>,
 }
 
-/// What whoever asks for an endpoint says about it.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Wish<'a> {
-    /// Requests of one hash go the same way, where the cluster chooses by it.
-    pub(crate) hash: Option<u64>,
-    /// Where to look for another one.
-    pub(crate) beside: Option<Beside<'a>>,
-}
-
-/// Endpoints that were tried, for a choice that avoids them.
-#[derive(Clone, Copy)]
-pub(crate) struct Beside<'a> {
-    pub(crate) tried: &'a [Peer],
-    /// How often one is chosen again where it was tried already.
-    pub(crate) attempts: u32,
-}
-
 /// One generation of a cluster's endpoints.
 struct Members {
     spec: Arc<compile::Cluster>,
@@ -100,8 +90,6 @@ struct Members {
     /// How often health had changed when the plan was made.
     planned: Cell<u64>,
     counts_activity: bool,
-    /// The cluster chooses by hashes.
-    hashes: bool,
     /// Somebody wants to know how requests end.
     notes_results: bool,
     response_limits: Limits,
@@ -136,6 +124,7 @@ impl Pool {
     ) -> Rc<Pool> {
         let state = spec.state().clone();
         let stats = spec.stats().cells(lane);
+        let asks = Cell::new(Asks::of(spec.config()));
         let members = RefCell::new(Rc::new(Members::new(io, spec, &[])));
         Rc::new(Pool {
             io: io.clone(),
@@ -145,6 +134,8 @@ impl Pool {
             state,
             stats,
             members,
+            asks,
+            destinations: Destinations::default(),
             unreached: RefCell::default(),
             waiters: Waiters::default(),
         })
@@ -179,6 +170,10 @@ impl Pool {
     /// The next generation. Endpoints that stay keep their connections.
     pub(crate) fn update(&self, spec: Arc<compile::Cluster>) {
         let old = self.members.borrow().clone();
+        self.asks.set(Asks::of(spec.config()));
+        if self.asks.get() != Asks::Destination {
+            self.destinations.clear();
+        }
         let next = Rc::new(Members::new(&self.io, spec, &old.hosts));
         let kept: BTreeSet<_> = next.hosts.iter().map(Rc::as_ptr).collect();
         for host in old.hosts.iter().filter(|host| !kept.contains(&Rc::as_ptr(host))) {
@@ -192,6 +187,7 @@ impl Pool {
     pub(crate) fn retire(&self) {
         let members = self.members.borrow().clone();
         members.hosts.iter().for_each(|host| host.retire());
+        self.destinations.clear();
         self.waiters.wake_all();
     }
 
@@ -285,10 +281,19 @@ impl Pool {
     }
 
     #[inline]
-    fn choose_for(&self, wish: &Wish<'_>) -> Result<(Rc<Host>, Option<Active>), Error> {
+    fn choose_for(self: &Rc<Self>, wish: &Wish<'_>) -> Result<(Rc<Host>, Option<Active>), Error> {
+        let hash = match wish.toward {
+            Toward::Anybody => None,
+            Toward::Hash(hash) => Some(hash),
+            Toward::Address(to) if self.asks.get() == Asks::Destination => {
+                return Ok((self.destination(to), None));
+            }
+            // The cluster is another one since, and asks for nothing of the kind.
+            Toward::Address(_) => None,
+        };
         match &wish.beside {
-            None => self.choose(Key { hash: wish.hash, attempt: 0 }),
-            Some(beside) => self.choose_beside(wish.hash, beside),
+            None => self.choose(Key { hash, attempt: 0 }),
+            Some(beside) => self.choose_beside(hash, beside),
         }
     }
 
@@ -411,9 +416,31 @@ impl Pool {
         self.unreachable(host, how);
     }
 
-    /// Whether the cluster chooses by hashes.
-    pub(crate) fn hashes(&self) -> bool {
-        self.members.borrow().hashes
+    /// What the cluster has to know of a request before it chooses: its hash, where it went, or nothing, which is asked for as
+    /// far as it matters.
+    #[inline]
+    pub(crate) fn toward(
+        &self,
+        hash: impl FnOnce() -> Option<u64>,
+        destination: impl FnOnce(&config::OriginalDst) -> Option<SocketAddr>,
+    ) -> Toward {
+        match self.asks.get() {
+            Asks::Nothing => Toward::Anybody,
+            Asks::Hash => hash().map_or(Toward::Anybody, Toward::Hash),
+            Asks::Destination => self.toward_destination(destination),
+        }
+    }
+
+    #[cold]
+    fn toward_destination(
+        &self,
+        destination: impl FnOnce(&config::OriginalDst) -> Option<SocketAddr>,
+    ) -> Toward {
+        let spec = self.spec();
+        let config::ClusterKind::OriginalDst(config) = &spec.config().kind else { return Toward::Anybody };
+        let Some(mut to) = destination(config) else { return Toward::Anybody };
+        to.set_port(config.port.unwrap_or(to.port()));
+        Toward::Address(to)
     }
 
     /// Whether somebody wants to know how requests end.
@@ -445,7 +472,8 @@ impl Pool {
     pub(super) fn close_one_idle(&self) -> bool {
         let members = self.members.borrow().clone();
         // Not the last used, which is the likeliest to be used again.
-        let taken = members.hosts.iter().find_map(|host| {
+        let destinations = self.destinations.hosts();
+        let taken = members.hosts.iter().chain(&destinations).find_map(|host| {
             let mut idle = host.idle.borrow_mut();
             if idle.is_empty() { None } else { Some(idle.remove(0)) }
         });
@@ -502,8 +530,7 @@ impl Members {
         });
         let hosts: Vec<_> = hosts.collect();
         let (planned, plan) = plan(io, &spec);
-        let balancer = &spec.config().balancer;
-        let (counts_activity, hashes) = (balancer.counts_activity(), balancer.hashing().is_some());
+        let counts_activity = spec.config().balancer.counts_activity();
         let notes_results = spec.config().outliers.is_some() || spec.config().health.check.is_some();
         let connections = &spec.config().connections;
         let preconnect_ratio = Some(connections.preconnect_ratio).filter(|ratio| *ratio > 1.0);
@@ -517,7 +544,6 @@ impl Members {
             plan: RefCell::new(plan),
             planned: Cell::new(planned),
             counts_activity,
-            hashes,
             notes_results,
             response_limits,
             preconnect_ratio,
@@ -534,7 +560,7 @@ impl Members {
 }
 
 impl Host {
-    fn new(endpoint: Arc<EndpointState>, member: &config::Endpoint) -> Host {
+    pub(super) fn new(endpoint: Arc<EndpointState>, member: &config::Endpoint) -> Host {
         Host {
             endpoint,
             addrs: RefCell::new(addresses(member)),
@@ -620,7 +646,7 @@ impl Host {
         true
     }
 
-    fn retire(&self) {
+    pub(super) fn retire(&self) {
         self.epoch.retire();
         self.close_idle();
     }

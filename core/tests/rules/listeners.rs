@@ -63,7 +63,7 @@ fn http(cluster: &str, matches: ChainMatch) -> FilterChain {
     FilterChain { matches, ..FilterChain::new(Terminal::Http(Box::new(manager))) }
 }
 
-fn looks(inspectors: impl IntoIterator<Item = Inspector>) -> Inspection {
+pub(crate) fn looks(inspectors: impl IntoIterator<Item = Inspector>) -> Inspection {
     let filters = inspectors.into_iter().map(|inspector| ListenerFilter { inspector, disabled: None });
     Inspection { filters: filters.collect(), ..Inspection::default() }
 }

@@ -15,6 +15,7 @@ mod compressor;
 mod connections;
 mod cors;
 mod decompressor;
+mod destinations;
 mod dns;
 mod failures;
 mod fault;

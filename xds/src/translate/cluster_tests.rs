@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use corelane::config::{
-    AppendAction, Cluster, Consecutive, EndpointCheck, FailurePercentage, HeaderOption, HealthCheck,
-    HealthCheckPace, HealthProbe, HttpProbe, OutlierDetection, SuccessRate, TcpProbe, Threshold,
+    AppendAction, Cluster, ClusterKind, Consecutive, EndpointCheck, FailurePercentage, HeaderOption,
+    HealthCheck, HealthCheckPace, HealthProbe, HttpProbe, OriginalDst, OutlierDetection, SuccessRate,
+    TcpProbe, Threshold,
 };
 
 use super::tests::translate;
@@ -27,6 +28,43 @@ pub(super) fn with(fields: &str) -> String {
 
 fn cluster(fields: &str) -> Result<Cluster, Vec<String>> {
     translate(&with(fields)).map(|translated| Cluster::clone(&translated.config.clusters[0]))
+}
+
+#[test]
+fn destinations_are_those_of_clients() {
+    let original = |fields: &str| {
+        let file = format!("static_resources: {{clusters: [{{name: a, type: ORIGINAL_DST{fields}}}]}}");
+        translate(&file).map(|translated| translated.config.clusters[0].kind.clone())
+    };
+    let found = original(", lb_policy: CLUSTER_PROVIDED");
+    assert_eq!(found.unwrap(), ClusterKind::OriginalDst(OriginalDst::default()));
+    let found = original(
+        ", lb_policy: CLUSTER_PROVIDED, cleanup_interval: 60s, \
+         original_dst_lb_config: {use_http_header: true, http_header_name: X-To, upstream_port_override: 15008}",
+    );
+    let expected = OriginalDst {
+        http_header: Some("x-to".into()),
+        port: Some(15_008),
+        cleanup_interval: Duration::from_secs(60),
+    };
+    assert_eq!(found.unwrap(), ClusterKind::OriginalDst(expected));
+    let found = original(", lb_policy: CLUSTER_PROVIDED, original_dst_lb_config: {use_http_header: true}");
+    let ClusterKind::OriginalDst(found) = found.unwrap() else { panic!("another kind") };
+    assert_eq!(found.http_header.as_deref(), Some("x-envoy-original-dst-host"));
+    let at = "static_resources.clusters[0]";
+    for (fields, problem) in [
+        ("", "lb_policy: must be CLUSTER_PROVIDED for the type ORIGINAL_DST"),
+        (
+            ", lb_policy: CLUSTER_PROVIDED, load_assignment: {cluster_name: a}",
+            "load_assignment: cannot stand beside the type ORIGINAL_DST",
+        ),
+        (
+            ", lb_policy: CLUSTER_PROVIDED, original_dst_lb_config: {metadata_key: {key: a, path: [{key: b}]}}",
+            "original_dst_lb_config.metadata_key: is not implemented",
+        ),
+    ] {
+        assert_eq!(original(fields).unwrap_err(), [format!("{at}.{problem}")]);
+    }
 }
 
 const CHECK: &str = "timeout: 1s, interval: 5s, unhealthy_threshold: 3, healthy_threshold: 2";

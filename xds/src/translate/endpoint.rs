@@ -4,13 +4,14 @@ use std::{mem::take, sync::Arc};
 
 use corelane::config::{
     Cluster, ClusterKind, Dns, DnsTarget, Endpoint, EndpointExtra, Health, LoadBalancing, Locality,
+    OriginalDst,
 };
 use corelane_io::Peer;
 use corelane_proto::envoy::{
     config::{
         cluster::v3::{
             Cluster as Message,
-            cluster::{ClusterDiscoveryType, DiscoveryType},
+            cluster::{ClusterDiscoveryType, DiscoveryType, LbConfig, LbPolicy},
         },
         core::v3::{Address, HealthStatus},
         endpoint::v3::{ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier},
@@ -31,8 +32,14 @@ impl Translator<'_> {
     pub(super) fn members(&mut self, cluster: &mut Cluster, message: &mut Message, path: &Path<'_>) {
         // Taken also where nothing is resolved: Envoy does not read them then.
         let settings = self.dns_settings(message, path);
+        let cleanup = self.duration(&mut message.cleanup_interval, &path.field("cleanup_interval"));
+        let provided = Self::provides(message);
         let assignment = message.load_assignment.take();
         let at = path.field("load_assignment");
+        let finds_by_itself = ClusterDiscoveryType::Type(i32::from(DiscoveryType::OriginalDst));
+        if provided && message.cluster_discovery_type != Some(finds_by_itself) {
+            self.refuse(&path.field("lb_policy"), "CLUSTER_PROVIDED is for the type ORIGINAL_DST");
+        }
         match message.cluster_discovery_type.take() {
             // The first in the API, so what is meant where nothing is said.
             None => self.static_endpoints(cluster, assignment, &at),
@@ -46,6 +53,18 @@ impl Translator<'_> {
             Some(ClusterDiscoveryType::Type(kind)) if kind == i32::from(DiscoveryType::LogicalDns) => {
                 let targets = self.targets(assignment, &mut cluster.load_balancing, &at);
                 cluster.kind = ClusterKind::LogicalDns(Box::new(Dns { targets, ..settings }));
+            }
+            Some(ClusterDiscoveryType::Type(kind)) if kind == i32::from(DiscoveryType::OriginalDst) => {
+                if !provided {
+                    let what = "must be CLUSTER_PROVIDED for the type ORIGINAL_DST";
+                    self.refuse(&path.field("lb_policy"), what);
+                }
+                if assignment.is_some() {
+                    self.refuse(&at, "cannot stand beside the type ORIGINAL_DST");
+                }
+                let mut original = self.original_dst(message, path);
+                original.cleanup_interval = cleanup.unwrap_or(original.cleanup_interval);
+                cluster.kind = ClusterKind::OriginalDst(original);
             }
             Some(ClusterDiscoveryType::ClusterType(mut custom)) => {
                 let path = path.field("cluster_type");
@@ -66,6 +85,33 @@ impl Translator<'_> {
             // Its endpoints are not worth a problem each: most are names then.
             other => message.cluster_discovery_type = other,
         }
+    }
+
+    /// Whether the cluster itself chooses endpoints.
+    fn provides(message: &mut Message) -> bool {
+        let provides = message.lb_policy() == LbPolicy::ClusterProvided;
+        if provides {
+            message.lb_policy = 0;
+        }
+        provides
+    }
+
+    fn original_dst(&mut self, message: &mut Message, path: &Path<'_>) -> OriginalDst {
+        let mut original = OriginalDst::default();
+        match message.lb_config.take() {
+            Some(LbConfig::OriginalDstLbConfig(mut config)) => {
+                let path = path.field("original_dst_lb_config");
+                let named = Some(take(&mut config.http_header_name)).filter(|name| !name.is_empty());
+                let named = named.map_or_else(|| OriginalDst::HTTP_HEADER.into(), |n| n.to_ascii_lowercase());
+                original.http_header = take(&mut config.use_http_header).then_some(named);
+                // The API's own rule keeps it under 65,536.
+                original.port =
+                    config.upstream_port_override.take().and_then(|port| u16::try_from(port).ok());
+                self.done(config, &path);
+            }
+            other => message.lb_config = other,
+        }
+        original
     }
 
     fn static_endpoints(

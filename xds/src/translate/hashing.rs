@@ -21,8 +21,8 @@ use corelane_proto::{
             },
             load_balancing_policies::{
                 common::v3::ConsistentHashingLbConfig as PolicyHashing,
-                maglev::v3::Maglev as MaglevPolicy,
-                ring_hash::v3::{RingHash as RingPolicy, ring_hash::HashFunction as PolicyFunction},
+                maglev::v3::Maglev as MaglevMessage,
+                ring_hash::v3::{RingHash as RingHashMessage, ring_hash::HashFunction as PolicyFunction},
             },
         },
         r#type::v3::{HashPolicy as TcpHash, hash_policy::PolicySpecifier as TcpSpecifier},
@@ -99,16 +99,16 @@ impl Translator<'_> {
         any: &Any,
         path: &Path<'_>,
     ) -> Option<Balancer> {
-        if Self::holds::<RingPolicy>(any) {
-            let policy = self.open::<RingPolicy>(any, path);
+        if Self::holds::<RingHashMessage>(any) {
+            let policy = self.open::<RingHashMessage>(any, path);
             let ring = policy.map(|policy| self.ring_policy(settings, policy, path));
             return Some(Balancer::RingHash(ring.unwrap_or_default()));
         }
-        if !Self::holds::<MaglevPolicy>(any) {
+        if !Self::holds::<MaglevMessage>(any) {
             return None;
         }
         let mut maglev = Maglev::default();
-        if let Some(mut policy) = self.open::<MaglevPolicy>(any, path) {
+        if let Some(mut policy) = self.open::<MaglevMessage>(any, path) {
             if let Some(size) = policy.table_size.take() {
                 maglev.table_size = self.table_size(size, path);
             }
@@ -125,7 +125,7 @@ impl Translator<'_> {
     fn ring_policy(
         &mut self,
         settings: &mut LoadBalancing,
-        mut policy: RingPolicy,
+        mut policy: RingHashMessage,
         path: &Path<'_>,
     ) -> RingHash {
         let mut ring = RingHash::default();

@@ -171,9 +171,8 @@ fn what_is_not_implemented_or_contradicts_itself_is_refused_with_its_path() {
         ("timeout: 0s, idle", "hash_policy: [{filter_state: {key: a}}], idle", format!("{HCM}.{HOST}.routes[0].route.hash_policy[0].filter_state: is not implemented")),
         ("domains: ['*']", "domains: [a.b, A.b]", format!("{HCM}.{HOST}.domains[1]: the domain \"A.b\" is already taken")),
         ("domains: ['*']", "domains: ['a.*.b']", format!("{HCM}.{HOST}.domains[0]: \"a.*.b\" has a * that is not at one end")),
-        ("type: STATIC", "type: ORIGINAL_DST", "static_resources.clusters[0].type: ORIGINAL_DST is not implemented".into()),
         ("type: STATIC", "type: STRICT_DNS\n    typed_dns_resolver_config: {name: a, typed_config: {'@type': type.googleapis.com/envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig, use_resolvers_as_fallback: true}}", "static_resources.clusters[0].typed_dns_resolver_config.typed_config.use_resolvers_as_fallback: is not implemented".into()),
-        ("lb_policy: LEAST_REQUEST\n    least_request_lb_config: {choice_count: 3}", "lb_policy: CLUSTER_PROVIDED", "static_resources.clusters[0].lb_policy: CLUSTER_PROVIDED is not implemented".into()),
+        ("lb_policy: LEAST_REQUEST\n    least_request_lb_config: {choice_count: 3}", "lb_policy: CLUSTER_PROVIDED", "static_resources.clusters[0].lb_policy: CLUSTER_PROVIDED is for the type ORIGINAL_DST".into()),
         ("priority: HIGH", "priority: DEFAULT", "static_resources.clusters[0].circuit_breakers.thresholds[1]: a second entry for the priority DEFAULT".into()),
         ("port_value: 10000", "named_port: http", "static_resources.listeners[0].address.socket_address.named_port: is not implemented".into()),
         ("address: '::1'", "address: localhost", "static_resources.clusters[0].load_assignment.endpoints[0].lb_endpoints[1].endpoint.address.socket_address.address: \"localhost\" is not an IP address; names are for clusters that resolve them".into()),
@@ -349,7 +348,9 @@ fn upgrades_and_trailers_are_what_the_file_says() {
 
 #[test]
 fn all_problems_are_found_at_once() {
-    let text = FILE.replace("codec_type: AUTO", "tracing: {}").replace("type: STATIC", "type: ORIGINAL_DST");
+    let text = FILE
+        .replace("codec_type: AUTO", "tracing: {}")
+        .replace("connect_timeout: 0.25s", "filters: [{name: a}]");
     assert_eq!(translate(&text).unwrap_err().len(), 2);
 }
 
@@ -598,6 +599,8 @@ const WITHOUT_EFFECT: &[&str] = &[
     // Nothing is resolved in this file.
     "bootstrap.dns_resolution_config",
     "bootstrap.use_tcp_for_dns_lookups",
+    // Read where the type is another, as Envoy does.
+    "cluster.cleanup_interval",
     "cluster.dns_failure_refresh_rate",
     "cluster.dns_jitter",
     "cluster.dns_lookup_family",
