@@ -1,50 +1,10 @@
 //! Hash functions whose numbers others compute too: what they decide has to come out as it does in Envoy. Pure.
 
-const PRIMES: [u64; 5] = [
-    0x9e37_79b1_85eb_ca87,
-    0xc2b2_ae3d_27d4_eb4f,
-    0x1656_67b1_9e37_79f9,
-    0x85eb_ca77_c2b2_ae63,
-    0x27d4_eb2f_1656_67c5,
-];
+use twox_hash::XxHash64;
 
 /// XXH64.
 pub(crate) fn xxh64(bytes: &[u8], seed: u64) -> u64 {
-    let [p1, p2, p3, p4, p5] = PRIMES;
-    let mut stripes = bytes.chunks_exact(32);
-    let mut hash = if bytes.len() < 32 {
-        seed.wrapping_add(p5)
-    } else {
-        let mut lanes =
-            [seed.wrapping_add(p1).wrapping_add(p2), seed.wrapping_add(p2), seed, seed.wrapping_sub(p1)];
-        for stripe in &mut stripes {
-            for (lane, word) in lanes.iter_mut().zip(stripe.chunks_exact(8)) {
-                *lane = round(*lane, little(word));
-            }
-        }
-        let turned = lanes.iter().zip([1, 7, 12, 18]).map(|(lane, by)| lane.rotate_left(by));
-        let sum = turned.fold(0, u64::wrapping_add);
-        lanes.iter().fold(sum, |hash, lane| (hash ^ round(0, *lane)).wrapping_mul(p1).wrapping_add(p4))
-    };
-    hash = hash.wrapping_add(bytes.len() as u64);
-    let mut words = stripes.remainder().chunks_exact(8);
-    for word in &mut words {
-        hash = (hash ^ round(0, little(word))).rotate_left(27).wrapping_mul(p1).wrapping_add(p4);
-    }
-    let mut halves = words.remainder().chunks_exact(4);
-    for half in &mut halves {
-        hash = (hash ^ little(half).wrapping_mul(p1)).rotate_left(23).wrapping_mul(p2).wrapping_add(p3);
-    }
-    for byte in halves.remainder() {
-        hash = (hash ^ u64::from(*byte).wrapping_mul(p5)).rotate_left(11).wrapping_mul(p1);
-    }
-    hash = (hash ^ (hash >> 33)).wrapping_mul(p2);
-    hash = (hash ^ (hash >> 29)).wrapping_mul(p3);
-    hash ^ (hash >> 32)
-}
-
-fn round(lane: u64, word: u64) -> u64 {
-    lane.wrapping_add(word.wrapping_mul(PRIMES[1])).rotate_left(31).wrapping_mul(PRIMES[0])
+    XxHash64::oneshot(seed, bytes)
 }
 
 /// Up to eight bytes as a number, the first the lowest.
@@ -55,7 +15,7 @@ fn little(bytes: &[u8]) -> u64 {
 /// The constant that MurmurHash2 of 64 bits multiplies with.
 const MURMUR: u64 = 0xc6a4_a793_5bd1_e995;
 
-/// MurmurHash2 of 64 bits.
+/// MurmurHash2 of 64 bits, which no kept library has.
 pub(crate) fn murmur2(bytes: &[u8], seed: u64) -> u64 {
     let mix = |word: u64| (word ^ (word >> 47)).wrapping_mul(MURMUR);
     let mut words = bytes.chunks_exact(8);
