@@ -208,11 +208,24 @@ impl Process {
     /// # Errors
     /// If it is gone.
     pub fn cpu(&self) -> Result<Duration> {
+        self.scheduled(0)
+    }
+
+    /// For how long its threads could have run and something else did, summed up.
+    ///
+    /// # Errors
+    /// If it is gone.
+    pub fn delayed(&self) -> Result<Duration> {
+        self.scheduled(1)
+    }
+
+    /// A field of `schedstat` over all threads.
+    fn scheduled(&self, field: usize) -> Result<Duration> {
         let mut total = 0;
         for thread in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
             // A thread that ends between the two reads takes its time along; a proxy's live as long as it does.
             let text = fs::read_to_string(thread?.path().join("schedstat"));
-            total += text.map_or(Ok(0), |t| nanoseconds(&t))?;
+            total += text.map_or(Ok(0), |t| nanoseconds(&t, field))?;
         }
         Ok(Duration::from_nanos(total))
     }
@@ -229,10 +242,10 @@ impl Process {
     }
 }
 
-/// The first field of a `schedstat` file: nanoseconds on a CPU, far finer than the ticks of `stat`.
-fn nanoseconds(schedstat: &str) -> Result<u64> {
-    let first = schedstat.split(' ').next().unwrap_or_default();
-    first.parse().with_context(|| format!("not a schedstat: {schedstat:?}"))
+/// A field of a `schedstat` file: nanoseconds on a CPU, far finer than the ticks of `stat`, or nanoseconds in its queue.
+fn nanoseconds(schedstat: &str, field: usize) -> Result<u64> {
+    let found = schedstat.split(' ').nth(field).unwrap_or_default();
+    found.parse().with_context(|| format!("not a schedstat: {schedstat:?}"))
 }
 
 impl Drop for Process {

@@ -4,6 +4,7 @@
 //! differ on purpose the script says so by asking [`Scene::who`], and [`DIFFERENCES`] says why.
 
 mod changes;
+mod collections;
 mod dumps;
 mod files;
 mod filters;
@@ -43,6 +44,7 @@ struct Difference {
 }
 
 const ADS: &[Protocol] = &[Protocol::DeltaAds, Protocol::SotwAds];
+const DELTA_ADS: &[Protocol] = &[Protocol::DeltaAds];
 const SOTW_ADS: &[Protocol] = &[Protocol::SotwAds];
 const SOTW: &[Protocol] = &[Protocol::Sotw];
 const EVERY: &[Protocol] = &Protocol::ALL;
@@ -83,6 +85,7 @@ const CASES: &[Case] = cases! {
     filters::a_filters_configuration_is_a_resource over ADS from SNAPSHOT;
     filters::a_listener_waits_for_its_filters over ADS from MUX;
     files::files_are_read_again_when_they_are_replaced over SOTW from RAW;
+    collections::a_collection_is_asked_for_by_its_name over DELTA_ADS from RAW;
     frames::any_nonce_is_echoed over ADS from RAW;
     frames::a_name_twice_is_refused over ADS from RAW;
     frames::a_garbled_resource_is_refused over ADS from RAW;
@@ -165,6 +168,12 @@ const DIFFERENCES: &[Difference] = &[
         envoy: "1.40 ends with a segmentation fault when the time to live of endpoints is over, in state of the world",
         corelane: "has a cluster without endpoints then",
         why: "that is what a time to live is for",
+    },
+    Difference {
+        case: "a_collection_is_asked_for_by_its_name",
+        envoy: "does not tell a new stream which members of a collection it has",
+        corelane: "tells them with their versions, as of everything else",
+        why: "a control plane can only say that a member has gone meanwhile if it knows that it was there",
     },
     Difference {
         case: "a_restart_without_a_control_plane_serves_what_it_served",

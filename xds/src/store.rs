@@ -12,6 +12,7 @@
 //! with all of its type, as the protocol demands.
 
 mod apply;
+mod collection;
 #[doc(hidden)]
 pub mod fuzz;
 mod intern;
@@ -33,6 +34,7 @@ use intern::Interner;
 use table::{Id, Table};
 use timers::{Due, Timers};
 
+pub use collection::Collection;
 pub use kind::Kind;
 pub use update::{
     Change, Failure, Interest, Now, Received, Reference, Refusal, Source, Translated, Update, Verdict, Want,
@@ -61,10 +63,12 @@ pub struct Store<T> {
     timeouts: u64,
 }
 
-/// A wildcard subscription.
+/// A wildcard subscription, or one to a collection.
 struct Root {
     kind: Kind,
     source: Source,
+    /// Everything where it is `None`.
+    collection: Option<Collection>,
     timeout: Option<Duration>,
     /// When the first answer is no longer waited for.
     deadline: Option<Duration>,
@@ -98,6 +102,30 @@ impl<T: Clone> Store<T> {
     /// Wants every resource of a type (`lds_config`, `cds_config`). `timeout` is the source's `initial_fetch_timeout`: how long
     /// readiness waits for the first answer; `None` for ever.
     pub fn subscribe_all(&mut self, kind: Kind, source: Source, timeout: Option<Duration>, now: Now) {
+        self.subscribe_root(kind, source, None, timeout, now);
+    }
+
+    /// Wants every resource of a collection (`lds_resources_locator`, `cds_resources_locator`), and no other of its type; else
+    /// as [`Store::subscribe_all`].
+    pub fn subscribe_collection(
+        &mut self,
+        kind: Kind,
+        source: Source,
+        collection: Collection,
+        timeout: Option<Duration>,
+        now: Now,
+    ) {
+        self.subscribe_root(kind, source, Some(collection), timeout, now);
+    }
+
+    fn subscribe_root(
+        &mut self,
+        kind: Kind,
+        source: Source,
+        collection: Option<Collection>,
+        timeout: Option<Duration>,
+        now: Now,
+    ) {
         if self.is_wild(kind, source) {
             return;
         }
@@ -106,16 +134,18 @@ impl<T: Clone> Store<T> {
             self.timers.arm(at, Due::Root(self.roots.len()));
         }
         self.begun = true;
+        let what = collection.as_ref().map_or(Want::All, |of| Want::Name(of.name().clone()));
         self.roots.push(Root {
             kind,
             source,
+            collection,
             timeout,
             deadline,
             answered: false,
             timed_out: false,
             wanted: true,
         });
-        self.interest.push(Interest { source, kind, what: Want::All });
+        self.interest.push(Interest { source, kind, what });
     }
 
     /// Wants no longer every resource of a type. Those that are named or asked for are now subscribed to by name; the others
@@ -128,7 +158,9 @@ impl<T: Clone> Store<T> {
         if let Some(deadline) = self.roots[at].deadline.take() {
             self.timers.cancel(deadline, Due::Root(at));
         }
-        self.interest.push(Interest { source, kind, what: Want::NotAll });
+        let collection = self.roots[at].collection.as_ref();
+        let what = collection.map_or(Want::NotAll, |of| Want::NotName(of.name().clone()));
+        self.interest.push(Interest { source, kind, what });
         self.dropped = true;
         self.finish();
         let of_it = |entry: &table::Entry<T>| entry.key.kind == kind && entry.key.source == source;
@@ -282,9 +314,19 @@ impl<T: Clone> Store<T> {
         View::of(&self.table[self.table.find(kind, source, name)?])
     }
 
-    /// Whether everything of a type is wanted from a source.
+    /// Whether everything of a type, or of a collection of it, is wanted from a source.
     fn is_wild(&self, kind: Kind, source: Source) -> bool {
-        self.roots.iter().any(|root| root.wanted && root.kind == kind && root.source == source)
+        self.root(kind, source).is_some()
+    }
+
+    /// Whether a name that nobody asked for is wanted from a source.
+    fn is_covered(&self, kind: Kind, source: Source, name: &str) -> bool {
+        let collection = self.root(kind, source).map(|root| &root.collection);
+        collection.is_some_and(|collection| collection.as_ref().is_none_or(|of| of.has(name)))
+    }
+
+    fn root(&self, kind: Kind, source: Source) -> Option<&Root> {
+        self.roots.iter().find(|root| root.wanted && root.kind == kind && root.source == source)
     }
 
     /// Subscribes to an entry by name, unless a wildcard covers it and nobody asked for it.

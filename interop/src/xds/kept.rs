@@ -18,10 +18,11 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-/// From the start of the process to the first request that is answered.
+/// From the start of the process to the first request that is answered, but for the time in which its threads could have run and
+/// something else did: a machine that has more to do makes a start slower, not the proxy.
 const AT_MOST: Duration = Duration::from_millis(200);
 
-/// How often that is tried: the fastest counts, since a machine that does other things makes a start slower and never faster.
+/// How often that is tried; the fastest counts.
 const STARTS: usize = 5;
 
 pub(super) fn a_restart_without_a_control_plane_serves_what_it_served(scene: &mut Scene) -> Result<()> {
@@ -35,17 +36,21 @@ pub(super) fn a_restart_without_a_control_plane_serves_what_it_served(scene: &mu
     scene.expect("any", "origin")?;
     let file = wait_for("a last known good", SOON, || kept(folder.path()))?;
     scene.plane.kill();
-    let mut fastest = (Duration::MAX, Duration::MAX);
+    let mut fastest = (Duration::MAX, Duration::MAX, Duration::MAX);
     for _ in 0..STARTS {
         scene.stop();
         let first = first_answer(scene.port);
         start(scene, folder.path())?;
         let Ok(clock) = first.join() else { bail!("who asks panicked") };
-        fastest = fastest.min((clock?, scene.proxy()?.process.cpu()?));
+        let (clock, process) = (clock?, &scene.proxy()?.process);
+        let own = clock.saturating_sub(process.delayed()?);
+        fastest = fastest.min((own.max(process.cpu()?), clock, process.cpu()?));
     }
-    let (clock, cpu) = fastest;
-    println!("        serves {clock:.0?} after its start, {cpu:.0?} of CPU time, the fastest of {STARTS}");
-    ensure!(clock <= AT_MOST, "it serves {clock:?} after its start, and should within {AT_MOST:?}");
+    let (own, clock, cpu) = fastest;
+    println!(
+        "        serves {clock:.0?} after its start, {own:.0?} of them its own, {cpu:.0?} of CPU time; the fastest of {STARTS}"
+    );
+    ensure!(own <= AT_MOST, "it serves {own:?} after its start, and should within {AT_MOST:?}");
     says_so(scene)?;
     // A control plane takes over and no request notices.
     let steady = scene.steady()?;

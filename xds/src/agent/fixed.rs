@@ -8,6 +8,7 @@ use corelane::config::Config;
 use super::{State, numbers::fixed_table_users, publish::Unserved, worker::Worker};
 use crate::{
     problem::Problem,
+    source::Subscribed,
     store::{Kind, Reference},
     translate::Translated,
 };
@@ -35,8 +36,10 @@ impl Worker {
             }
         }
         for (kind, all) in [(Kind::Cluster, dynamic.clusters), (Kind::Listener, dynamic.listeners)] {
-            if let Some(all) = all {
-                store.subscribe_all(kind, all.source, all.timeout, now);
+            let Some(Subscribed { source, timeout }) = all else { continue };
+            match dynamic.collections.get(&kind).cloned() {
+                Some(of) => store.subscribe_collection(kind, source, of, timeout, now),
+                None => store.subscribe_all(kind, source, timeout, now),
             }
         }
         self.publisher.set_static(config, dynamic, store);
@@ -92,6 +95,10 @@ fn fixed_parts(state: &State, next: &Translated) -> Vec<Problem> {
         ("dynamic_resources.ads_config", old.ads == new.ads),
         ("dynamic_resources.cds_config", old.clusters == new.clusters),
         ("dynamic_resources.lds_config", old.listeners == new.listeners),
+        (
+            "dynamic_resources.cds_resources_locator, lds_resources_locator",
+            old.collections == new.collections,
+        ),
         ("static_resources.clusters (those that speak HTTP/2)", old.control == new.control),
         ("config_sources, default_config_source", old.authorities == new.authorities),
         // The numbers of sources are those of the first bootstrap.

@@ -9,7 +9,7 @@ use corelane_proto::{
 };
 
 use super::{Request, TypeStats, Variant, backoff::Refusals};
-use crate::store::{Kind, Want};
+use crate::store::{Collection, Kind, Want};
 
 /// The name that stands for every resource of a type.
 const WILDCARD: &str = "*";
@@ -268,7 +268,12 @@ impl Subscription {
     /// The first request of a type on a stream says what is held, and is the only one that does.
     fn begin_delta(&mut self, mut held: Vec<(Arc<str>, Arc<str>)>) -> Request {
         // istiod takes every name of this list for one that is subscribed to.
-        held.retain(|(name, _)| self.wildcard || self.names.contains(name));
+        let collections: Vec<Collection> =
+            self.names.iter().filter_map(|name| Collection::new(name)).collect();
+        let named = |name: &Arc<str>| {
+            self.names.contains(name) || collections.iter().any(|collection| collection.has(name))
+        };
+        held.retain(|(name, _)| self.wildcard || named(name));
         let mut request = self.empty_delta();
         let mut room = REQUEST_BYTES;
         self.stream.wildcard = self.wanted_wildcard();

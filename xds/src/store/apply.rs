@@ -25,18 +25,18 @@ impl<T: Clone> Store<T> {
         mut translate: impl FnMut(Kind, &str, &Bytes) -> Result<Translated<T>, Vec<Problem>>,
     ) -> Verdict {
         let (kind, source) = (update.kind, update.source);
-        let (turn, wild) = (self.next(), self.is_wild(kind, source));
+        let turn = self.next();
         let mut verdict = Verdict::default();
         self.answer_root(kind, source);
         for received in &update.resources {
-            let Some(id) = self.addressee(kind, &update, received, wild, &mut verdict) else { continue };
+            let Some(id) = self.addressee(kind, &update, received, &mut verdict) else { continue };
             self.table[id].seen = turn;
             if let Err(message) = self.receive(id, received, now, &mut translate) {
                 verdict.refused.push(Refusal { name: Some(received.name.clone()), message });
             }
         }
         for refusal in &update.refused {
-            let found = refusal.name.as_ref().and_then(|name| match wild {
+            let found = refusal.name.as_ref().and_then(|name| match self.is_covered(kind, source, name) {
                 true => Some(self.table.find_or_insert(kind, source, &Arc::from(name.as_str()))),
                 false => self.table.find(kind, source, name),
             });
@@ -78,7 +78,6 @@ impl<T: Clone> Store<T> {
         kind: Kind,
         update: &Update,
         received: &Received,
-        wild: bool,
         verdict: &mut Verdict,
     ) -> Option<Id> {
         let mut skip = |message: &str| {
@@ -92,7 +91,7 @@ impl<T: Clone> Store<T> {
                 None
             }
             Some((id, _)) => Some(id),
-            None if wild => {
+            None if self.is_covered(kind, update.source, &received.name) => {
                 Some(self.table.find_or_insert(kind, update.source, &Arc::from(received.name.as_str())))
             }
             None => {

@@ -216,7 +216,9 @@ impl Watched {
         assert_eq!(entries().filter(|entry| entry.status == Status::Requested).count(), store.requested);
         let named = entries().filter(|entry| entry.reasons.subscribed);
         let named = named.map(|entry| (entry.key.kind, entry.key.name.to_string()));
-        assert_eq!(named.collect::<BTreeSet<_>>(), self.named);
+        let whole = store.roots.iter().filter(|root| root.wanted);
+        let whole = whole.filter_map(|root| Some((root.kind, root.collection.as_ref()?.name().to_string())));
+        assert_eq!(named.chain(whole).collect::<BTreeSet<_>>(), self.named);
         let bodies = entries().flat_map(|entry| {
             let held = entry.active.iter().chain(entry.warming.as_ref().map(|warming| &warming.held));
             let refused = entry.refused.as_ref().and_then(|refused| refused.body.as_ref());

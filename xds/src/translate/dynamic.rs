@@ -11,8 +11,9 @@ use corelane_proto::envoy::config::{
 use crate::{
     problem::Path,
     runtime::Runtime,
-    source::{ApiSource, Authorities, ControlCluster, Sources, Subscribed},
-    store::{Kind, Reference, Source},
+    session::Variant,
+    source::{ApiSource, Authorities, ControlCluster, Origin, Sources, Subscribed},
+    store::{Collection, Kind, Reference, Source},
     translate::{resource::ExtensionSlot, rest::Translator},
 };
 
@@ -27,6 +28,8 @@ pub struct Dynamic {
     pub clusters: Option<Subscribed>,
     /// Where listeners come from (LDS).
     pub listeners: Option<Subscribed>,
+    /// Of which types only a collection is wanted, and which.
+    pub collections: BTreeMap<Kind, Collection>,
     /// Who answers for names with an authority.
     pub authorities: Arc<Authorities>,
     /// Every source that the bootstrap names.
@@ -90,21 +93,26 @@ impl Translator<'_> {
             self.has_ads = true;
             dynamic.ads = self.api_source(ads, &path.field("ads_config"));
         }
-        for (locator, field) in [
-            (take(&mut message.cds_resources_locator), "cds_resources_locator"),
-            (take(&mut message.lds_resources_locator), "lds_resources_locator"),
-        ] {
-            if !locator.is_empty() {
-                let what = "names a collection, and collections are not implemented: name the source by cds_config or lds_config";
-                self.refuse(&path.field(field), what);
-            }
-        }
         let clusters = message.cds_config.take();
         dynamic.clusters =
             clusters.and_then(|source| self.config_source(source, Kind::Cluster, &path.field("cds_config")));
         let listeners = message.lds_config.take();
         dynamic.listeners = listeners
             .and_then(|source| self.config_source(source, Kind::Listener, &path.field("lds_config")));
+        dynamic.clusters = self.collection(
+            take(&mut message.cds_resources_locator),
+            Kind::Cluster,
+            dynamic.clusters,
+            dynamic,
+            &path.field("cds_resources_locator"),
+        );
+        dynamic.listeners = self.collection(
+            take(&mut message.lds_resources_locator),
+            Kind::Listener,
+            dynamic.listeners,
+            dynamic,
+            &path.field("lds_resources_locator"),
+        );
         self.clusters_from = dynamic.clusters.map(|subscribed| subscribed.source);
         let node = root.field("node");
         let used = dynamic.ads.is_some() || dynamic.clusters.is_some() || dynamic.listeners.is_some();
@@ -115,5 +123,47 @@ impl Translator<'_> {
             }
         }
         self.done(message, &path);
+    }
+
+    /// Takes the locator of a collection, which is subscribed to in the place of everything: at the source that stands beside
+    /// it or, where none does, at that of its authority.
+    fn collection(
+        &mut self,
+        locator: String,
+        kind: Kind,
+        beside: Option<Subscribed>,
+        dynamic: &mut Dynamic,
+        path: &Path<'_>,
+    ) -> Option<Subscribed> {
+        if locator.is_empty() {
+            return beside;
+        }
+        let of = kind.type_url().rsplit('/').next().unwrap_or_default();
+        let is_of = |collection: &Collection| {
+            let rest = collection.name().strip_prefix("xdstp://").and_then(|rest| rest.split('/').nth(1));
+            rest == Some(of) && !locator.contains('#')
+        };
+        let Some(collection) = Collection::new(&locator).filter(is_of) else {
+            let what = format!("must name a collection without directives: xdstp://AUTHORITY/{of}/PATH/*");
+            self.refuse(path, what);
+            return beside;
+        };
+        let Some(subscribed) = beside.or_else(|| self.authorities.find(&locator)) else {
+            let what =
+                "has no source: name one by cds_config or lds_config, or by config_sources for its authority";
+            self.refuse(path, what);
+            return None;
+        };
+        let variant = match self.sources.origin(subscribed.source) {
+            Origin::Aggregated => dynamic.ads.as_ref().map(|api| api.variant),
+            Origin::Authority(api) | Origin::Stream(_, api) => Some(api.variant),
+            Origin::File(..) => None,
+        };
+        // In state of the world no response could be told from one that says what of it is gone.
+        if variant != Some(Variant::Delta) {
+            self.refuse(path, "needs a source with api_type DELTA_GRPC or AGGREGATED_DELTA_GRPC");
+        }
+        dynamic.collections.insert(kind, collection);
+        Some(subscribed)
     }
 }

@@ -149,7 +149,17 @@ fn sources_that_cannot_be_used_are_refused_with_their_path() {
         (
             "  lds_config:",
             "  lds_resources_locator: 'xdstp://a/b/*'\n  lds_config:",
-            "dynamic_resources.lds_resources_locator: names a collection".into(),
+            "dynamic_resources.lds_resources_locator: must name a collection without directives: xdstp://AUTHORITY/envoy.config.listener.v3.Listener/PATH/*".into(),
+        ),
+        (
+            "  lds_config:",
+            "  lds_resources_locator: 'xdstp://a/envoy.config.listener.v3.Listener/*'\n  lds_config:",
+            "dynamic_resources.lds_resources_locator: needs a source with api_type DELTA_GRPC".into(),
+        ),
+        (
+            "  cds_config: {resource_api_version: V3, ads: {}}",
+            "  cds_resources_locator: 'xdstp://a/envoy.config.cluster.v3.Cluster/*'",
+            "dynamic_resources.cds_resources_locator: has no source".into(),
         ),
         (
             "rds: {route_config_name: r, config_source: {resource_api_version: V3, ads: {}}}",
@@ -167,6 +177,29 @@ fn sources_that_cannot_be_used_are_refused_with_their_path() {
         let problems = translate(&FILE.replacen(from, to, 1)).expect_err(&expected);
         assert!(problems.iter().any(|problem| problem.starts_with(&expected)), "{expected}: {problems:#?}");
     }
+}
+
+#[test]
+fn a_collection_stands_in_the_place_of_everything() {
+    let cds = "cds_config: {resource_api_version: V3, ads: {}}";
+    let locator = "cds_resources_locator: 'xdstp://a/envoy.config.cluster.v3.Cluster/mesh/*'";
+    let beside = translate(&FILE.replacen(cds, &format!("{cds}\n  {locator}"), 1)).unwrap();
+    let name = |of: &Translated| of.dynamic.collections[&Kind::Cluster].name().to_string();
+    assert_eq!(name(&beside), "xdstp://a/envoy.config.cluster.v3.Cluster/mesh/*");
+    assert_eq!(beside.dynamic.clusters.unwrap().source, Source::ADS);
+    assert!(!beside.dynamic.collections.contains_key(&Kind::Listener));
+    // The source of its authority, where none stands beside it.
+    let sources = "
+config_sources:
+- authorities: [{name: a}]
+  resource_api_version: V3
+  api_config_source: {api_type: AGGREGATED_DELTA_GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: plane}}]}
+static_resources:";
+    let text = FILE.replacen(cds, locator, 1).replacen("\nstatic_resources:", sources, 1);
+    let found = translate(&text).unwrap();
+    assert_eq!(name(&found), name(&beside));
+    let source = found.dynamic.clusters.unwrap().source;
+    assert!(matches!(found.dynamic.sources.origin(source), Origin::Authority(_)));
 }
 
 /// Fields that may be set to something and change nothing, each for a reason that stands where it is taken.

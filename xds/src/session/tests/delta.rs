@@ -190,6 +190,18 @@ fn rule_09_what_is_held_is_said_once_per_stream_and_only_what_is_wanted() {
     assert_eq!(poll(&mut session, &held), ["endpoints +b,c has b@,c@3"]);
 }
 
+#[test]
+fn rule_15_a_collection_is_a_name_and_its_members_are_held() {
+    let mut session = session();
+    let held = [("xdstp://a/T/mesh/one", "1"), ("xdstp://a/T/else/one", "2"), ("b", "3")];
+    session.subscribe(Kind::Cluster, &Want::Name("xdstp://a/T/mesh/*".into()));
+    let first = ["cluster +xdstp://a/T/mesh/* has xdstp://a/T/mesh/one@1"];
+    assert_eq!(poll(&mut session, &held), first);
+    session.closed(Duration::ZERO, 0, "");
+    session.opened();
+    assert_eq!(poll(&mut session, &held), first, "so that what went meanwhile can be told");
+}
+
 /// What was removed while nobody was connected is told by its absence from the control plane's side.
 #[test]
 fn rule_09_a_resource_removed_during_an_outage_goes_when_the_control_plane_says_so() {

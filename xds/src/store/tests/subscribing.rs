@@ -1,7 +1,7 @@
 //! What is asked for, what is forgotten, and what a response does to each.
 
 use super::*;
-use crate::store::{Failure, Interest, Status, Want};
+use crate::store::{Collection, Failure, Interest, Status, Want};
 
 fn wants(watched: &mut Watched) -> Vec<String> {
     let text = |change: Interest| match change.what {
@@ -39,6 +39,30 @@ fn clusters_are_subscribed_to_by_name_where_no_wildcard_brings_them() {
     assert_eq!(watched.publish().len(), 2);
     watched.give(Kind::Routes, &[Toy::new("r", "2").naming(Kind::Cluster, "b")]);
     assert_eq!(wants(&mut watched), ["-cluster a"]);
+}
+
+#[test]
+fn a_collection_is_asked_for_by_its_name_and_brings_its_members_alone() {
+    let mut watched = Watched::new(1);
+    let of = Collection::new("xdstp://a/T/mesh/*").unwrap();
+    watched.store.subscribe_collection(Kind::Cluster, Source::ADS, of, None, at(0));
+    assert_eq!(wants(&mut watched), ["+cluster xdstp://a/T/mesh/*"]);
+    let (one, two) = ("xdstp://a/T/mesh/one", "xdstp://a/T/mesh/two");
+    let all =
+        [Toy::new(one, "1"), Toy::new(two, "1"), Toy::new("xdstp://a/T/else/one", "1"), Toy::new("b", "1")];
+    let verdict = watched.apply(update(Kind::Cluster, "1", &all), at(1));
+    assert_eq!((verdict.refused.len(), verdict.skipped.len()), (0, 2));
+    let mut steps = watched.steps();
+    steps.sort();
+    assert_eq!(steps, [format!("+cluster {one} 1"), format!("+cluster {two} 1")]);
+    assert!(watched.store.is_ready(), "it was answered");
+    let mut removal = Update::empty(Kind::Cluster, Source::ADS);
+    removal.removed = vec![one.into()];
+    watched.apply(removal, at(2));
+    assert_eq!(watched.steps(), [format!("-cluster {one}")]);
+    assert_eq!(watched.store.held(Kind::Cluster, Source::ADS).len(), 1, "what a new stream tells");
+    watched.store.unsubscribe_all(Kind::Cluster, Source::ADS, at(3));
+    assert_eq!(wants(&mut watched), ["-cluster xdstp://a/T/mesh/*"]);
 }
 
 #[test]
