@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Puts into FOLDER what the xDS cases need and the machine may lack: Envoy 1.40 and Go 1.26, as bin/envoy and bin/go, and
-# the control plane of xds-server/ as bin/xds-server. Quick when all is there. .ci/run and the harness call it.
+# the control plane of xds-server/ as bin/xds-server; and bin/h2spec, which tries servers of HTTP/2. Quick when all is there.
+# .ci/run and the harness call it.
 set -euo pipefail
 folder=$(mkdir -p "$1" && cd "$1" && pwd)
 here=$(cd "$(dirname "$0")" && pwd)
@@ -20,4 +21,7 @@ go=$(command -v go || echo "$folder/bin/go")
 # The version that go.mod asks for; an older Go cannot fetch a newer one here.
 [[ $("$go" version 2>/dev/null) =~ go1\.(2[6-9]|[3-9][0-9]) ]] || { install go.txt && go=$folder/bin/go; }
 cd "$here/xds-server"
-GOFLAGS="-mod=readonly -p=2 -buildvcs=false" "$go" build -o "$folder/bin/xds-server" .
+export GOFLAGS="-mod=readonly -p=2 -buildvcs=false"
+"$go" build -o "$folder/bin/xds-server" .
+cd "$here/h2spec"
+"$go" build -o "$folder/bin/h2spec" github.com/summerwind/h2spec/cmd/h2spec
