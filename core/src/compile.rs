@@ -3,6 +3,7 @@
 
 mod cluster;
 mod listener;
+mod mirror;
 mod rate_limit;
 mod route;
 mod table;

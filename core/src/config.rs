@@ -16,6 +16,7 @@ mod http;
 mod listener;
 mod local_reply;
 mod matcher;
+mod mirror;
 mod normalization;
 mod outlier;
 mod retry;
@@ -50,6 +51,7 @@ pub use matcher::{
     Fraction, HeaderMatch, HeaderMatcher, PathMatch, QueryParameterMatch, QueryParameterMatcher, RouteMatch,
     StringMatcher, StringPattern,
 };
+pub use mirror::{FieldEdit, Mirror};
 pub use normalization::{EscapedSlashes, HostPort, Normalization, Underscores};
 pub use outlier::{Consecutive, FailurePercentage, OutlierDetection, SuccessRate, Threshold};
 pub use retry::{

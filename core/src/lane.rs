@@ -19,6 +19,7 @@ pub(crate) use date::civil;
 pub(crate) use life::tracked;
 
 use crate::{
+    client::Client,
     compile,
     listener::{Bound, Listeners},
     telemetry::StatsStore,
@@ -110,6 +111,11 @@ impl Lane {
     /// What is not a pure function comes through here: sockets, time, randomness, tasks.
     pub fn io(&self) -> &Io {
         &self.io
+    }
+
+    /// An HTTP client on this lane, for what asks services by itself.
+    pub fn client(self: &Rc<Self>) -> Client {
+        Client::new(self.clone())
     }
 
     /// A number for a connection that no other one of the process has.

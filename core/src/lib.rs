@@ -12,6 +12,7 @@
 pub mod access_log;
 pub mod admin;
 mod chance;
+pub mod client;
 pub mod compile;
 pub mod config;
 pub mod conn;

@@ -17,10 +17,12 @@ use crate::{
     config::{Upgrade, Upstream},
     conn::ConnMeta,
     filter::{Cx, Parsed, rate_limit},
+    http::mirror::Mirror,
 };
 use bytes::Bytes;
 use corelane_wire::{Decimal, RequestHead, Status};
 use edit::Edits;
+pub(crate) use edit::FieldEdits;
 use hash::HashPolicies;
 pub(crate) use matcher::Matcher;
 pub(crate) use redirect::Redirect;
@@ -117,6 +119,8 @@ pub(crate) struct Forward {
     /// What is said about tries, if anything.
     pub(crate) retries: Option<Arc<Retries>>,
     pub(crate) upgrades: Vec<Upgrade>,
+    /// Where copies of requests go, if anywhere.
+    pub(crate) mirrors: Option<Arc<[Mirror]>>,
     /// What is hashed, for clusters that choose endpoints by it.
     pub(crate) hash: Option<Arc<HashPolicies>>,
     /// The timeout in milliseconds, as `x-envoy-expected-rq-timeout-ms` tells it to the upstream.

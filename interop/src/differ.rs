@@ -49,7 +49,7 @@ const SHOWN: usize = 12;
 pub(crate) fn run(binaries: &Binaries, seed: u64, cases: u64) -> Result<(usize, usize)> {
     println!("seed {seed}, {cases} cases (--seed N --cases N)");
     let features = supported(&binaries.sidecar)?;
-    let origins = Origins::start(3)?;
+    let origins = Origins::start(4)?;
     let (mut alike, mut reasons, mut failed) = (0, BTreeMap::<&str, usize>::new(), 0);
     // What about, how often, and in which case first.
     let mut unexplained = BTreeMap::<String, (usize, u64)>::new();
@@ -145,13 +145,16 @@ fn observe(
         Ok(())
     });
     ready.with_context(|| format!("it printed:\n{}", process.output().unwrap_or_default()))?;
-    let seen = requests.iter().map(|request| {
-        let got = send(request);
-        Seen { got, received: origins.take(request.number) }
-    });
-    let seen = seen.collect();
+    let got: Vec<Got> = requests.iter().map(send).collect();
     process.expect_running()?;
-    Ok(seen)
+    // Nobody waits for copies, so they may come after the answers.
+    wait_for("copies to be answered", PATIENCE, || {
+        let page = admin(admin_port, "/stats?filter=cluster.origin3.upstream_rq(_pending)?_active")?;
+        ensure!(page.matches("_active: 0").count() == 2, "{page}");
+        Ok(())
+    })?;
+    let received = requests.iter().map(|request| origins.take(request.number));
+    Ok(got.into_iter().zip(received).map(|(got, received)| Seen { got, received }).collect())
 }
 
 /// One request on a connection of its own.

@@ -26,6 +26,7 @@ mod listener;
 mod local_reply;
 mod matcher;
 mod matching;
+mod mirror;
 mod node;
 mod optional;
 mod origins;
@@ -282,6 +283,8 @@ mod dynamic_tests;
 mod hashing_tests;
 #[cfg(test)]
 mod listener_tests;
+#[cfg(test)]
+mod mirror_tests;
 #[cfg(test)]
 mod process_tests;
 #[cfg(test)]

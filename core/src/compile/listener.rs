@@ -347,7 +347,9 @@ pub(crate) fn check_clusters(
         for (h, host) in manager.routes.virtual_hosts.iter().enumerate() {
             for (r, route) in host.routes.iter().enumerate() {
                 let Action::Forward(forward) = &route.action else { continue };
-                for name in clusters(&forward.upstream).filter(|name| !known(name)) {
+                let mirrors = forward.mirrors.iter().chain(&host.mirrors).chain(&manager.routes.mirrors);
+                let copies = mirrors.filter(|to| to.header.is_none()).map(|to| to.cluster.as_str());
+                for name in clusters(&forward.upstream).chain(copies).filter(|name| !known(name)) {
                     let at = format!("{path}.route_config.virtual_hosts[{h}].routes[{r}]");
                     problems.push(ConfigError::new(at, format!("route: unknown cluster '{name}'")));
                 }

@@ -7,6 +7,7 @@ use crate::{
         RegexRewrite, Upstream, WeightedBy, WeightedCluster,
     },
     filter::{self, Counting, HeaderValue, Registry, Scope, rate_limit},
+    http::mirror::Mirror,
     route::{
         self, Action, DuplicateDomain, Forward, Override, Retries, RouteSpec, RouteTable, Weighted,
         edit::{Edits, FieldEdits, HostEdit, PathEdit},
@@ -37,6 +38,8 @@ struct Level {
     /// The closest first.
     request: Vec<Arc<FieldEdits>>,
     response: Vec<Arc<FieldEdits>>,
+    /// Where copies go.
+    mirrors: Option<Arc<[Mirror]>>,
     /// Of a route.
     limits: Option<Arc<rate_limit::OfRoute>>,
 }
@@ -62,8 +65,15 @@ impl Routes<'_> {
             most_specific_wins: config.most_specific_header_mutations_wins,
             body_max: config.max_direct_response_body_size as usize,
         };
-        let none = Level { overrides: Arc::new([]), request: Vec::new(), response: Vec::new(), limits: None };
-        let all = self.level("route_config", &config.per_filter_config, &config.headers, &none);
+        let none = Level {
+            overrides: Arc::new([]),
+            request: Vec::new(),
+            response: Vec::new(),
+            mirrors: None,
+            limits: None,
+        };
+        let mut all = self.level("route_config", &config.per_filter_config, &config.headers, &none);
+        all.mirrors = self.mirrors("route_config", &config.mirrors, &None);
         let mut names = BTreeSet::new();
         for (h, host) in config.virtual_hosts.iter().enumerate() {
             let at = format!("route_config.virtual_hosts[{h}]");
@@ -73,7 +83,8 @@ impl Routes<'_> {
             if host.domains.is_empty() {
                 self.problem(format!("{at}.domains"), "there must be one at least");
             }
-            let of_host = self.level(&at, &host.per_filter_config, &host.headers, &all);
+            let mut of_host = self.level(&at, &host.per_filter_config, &host.headers, &all);
+            of_host.mirrors = self.mirrors(&at, &host.mirrors, &all.mirrors);
             let limits = self.host_limits(&at, host);
             let routes = host.routes.iter().enumerate().filter_map(|(r, route)| {
                 let at = format!("{at}.routes[{r}]");
@@ -165,6 +176,7 @@ impl Routes<'_> {
             max_stream_duration: config.max_stream_duration,
             retries,
             upgrades: config.upgrades.clone(),
+            mirrors: self.mirrors(at, &config.mirrors, &level.mirrors),
             hash: (!config.hash_policy.is_empty()).then(|| hash.clone()),
             expected_timeout: config
                 .timeout
@@ -198,7 +210,7 @@ impl Routes<'_> {
     }
 
     /// In lower case.
-    fn field_name(&mut self, at: String, name: &str) -> Option<String> {
+    pub(super) fn field_name(&mut self, at: String, name: &str) -> Option<String> {
         let name = name.to_ascii_lowercase();
         if Headers::new().append(name.as_str(), b"").is_err() {
             self.problem(at, format!("not the name of a header: {name:?}"));
@@ -289,7 +301,7 @@ impl Routes<'_> {
         }
     }
 
-    fn host(&mut self, at: &str, rewrite: &HostRewrite) -> Option<HostEdit> {
+    pub(super) fn host(&mut self, at: &str, rewrite: &HostRewrite) -> Option<HostEdit> {
         match rewrite {
             HostRewrite::Literal(host) => {
                 if RequestHead::new().set_authority(host.as_bytes()).is_err() {

@@ -1,7 +1,8 @@
 //! Sending requests to clusters: which one, how the request is changed on its way, and how long it may take.
 
 use super::{
-    ConfigValue, FilterOverride, HashPolicy, HeaderMutations, ReplayLimit, RetryPolicy, Upgrade, WeightedBy,
+    ConfigValue, FilterOverride, HashPolicy, HeaderMutations, Mirror, ReplayLimit, RetryPolicy, Upgrade,
+    WeightedBy,
 };
 use std::{collections::BTreeMap, time::Duration};
 
@@ -30,6 +31,9 @@ pub struct Forward {
     pub retry: Option<Box<RetryPolicy>>,
     /// How much of a body is kept for another try, instead of what the virtual host says.
     pub replay_limit: Option<ReplayLimit>,
+    /// Where copies of requests go, instead of what the virtual host says; empty to leave it to that (Envoy
+    /// `request_mirror_policies`).
+    pub mirrors: Box<[Mirror]>,
     /// Which protocols requests on this route may switch to.
     pub upgrades: Vec<Upgrade>,
     /// What the upstream sees for a path.
@@ -74,6 +78,7 @@ impl Forward {
             max_stream_duration: None,
             retry: None,
             replay_limit: None,
+            mirrors: Box::default(),
             upgrades: Vec::new(),
             path_rewrite: None,
             host_rewrite: None,

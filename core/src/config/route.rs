@@ -1,7 +1,8 @@
 //! Route tables: virtual hosts by domain, routes in order, and what a route does.
 
 use super::{
-    AttemptFields, ConfigValue, Forward, HeaderMutations, PathRewrite, ReplayLimit, RetryPolicy, RouteMatch,
+    AttemptFields, ConfigValue, Forward, HeaderMutations, Mirror, PathRewrite, ReplayLimit, RetryPolicy,
+    RouteMatch,
 };
 use std::collections::BTreeMap;
 
@@ -23,6 +24,8 @@ pub struct RouteConfiguration {
     pub headers: HeaderMutations,
     /// Has the closest level, a route or a weighted cluster, speak last on header fields; else the table does.
     pub most_specific_header_mutations_wins: bool,
+    /// Where copies of requests go, where nothing closer says it.
+    pub mirrors: Vec<Mirror>,
     /// Bytes that a direct response's body may have.
     pub max_direct_response_body_size: u32,
 }
@@ -43,6 +46,7 @@ impl Default for RouteConfiguration {
             validate_clusters: true,
             headers: HeaderMutations::default(),
             most_specific_header_mutations_wins: false,
+            mirrors: Vec::new(),
             max_direct_response_body_size: Self::MAX_DIRECT_RESPONSE_BODY_SIZE,
         }
     }
@@ -66,6 +70,8 @@ pub struct VirtualHost {
     pub require_tls: RequireTls,
     /// When requests are tried again, where a route does not say it (Envoy `retry_policy`).
     pub retry: Option<Box<RetryPolicy>>,
+    /// Where copies of requests go, where a route does not say it; empty to leave it to the table.
+    pub mirrors: Vec<Mirror>,
     /// Which fields tell of the tries.
     pub attempt_fields: AttemptFields,
     /// How much of a body is kept for another try, where a route does not say it; `None` for as much as the listener's

@@ -113,6 +113,11 @@ pub(super) fn plan(
 }
 
 impl Plan {
+    /// Whether the upstream is told which try it gets.
+    pub(super) fn counts_in_request(&self) -> bool {
+        self.fields().count_in_request
+    }
+
     fn fields(&self) -> AttemptFields {
         self.retries.as_ref().map_or_else(AttemptFields::default, |retries| retries.fields)
     }
@@ -353,7 +358,7 @@ impl Attempts {
     }
 }
 
-const ATTEMPT_COUNT: &str = "x-envoy-attempt-count";
+pub(super) const ATTEMPT_COUNT: &str = "x-envoy-attempt-count";
 const TIMEOUT_RETRY: &str = "x-envoy-is-timeout-retry";
 
 /// Waits for a response's head, but no longer than one try may take.

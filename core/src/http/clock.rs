@@ -91,6 +91,11 @@ impl Clock {
         self.stale.set(true);
     }
 
+    /// How long the response may take from the end of its request on.
+    pub(crate) fn response_within(&self) -> Option<Duration> {
+        self.response_within.get()
+    }
+
     /// The connection has become something else: neither message has an end that could be late.
     pub(crate) fn switched(&self) {
         self.request_by.set(None);

@@ -4,7 +4,7 @@
 use super::{
     attempts::{self, Plan},
     body::Body,
-    head, log, measure,
+    head, log, measure, mirror,
     pump::Encoder,
     reply,
     upgrade::Switch,
@@ -113,6 +113,15 @@ pub(crate) fn route(req: Request) -> Decision {
         |config| wanted(config.http_header.as_deref(), &head, &cx, &pool),
     );
     log::routed(exchange, &head, &pool);
+    let body = match route.as_deref().map(|route| &route.spec.action) {
+        Some(Action::Forward(Forward { mirrors: Some(mirrors), .. }))
+            if exchange.switch.get() == Switch::No =>
+        {
+            let counted = plan.as_ref().is_some_and(|plan| plan.counts_in_request());
+            mirror::begin(mirrors, (&head, framing, counted), body, &cx)
+        }
+        _ => body,
+    };
     let routed = Routed { head, body, exchange: exchange.clone(), pool, toward, framing };
     match (exchange.switch.get(), plan) {
         (Switch::No, None) => Decision::Send(routed),

@@ -130,7 +130,8 @@ impl Edits {
 }
 
 impl FieldEdits {
-    fn request(&self, head: &mut RequestHead, cx: &Cx) {
+    /// Edits the fields of a request.
+    pub(crate) fn request(&self, head: &mut RequestHead, cx: &Cx) {
         for name in &self.remove {
             head.headers_mut().remove(name.as_str());
         }

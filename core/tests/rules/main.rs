@@ -30,6 +30,7 @@ mod lab;
 mod listeners;
 mod local_ratelimit;
 mod local_replies;
+mod mirrors;
 mod normalization;
 mod outliers;
 mod publish;

@@ -164,6 +164,13 @@ const INTENDED: &[Intended] = &[
         },
     },
     Intended {
+        why: "slashes that are merged are one, where Envoy leaves two of a path that has nothing else",
+        explains: |_, _, _, line| {
+            let (ours, theirs) = (" / HTTP/1.1\", envoy ", " // HTTP/1.1\"");
+            line.starts_with("upstream: corelane ") && line.contains(ours) && line.ends_with(theirs)
+        },
+    },
+    Intended {
         why: "a local reply to a request of HTTP/1.0 that is not served tells of the request, where Envoy has forgotten it",
         explains: |_, ours, _, line| {
             let about = ["client content-length: ", "client body: "];
@@ -193,19 +200,19 @@ fn is_formatted(seen: &Seen) -> bool {
     answer.fields.iter().any(|(name, value)| name == "content-type" && value.starts_with("application/json"))
 }
 
-/// Whether two lists differ in their last address alone, which is this machine's.
+/// Whether two lists differ alone in how they tell of this machine, for the client or, in a copy, for the proxy.
 fn own_address_alone(values: &str) -> bool {
-    let list = |text: &str| text.trim_matches(|c| "[]\"".contains(c)).to_owned();
     let Some((ours, theirs)) = values.strip_prefix("corelane ").and_then(|rest| rest.split_once(", envoy "))
     else {
         return false;
     };
-    let (ours, theirs) = (list(ours), list(theirs));
-    let split = |list: &str| {
-        list.rsplit_once(',').map_or((String::new(), list.to_owned()), |(a, b)| (a.into(), b.into()))
+    let list = |text: &str| -> Vec<String> {
+        text.trim_matches(|c| "[]\"".contains(c)).split(',').map(str::to_owned).collect()
     };
-    let ((before, own), (their_before, their_own)) = (split(&ours), split(&theirs));
-    before == their_before && own == "127.0.0.1" && their_own.parse::<std::net::IpAddr>().is_ok()
+    let (ours, theirs) = (list(ours), list(theirs));
+    let own =
+        |(a, b): (&String, &String)| a == b || a == "127.0.0.1" && b.parse::<std::net::IpAddr>().is_ok();
+    ours.len() == theirs.len() && ours.iter().zip(&theirs).all(own)
 }
 
 /// Why a pair differs, where that is known.
@@ -320,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_last_address_may_be_the_machines_own() {
+    fn only_the_machines_own_address_may_differ() {
         assert!(own_address_alone("corelane [\"127.0.0.1\"], envoy [\"192.0.2.2\"]"));
         assert!(own_address_alone("corelane [\"10.0.0.1,127.0.0.1\"], envoy [\"10.0.0.1,192.0.2.2\"]"));
         for other in [

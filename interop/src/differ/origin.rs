@@ -52,7 +52,11 @@ impl Origins {
 
     /// What came for a case since the last time somebody asked.
     pub(super) fn take(&self, case: u64) -> Vec<Received> {
-        self.received.lock().unwrap_or_else(PoisonError::into_inner).remove(&case).unwrap_or_default()
+        let mut received = self.received.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut of_case = received.remove(&case).unwrap_or_default();
+        // Copies come when they come.
+        of_case.sort_by_key(|received| received.origin);
+        of_case
     }
 }
 
@@ -67,9 +71,10 @@ fn serve(mut stream: TcpStream, origin: usize, received: &Mutex<BTreeMap<u64, Ve
         let safe = !request.first.starts_with("POST ") && !request.first.starts_with("PATCH ");
         let mut all = received.lock().unwrap_or_else(PoisonError::into_inner);
         let tries = all.entry(number).or_default();
+        let first = tries.iter().all(|other| other.origin != origin);
         let (answer, close) = match failure(number) {
-            Some(Failure::Status(status)) if tries.is_empty() => (refusal(status), false),
-            Some(Failure::Close) if tries.is_empty() && !safe => (Vec::new(), true),
+            Some(Failure::Status(status)) if first => (refusal(status), false),
+            Some(Failure::Close) if first && !safe => (Vec::new(), true),
             _ => answer(number, head),
         };
         tries.push(Received { origin, request });

@@ -31,13 +31,14 @@ impl World {
         let mut listeners = Vec::new();
         let mut messages = Vec::new();
         for (at, port) in ports[1..].iter().take(LISTENERS).enumerate() {
-            let (message, domains) = listener(rng, features, at, *port, origins.len());
+            // The last one gets copies only.
+            let (message, domains) = listener(rng, features, at, *port, origins.len() - 1);
             messages.push(message);
             listeners.push(Listener { port: *port, domains });
         }
         let mut clusters: Vec<Value> =
             origins.iter().enumerate().map(|(at, port)| cluster(at, *port)).collect();
-        clusters.extend(HASHING.map(|name| hashing(rng, name, origins)));
+        clusters.extend(HASHING.map(|name| hashing(rng, name, &origins[..origins.len() - 1])));
         let config = json!({
             "admin": {"address": address(ports[0])},
             "static_resources": {"listeners": messages, "clusters": clusters},
@@ -69,8 +70,12 @@ impl World {
         if let (Some(at), true) = (manager.pointer_mut(place), feature.place != Place::Filter) {
             overlay(at, patch);
         }
-        let clusters =
-            [cluster(0, 2), hashing(&mut rng, HASHING[0], &[2]), hashing(&mut rng, HASHING[1], &[2])];
+        let clusters = [
+            cluster(0, 2),
+            cluster(3, 3),
+            hashing(&mut rng, HASHING[0], &[2]),
+            hashing(&mut rng, HASHING[1], &[2]),
+        ];
         json!({"static_resources": {"listeners": [listener_of(0, 1, manager)], "clusters": clusters}})
     }
 

@@ -154,6 +154,7 @@ impl Translator<'_> {
         let host_rewrite = self.host_rewrite(&mut message, path);
         let append_x_forwarded_host = take(&mut message.append_x_forwarded_host);
         let rate_limits = self.limits_of_route(&mut message, path);
+        let mirrors = self.mirrors(table, take(&mut message.request_mirror_policies), path);
         let hash_policy = self.hash_policies(take(&mut message.hash_policy), &path.field("hash_policy"));
         self.done(message, path);
         Some(Forward {
@@ -166,6 +167,7 @@ impl Translator<'_> {
             max_stream_duration,
             retry,
             replay_limit: None,
+            mirrors: mirrors.into(),
             upgrades,
             path_rewrite,
             host_rewrite,

@@ -64,6 +64,7 @@ impl Translator<'_> {
             headers: take_mutations!(self, message, path),
             most_specific_header_mutations_wins: take(&mut message.most_specific_header_mutations_wins),
             max_direct_response_body_size: table.body_max,
+            mirrors: self.mirrors(&table, take(&mut message.request_mirror_policies), path),
             virtual_hosts: Vec::with_capacity(message.virtual_hosts.len()),
             // Here, by the paths of the API; and once, not again when a cluster goes.
             validate_clusters: false,
@@ -115,6 +116,7 @@ impl Translator<'_> {
                 path,
             ),
             rate_limits: self.rate_limits(take(&mut message.rate_limits), &path.field("rate_limits")),
+            mirrors: self.mirrors(table, take(&mut message.request_mirror_policies), path),
             // Most hosts have one route; a list that grows would take room for four.
             routes: Vec::with_capacity(message.routes.len()),
         };

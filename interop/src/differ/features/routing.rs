@@ -30,6 +30,9 @@ pub(super) const FEATURES: &[Feature] = &[
         place: Place::Action,
         make: |_| json!({"append_x_forwarded_host": true, "host_rewrite_literal": "rewritten.example"}),
     },
+    Feature { name: "route.request_mirror_policies", place: Place::Action, make: mirrors },
+    Feature { name: "virtual_host.request_mirror_policies", place: Place::VirtualHost, make: mirrors },
+    Feature { name: "table.request_mirror_policies", place: Place::Table, make: mirrors },
     Feature { name: "route.timeout", place: Place::Action, make: |_| json!({"timeout": "7.5s"}) },
     Feature {
         name: "route.retry_policy",
@@ -192,4 +195,25 @@ fn hashed(rng: &mut Rng) -> Value {
 /// To a cluster that chooses by hashes.
 fn to_hashed(rng: &mut Rng) -> Value {
     json!({"cluster": *rng.pick(&HASHING), "hash_policy": hash_policy(rng)})
+}
+
+/// One copy, to the origin that gets nothing else.
+fn mirrors(rng: &mut Rng) -> Value {
+    let mut policy = json!({"cluster": "origin3"});
+    let edits = json!([
+        {"append": {"header": {"key": "x-copy", "value": "%REQ(x-b)%"}}},
+        {"remove": "x-a"},
+        {"append": {"header": {"key": "x-a", "value": "again"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}},
+    ]);
+    for (name, value) in [
+        ("disable_shadow_host_suffix_append", json!(true)),
+        ("host_rewrite_literal", json!("copy.example:81")),
+        ("request_headers_mutations", edits),
+        ("runtime_fraction", json!({"default_value": {"numerator": 100 * rng.below(2)}})),
+    ] {
+        if rng.chance(30) {
+            policy[name] = value;
+        }
+    }
+    json!({ "request_mirror_policies": [policy] })
 }
