@@ -298,6 +298,12 @@ impl Lease {
         // A body with a length is its bytes as they are, and these are all of them.
         let _ = decoder.decode(buf.bytes());
         self.pool().stats.add(ClusterStat::CxRxBytes, length);
+        if let Some(meter) = &*self.0.meter.borrow() {
+            let now = self.pool().io.now();
+            meter.received(length);
+            meter.body(now);
+            meter.ended(now);
+        }
         Some(buf)
     }
 

@@ -87,6 +87,40 @@ fn a_request_is_told_of_from_its_beginning_on() {
 }
 
 #[test]
+fn a_body_is_measured_whether_or_not_it_came_with_its_head() {
+    const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n";
+    on_epoll(quick(), |lab: Lab| async move {
+        let file = Scratch::new();
+        let upstream = lab.upstream(|mut wire| async move {
+            while let Some(head) = wire.try_head().await {
+                if head.contains("/together") {
+                    wire.send(format!("{HEAD}hello")).await;
+                } else {
+                    wire.send(HEAD).await;
+                    wire.io.sleep(Duration::from_millis(2)).await;
+                    wire.send("hello").await;
+                }
+            }
+        });
+        lab.http_with(&[upstream.addr], |manager, _| {
+            let format = "%UPSTREAM_WIRE_BYTES_RECEIVED% %BYTES_SENT% %COMMON_DURATION(US_RX_BEG:US_RX_END:us)%";
+            manager.access_log = vec![file.log(format)];
+        })
+        .await;
+        let mut client = lab.client().await;
+        for path in ["/together", "/apart"] {
+            assert_eq!(client.ask(&get(path)).await.text(), "hello");
+        }
+        let lines = file.lines(&lab, 2).await;
+        for line in &lines {
+            let words: Vec<_> = line.split(' ').collect();
+            assert_eq!(words[..2], [(HEAD.len() + 5).to_string().as_str(), "5"], "{lines:?}");
+            assert!(words[2].parse::<u64>().is_ok(), "the end was noted: {lines:?}");
+        }
+    });
+}
+
+#[test]
 fn a_forwarded_connection_is_told_of_from_its_beginning_on() {
     on_epoll(quick(), |lab: Lab| async move {
         let file = Scratch::new();
