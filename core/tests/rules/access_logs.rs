@@ -103,7 +103,8 @@ fn a_body_is_measured_whether_or_not_it_came_with_its_head() {
             }
         });
         lab.http_with(&[upstream.addr], |manager, _| {
-            let format = "%UPSTREAM_WIRE_BYTES_RECEIVED% %BYTES_SENT% %COMMON_DURATION(US_RX_BEG:US_RX_END:us)%";
+            let format =
+                "%UPSTREAM_WIRE_BYTES_RECEIVED% %BYTES_SENT% %COMMON_DURATION(US_RX_BEG:US_RX_END:us)%";
             manager.access_log = vec![file.log(format)];
         })
         .await;
