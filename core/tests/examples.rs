@@ -122,6 +122,17 @@ fn field<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
 }
 
 #[test]
+fn body_filter_makes_capitals_of_all_letters() {
+    let example = Example::start("body_filter", upstream(tell));
+    let mut kept = example.connect();
+    for _ in 0..3 {
+        write!(kept, "GET /here HTTP/1.1\r\nhost: a\r\nx-word: abc\r\n\r\n").unwrap();
+        let told = body(&mut BufReader::new(&kept));
+        assert!(told.starts_with("GET /HERE HTTP/1.1\r\n") && told.contains("X-WORD: ABC\r\n"), "{told}");
+    }
+}
+
+#[test]
 fn custom_filter_delays_and_says_so() {
     let example = Example::start("custom_filter", upstream(tell));
     let answer = example.ask("/here");
