@@ -2,12 +2,14 @@
 //!
 //! `cargo build --release -p corelane-xds && cargo run --release -p corelane-interop [-- SUITE [--sidecar PATH] [--only TEXT]
 //! [--who TEXT] [--all]]`, where SUITE is `peers` (a static file between nginx, curl, wrk and HAProxy; the default), `xds`
-//! (go-control-plane configures Corelane and Envoy), `scale` (ten thousand clusters from it) or `differ` (generated files and
-//! requests, Corelane compared with Envoy; `--seed N --cases N`) or `istioctl` (what Istio's tool prints of their dumps). `--who` takes a driver's name or `envoy`.
+//! (go-control-plane configures Corelane and Envoy), `scale` (ten thousand clusters from it), `differ` (generated files and
+//! requests, Corelane compared with Envoy; `--seed N --cases N`), `logs` (lines of access logs, compared with Envoy's) or
+//! `istioctl` (what Istio's tool prints of their dumps). `--who` takes a driver's name or `envoy`.
 #![forbid(unsafe_code)]
 
 mod cases;
 mod differ;
+mod logs;
 mod scale;
 mod xds;
 
@@ -51,6 +53,7 @@ enum Suite {
     Scale,
     Differ,
     Istioctl,
+    Logs,
 }
 
 struct Arguments {
@@ -75,6 +78,7 @@ impl Arguments {
                 "xds" => arguments.suite = Suite::Xds,
                 "scale" => arguments.suite = Suite::Scale,
                 "differ" => arguments.suite = Suite::Differ,
+                "logs" => arguments.suite = Suite::Logs,
                 "istioctl" => arguments.suite = Suite::Istioctl,
                 "--seed" => arguments.seed = value()?.parse().context("--seed needs a number")?,
                 "--cases" => arguments.cases = Some(value()?.parse().context("--cases needs a number")?),
@@ -83,7 +87,7 @@ impl Arguments {
                 "--who" => arguments.selection.who = value()?,
                 "--all" => arguments.selection.all = true,
                 _ => bail!(
-                    "unknown argument {word}; there are peers, xds, scale, differ, istioctl, --sidecar PATH, --only TEXT, --who TEXT, \
+                    "unknown argument {word}; there are peers, xds, scale, differ, logs, istioctl, --sidecar PATH, --only TEXT, --who TEXT, \
                      --seed N, --cases N, --all"
                 ),
             }
@@ -105,6 +109,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
             differ::run(&with_tools(arguments, &own)?, arguments.seed, cases)?
         }
         Suite::Istioctl => xds::istioctl::compare(&with_tools(arguments, &own)?)?,
+        Suite::Logs => logs::run(&with_tools(arguments, &own)?)?,
         Suite::Scale => {
             let seconds = if arguments.selection.all { 300 } else { 30 };
             scale::measure(&with_tools(arguments, &own)?, &arguments.selection.who, seconds)?;

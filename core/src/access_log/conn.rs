@@ -1,7 +1,7 @@
 //! What a listener's logs are told of one connection: once it is over, however it was served, or that nobody served it. Owns
 //! what is known of it meanwhile.
 
-use super::{Details, Draft, Ends, LaneLog, Outcome, Point, Record, Took};
+use super::{Details, Draft, Ending, Ends, LaneLog, Outcome, Point, Record, Took};
 use crate::{config::LogType, conn::ConnMeta};
 use corelane_io::{Io, Peer, Stream};
 use corelane_wire::Version;
@@ -21,7 +21,9 @@ pub(crate) struct ConnLog {
     version: Cell<Option<Version>>,
     /// Bytes from the client and to it.
     moved: Cell<(u64, u64)>,
-    outcome: Outcome,
+    outcome: Cell<Outcome>,
+    /// How the client's side of it ended.
+    ending: Cell<Ending>,
     /// Whether somebody else tells of it.
     is_given: bool,
 }
@@ -39,7 +41,8 @@ impl ConnLog {
             chain: String::new(),
             version: Cell::new(None),
             moved: Cell::new((0, 0)),
-            outcome: Outcome::default(),
+            outcome: Cell::default(),
+            ending: Cell::default(),
             is_given: false,
         }
     }
@@ -51,13 +54,24 @@ impl ConnLog {
     }
 
     /// No chain serves it.
-    pub(crate) fn unserved(mut self) {
-        self.outcome = Outcome { flag: "NR", details: "filter_chain_not_found", ..Outcome::default() };
+    pub(crate) fn unserved(self) {
+        let details = "filter_chain_not_found";
+        self.outcome.set(Outcome { flag: "NR", details, ..Outcome::default() });
     }
 
-    /// HTTP was spoken on it, and so many bytes came and went.
+    /// What came on it was not HTTP.
+    pub(crate) fn misunderstood(&self) {
+        self.outcome.set(Outcome { flag: "DPE", ..Outcome::default() });
+    }
+
+    /// The client has reset it.
+    pub(crate) fn reset(&self) {
+        self.ending.set(Ending::RemoteReset);
+    }
+
+    /// It was one for HTTP, and so many bytes came and went.
     pub(crate) fn http(&self, received: u64, sent: u64) {
-        self.version.set(Some(Version::Http11));
+        self.version.set(Some(Version::Http11).filter(|_| self.outcome.get().flag.is_empty()));
         self.moved.set((received, sent));
     }
 
@@ -81,6 +95,7 @@ impl ConnLog {
             let mut details = Box::<Details>::default();
             details.set(Point::DsRxBeg, Some(self.meta.accepted));
             details.set(Point::DsCxBeg, Some(self.meta.accepted));
+            details.closed.downstream = self.ending.get();
             draft.details = Some(details);
         }
         draft
@@ -104,7 +119,7 @@ impl Drop for ConnLog {
             was_cut: false,
             status: 0,
             version: self.version.get(),
-            outcome: self.outcome,
+            outcome: self.outcome.get(),
             ends: Ends {
                 direct: self.meta.direct_peer().clone(),
                 peer: self.meta.peer.clone(),

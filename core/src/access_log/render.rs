@@ -147,7 +147,7 @@ impl Renderer<'_> {
             Value::Text(Text::ReplyBody) => append(Some(self.body)),
             Value::Text(Text::Unique) => append(Some(Uuid::v4([(self.random)(), (self.random)()]).text())),
             Value::Text(Text::Stream) => {
-                let connection = record.version.is_none();
+                let connection = record.why.is_of_tcp() || record.version.is_none() && record.attempts > 0;
                 append(connection.then(|| Uuid::v4(stream_id(record))).as_ref().map(Plain::text))
             }
             Value::Text(text) => words(*text, record, out),

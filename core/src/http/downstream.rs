@@ -198,7 +198,8 @@ impl Downstream {
         (head as u64 + self.moved.get().0 + self.decoder.borrow().framing(), fields)
     }
 
-    fn connection_log(&self) -> Option<&ConnLog> {
+    /// What the listener's log is told of the connection, where it has one.
+    pub(crate) fn connection_log(&self) -> Option<&ConnLog> {
         self.open.as_ref()?.log()
     }
 

@@ -12,6 +12,7 @@ use super::{
     upgrade::{self, Switch},
 };
 use crate::{
+    access_log::ConnLog,
     config::Codec,
     error::{Error, Kind, Timeout},
     filter::{Cx, Exchange, Next, Request, Response},
@@ -438,6 +439,7 @@ fn refuse(
     }
     if matches!(error.kind, Kind::Head(_)) {
         stats.inc(HttpStat::CxProtocolError);
+        downstream.connection_log().into_iter().for_each(ConnLog::misunderstood);
     }
     let mut head = downstream.lane.heads.response();
     reply::fill(&mut head, error);
@@ -479,6 +481,9 @@ fn served(exchange: &Exchange) {
 /// Counts an exchange that ends in a reset, and tells the log.
 pub(super) fn cut(error: Error, exchange: &Exchange) -> Error {
     log::over(exchange, Some(error));
+    if error.closed() {
+        exchange.downstream.connection_log().into_iter().for_each(ConnLog::reset);
+    }
     aborted(error, &exchange.chain)
 }
 
