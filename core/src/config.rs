@@ -43,8 +43,8 @@ pub use health_check::{EndpointCheck, HealthCheck, HealthCheckPace, HealthProbe,
 pub use http::{Codec, HttpConnectionManager, HttpFilter, ServerHeader};
 pub(crate) use listener::continued;
 pub use listener::{
-    ChainMatch, ConnectionLimits, DestinationRule, FilterChain, Inspection, Inspector, ListenSocket,
-    Listener, ListenerFilter, ProxyProtocol, SourceType, TlsInspector,
+    Accepting, ChainMatch, ConnectionLimits, DestinationRule, FilterChain, Inspection, Inspector,
+    ListenSocket, Listener, ListenerFilter, ProxyProtocol, SourceType, TlsInspector,
 };
 pub use local_reply::{LocalReplies, ReplyFormat, ReplyMapper};
 pub use matcher::{

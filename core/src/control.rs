@@ -197,7 +197,7 @@ impl Default for Orders {
 #[derive(Clone, Debug)]
 pub(crate) enum LaneOrder {
     SetUnhealthy(bool),
-    WindDown(Which),
+    WindDown(Which, Duration),
     StopListeners(Which, Duration),
     /// The health of an endpoint of a cluster has failed.
     FailedHealth(Arc<str>, Arc<EndpointState>),
@@ -328,13 +328,15 @@ impl Handle {
         self.order(|outcome| Order::Lanes(LaneOrder::SetUnhealthy(!healthy), outcome))
     }
 
-    /// Has the responses of some listeners end their connections, while they go on to accept others.
-    pub fn wind_down(&self, which: Which) -> Published {
-        self.order(|outcome| Order::Lanes(LaneOrder::WindDown(which), outcome))
+    /// Has the responses of some listeners end their connections, while they go on to accept others: all of them when `over`
+    /// has passed, and before that a share that grows with the time (Envoy `--drain-strategy gradual`; zero is
+    /// `immediate`). Connections on which nobody asks stay open.
+    pub fn wind_down(&self, which: Which, over: Duration) -> Published {
+        self.order(|outcome| Order::Lanes(LaneOrder::WindDown(which, over), outcome))
     }
 
-    /// Stops some listeners for good, after a while: those that are published later accept nobody either. Connections
-    /// drain. Resolves when every lane has begun.
+    /// Stops some listeners for good, after a while: those that are published later accept nobody either. Connections that
+    /// there are go on; have them [wound down](Handle::wind_down) as well. Resolves when every lane has begun.
     pub fn stop_listeners(&self, which: Which, after: Duration) -> Published {
         self.order(|outcome| Order::Lanes(LaneOrder::StopListeners(which, after), outcome))
     }

@@ -11,7 +11,7 @@ use crate::{
     lane::{ChainCell, Current, Lane, UdpChain, tracked},
     limits::ACCEPT_PAUSE,
     matching::Facts,
-    places::Place,
+    places::{Seat, Share},
     tcp,
     telemetry::{Cells, ListenerHistogram, ListenerStat},
     udp,
@@ -56,7 +56,7 @@ fn bind(listener: &compile::Listener, addr: &Peer) -> Bind {
         },
         Peer::Unix(path) => Bind::unix(path.clone()),
     };
-    Bind { backlog: config.backlog, options: config.options.clone(), ..bind }
+    Bind { backlog: config.backlog, mptcp: config.mptcp, options: config.options.clone(), ..bind }
 }
 
 /// A socket of a listener on one lane, before it serves.
@@ -138,7 +138,7 @@ impl ListenerSlot {
         slot.wind(lane);
         let sockets = lane.prepared.borrow_mut().remove(name);
         if slot.is_stopped_by(lane) {
-            slot.stop();
+            slot.close();
             return slot;
         }
         for socket in sockets.into_iter().flatten() {
@@ -154,7 +154,7 @@ impl ListenerSlot {
 
     /// Has responses end their connections, or no longer, as the lane's operator wants.
     pub(crate) fn wind(&self, lane: &Lane) {
-        let down = lane.wind.is_down(&self.spec.borrow());
+        let down = lane.wind.of(&self.spec.borrow(), lane.io().now());
         self.cells.borrow().iter().for_each(|cell| cell.wind(down));
     }
 
@@ -194,10 +194,15 @@ impl ListenerSlot {
         self.spec.borrow().clone()
     }
 
-    /// Stops accepting and drains what was accepted.
-    pub(crate) fn stop(&self) {
+    /// Stops accepting; what was accepted goes on.
+    pub(crate) fn close(&self) {
         self.stopped.set(true);
         self.wakers.take().into_iter().for_each(Waker::wake);
+    }
+
+    /// Stops accepting and drains what was accepted.
+    pub(crate) fn stop(&self) {
+        self.close();
         let spec = self.spec();
         self.cells.borrow().iter().for_each(|cell| cell.drain(&spec));
     }
@@ -221,31 +226,32 @@ impl ListenerSlot {
     }
 
     /// Serves one connection in a task of its own, after a look at it where the listener takes one.
-    fn take(self: &Rc<Self>, lane: &Rc<Lane>, Accepted { stream, peer, at }: Accepted) {
-        let places = match self.spec.borrow().admit() {
-            Ok(places) => places,
+    fn take(self: &Rc<Self>, lane: &Rc<Lane>, Accepted { stream, peer, at, share }: Accepted) {
+        let mut seat = match self.spec.borrow().admit() {
+            Ok(seat) => seat,
             Err(stat) => return self.stats.inc(stat), // dropped: the client sees the connection closed
         };
+        seat.share = share;
         let listener = at;
         let (accepted, id) = (lane.io().now(), lane.next_connection());
         let meta = ConnMeta { peer, listener, accepted, id, learnt: None };
         match &*self.learner.borrow() {
-            None => self.serve(lane, stream, meta, places),
+            None => self.serve(lane, stream, meta, seat),
             Some(learner) => {
-                let learning = learn(lane.clone(), self.clone(), learner.clone(), stream, meta, places);
+                let learning = learn(lane.clone(), self.clone(), learner.clone(), stream, meta, seat);
                 lane.io().spawn(tracked(lane, learning));
             }
         }
     }
 
-    fn serve(&self, lane: &Rc<Lane>, stream: Stream, meta: ConnMeta, places: [Option<Place>; 2]) {
+    fn serve(&self, lane: &Rc<Lane>, stream: Stream, meta: ConnMeta, seat: Seat) {
         let log = self.connection_log(lane, &stream, &meta);
         let Some((cell, at)) = self.choose(&stream, &meta) else {
             self.stats.inc(ListenerStat::NoFilterChainMatch);
             log.into_iter().for_each(ConnLog::unserved);
             return; // dropped unfinished: the client sees a reset
         };
-        let mut open = Open::new(&self.stats, lane.io(), meta.accepted, places);
+        let mut open = Open::new(&self.stats, lane.io(), meta.accepted, seat);
         if let Some(log) = log {
             let spec = self.spec.borrow();
             let chain = spec.config().all_chains().nth(at);
@@ -300,7 +306,7 @@ async fn learn(
     learner: Rc<Learner>,
     mut stream: Stream,
     mut meta: ConnMeta,
-    places: [Option<Place>; 2],
+    seat: Seat,
 ) {
     if learner.learn(&mut stream, &mut meta).await.is_err() {
         drop(slot.connection_log(&lane, &stream, &meta)); // which tells of it
@@ -310,14 +316,16 @@ async fn learn(
     let wanted = meta.original_destination().filter(|_| restored && learner.config().use_original_dst);
     let other = wanted.and_then(|wanted| lane.listeners.borrow().at(wanted));
     let Some(other) = other.filter(|other| !Rc::ptr_eq(other, &slot)) else {
-        return slot.serve(&lane, stream, meta, places);
+        return slot.serve(&lane, stream, meta, seat);
     };
     // It is a connection of the other listener from now on.
-    drop(places);
-    let places = match other.spec.borrow().admit() {
-        Ok(places) => places,
+    let share = seat.share;
+    drop(seat.places);
+    let mut seat = match other.spec.borrow().admit() {
+        Ok(seat) => seat,
         Err(stat) => return other.stats.inc(stat),
     };
+    seat.share = share;
     meta.listener = other.spec.borrow().config().address.clone();
     meta.accepted = lane.io().now();
     let again = other.learner.borrow().clone();
@@ -328,7 +336,7 @@ async fn learn(
         drop(other.connection_log(&lane, &stream, &meta)); // which tells of it
         return;
     }
-    other.serve(&lane, stream, meta, places);
+    other.serve(&lane, stream, meta, seat);
 }
 
 /// The listeners of a lane, by name and by address.
@@ -391,17 +399,28 @@ struct Accepted {
     peer: Peer,
     /// Of the socket that it came by.
     at: Peer,
+    /// Where connections are spread evenly.
+    share: Option<Share>,
 }
 
 /// Accepts until the listener is stopped, then what the kernel had queued.
 async fn run(lane: Rc<Lane>, slot: Rc<ListenerSlot>, name: Arc<str>, mut socket: Listener) {
     let mut next = lane.index();
     let at = socket.local().unwrap_or_else(|_| slot.spec.borrow().config().address.clone());
-    let accepted = |(stream, peer)| Accepted { stream, peer, at: at.clone() };
+    let accepted = |(stream, peer)| Accepted { stream, peer, at: at.clone(), share: None };
+    let mut taken = 0;
     loop {
         match slot.unless_stopped(socket.accept()).await {
             None => break,
-            Some(Ok(new)) => hand_over(&lane, &slot, &name, &mut next, accepted(new)).await,
+            Some(Ok(new)) => {
+                hand_over(&lane, &slot, &name, &mut next, accepted(new)).await;
+                taken += 1;
+                if slot.spec.borrow().config().accepting.at_once.is_some_and(|most| taken >= most) {
+                    taken = 0;
+                    // The lane's other sockets first.
+                    lane.io().yield_now().await;
+                }
+            }
             Some(Err(_)) => {
                 slot.stats.inc(ListenerStat::AcceptError);
                 // Bounded, and woken by a stop: the loop looks at it next.
@@ -420,29 +439,37 @@ async fn hand_over(
     slot: &Rc<ListenerSlot>,
     name: &Arc<str>,
     next: &mut usize,
-    accepted: Accepted,
+    mut accepted: Accepted,
 ) {
-    let shared = slot.spec.borrow().accepts_for_all(&accepted.at);
-    let to = *next;
-    if shared {
-        *next = (to + 1) % lane.peers().len();
-    }
-    if !shared || to == lane.index() {
+    let to = {
+        let spec = slot.spec.borrow();
+        if let Some(balance) = spec.balance() {
+            accepted.share = Some(balance.take(lane.index()));
+        }
+        match &accepted.share {
+            Some(share) => share.lane,
+            None if spec.accepts_for_all(&accepted.at) => {
+                std::mem::replace(next, (*next + 1) % lane.peers().len())
+            }
+            None => lane.index(),
+        }
+    };
+    if to == lane.index() {
         return slot.take(lane, accepted);
     }
-    let Accepted { stream, peer, at } = accepted;
+    let Accepted { stream, peer, at, share } = accepted;
     // A connection that failed before anybody served it has nobody to tell.
     if let Ok(exported) = stream.export().await {
         let name = name.clone();
-        lane.peers()[to].post(move |io| adopt(io, &name, exported, peer, at));
+        lane.peers()[to].post(move |io| adopt(io, &name, exported, peer, at, share));
     }
 }
 
-fn adopt(io: &Io, name: &Arc<str>, exported: Exported, peer: Peer, at: Peer) {
+fn adopt(io: &Io, name: &Arc<str>, exported: Exported, peer: Peer, at: Peer, share: Option<Share>) {
     let Some(lane) = io.local::<Lane>() else { return };
     let slot = lane.listeners.borrow().by_name(name);
     if let (Some(slot), Ok(stream)) = (slot, io.import(exported)) {
-        slot.take(&lane, Accepted { stream, peer, at });
+        slot.take(&lane, Accepted { stream, peer, at, share });
     }
 }
 
@@ -458,17 +485,16 @@ pub(crate) struct Open {
 #[derive(Default)]
 struct Rare {
     /// Under the limits, where there are any.
-    _places: [Option<Place>; 2],
+    _seat: Seat,
     /// Where the listener has a log.
     log: Option<ConnLog>,
 }
 
 impl Open {
-    fn new(stats: &Cells<ListenerStat>, io: &Io, accepted: Instant, places: [Option<Place>; 2]) -> Open {
+    fn new(stats: &Cells<ListenerStat>, io: &Io, accepted: Instant, seat: Seat) -> Open {
         stats.inc(ListenerStat::CxTotal);
         stats.inc(ListenerStat::CxActive);
-        let limited = places.iter().any(Option::is_some);
-        let rare = limited.then(|| Box::new(Rare { _places: places, log: None }));
+        let rare = seat.is_held().then(|| Box::new(Rare { _seat: seat, log: None }));
         Open { stats: stats.clone(), io: io.clone(), accepted, rare }
     }
 

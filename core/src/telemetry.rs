@@ -355,6 +355,11 @@ impl StatsStore {
         StatsStore { lanes, families: Mutex::default() }
     }
 
+    /// Of how many lanes the proxy is.
+    pub(crate) fn lanes(&self) -> usize {
+        self.lanes
+    }
+
     /// The statistics of a resource. As long as anybody holds them, everybody who asks gets the same: two connection
     /// managers with one prefix count together, as in Envoy, and a replaced cluster goes on counting.
     pub fn of<F: Family>(&self, resource: &str) -> Arc<Stats<F>> {

@@ -47,6 +47,8 @@ pub struct Bind {
     pub reuse_port: bool,
     /// IPV6_V6ONLY: an IPv6 wildcard does not take IPv4 connections.
     pub v6_only: bool,
+    /// Multipath TCP (IPPROTO_MPTCP); `ProtocolNotSupported` where the kernel has none. Over IP only.
+    pub mptcp: bool,
     /// Further socket options, set in this order.
     pub options: Vec<SocketOption>,
 }
@@ -135,7 +137,14 @@ impl SocketOption {
 impl Bind {
     /// At an IP address, not shared, backlog 4096.
     pub fn tcp(addr: SocketAddr) -> Bind {
-        Bind { addr: Peer::Tcp(addr), backlog: 4096, reuse_port: false, v6_only: false, options: Vec::new() }
+        Bind {
+            addr: Peer::Tcp(addr),
+            backlog: 4096,
+            reuse_port: false,
+            v6_only: false,
+            mptcp: false,
+            options: Vec::new(),
+        }
     }
 
     /// At a Unix socket path, or an abstract `@name`. A stale socket file is not removed: that is the caller's decision.
@@ -145,6 +154,7 @@ impl Bind {
             backlog: 4096,
             reuse_port: false,
             v6_only: false,
+            mptcp: false,
             options: Vec::new(),
         }
     }

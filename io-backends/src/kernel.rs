@@ -86,7 +86,7 @@ impl Kernel {
     pub(crate) fn socket(&self, peer: &Peer) -> io::Result<RawFd> {
         match self {
             Kernel::Linux { nonblocking } => {
-                sys::socket(peer, libc::SOCK_STREAM, *nonblocking).map(IntoRawFd::into_raw_fd)
+                sys::socket(peer, libc::SOCK_STREAM, 0, *nonblocking).map(IntoRawFd::into_raw_fd)
             }
             Kernel::Sim(net) => net.socket(Kind::Stream),
         }

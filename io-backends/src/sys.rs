@@ -169,7 +169,12 @@ pub(crate) fn original_destination(fd: RawFd, v6: bool) -> Option<Peer> {
 }
 
 /// A close-on-exec socket for `peer`'s family; blocking, or not as the driver wants it.
-pub(crate) fn socket(peer: &Peer, kind: libc::c_int, nonblocking: bool) -> io::Result<OwnedFd> {
+pub(crate) fn socket(
+    peer: &Peer,
+    kind: libc::c_int,
+    protocol: libc::c_int,
+    nonblocking: bool,
+) -> io::Result<OwnedFd> {
     let family = match peer {
         Peer::Tcp(SocketAddr::V4(_)) => libc::AF_INET,
         Peer::Tcp(SocketAddr::V6(_)) => libc::AF_INET6,
@@ -177,14 +182,16 @@ pub(crate) fn socket(peer: &Peer, kind: libc::c_int, nonblocking: bool) -> io::R
     };
     let flags = libc::SOCK_CLOEXEC | if nonblocking { libc::SOCK_NONBLOCK } else { 0 };
     // SAFETY: no pointers.
-    let fd = check(unsafe { libc::socket(family, kind | flags, 0) })?;
+    let fd = check(unsafe { libc::socket(family, kind | flags, protocol) })?;
     // SAFETY: the kernel has just given this number to us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// A bound socket; for `SOCK_STREAM` also listening.
 pub(crate) fn bound(bind: &Bind, kind: libc::c_int, nonblocking: bool) -> io::Result<OwnedFd> {
-    let fd = socket(&bind.addr, kind, nonblocking)?;
+    let multipath = bind.mptcp && bind.addr.ip().is_some() && kind == libc::SOCK_STREAM;
+    let protocol = if multipath { libc::IPPROTO_MPTCP } else { 0 };
+    let fd = socket(&bind.addr, kind, protocol, nonblocking)?;
     let raw = fd.as_raw_fd();
     if let Peer::Tcp(addr) = &bind.addr {
         if kind == libc::SOCK_STREAM {

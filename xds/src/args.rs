@@ -40,6 +40,9 @@ pub struct Args {
     pub mode: Mode,
     /// `--drain-time-s`: how long connections may go on after SIGTERM.
     pub drain_time: Duration,
+    /// `--drain-strategy immediate`: a drain that the admin orders ends every connection at its next response, and not a share
+    /// of them that grows with the drain time.
+    pub drains_at_once: bool,
     /// `--file-flush-interval-msec`: within what time an access log is written.
     pub file_flush_interval: Duration,
     /// `--admin-address-path`: a file that is told where the admin listens.
@@ -108,6 +111,7 @@ impl Default for Args {
             mode: Mode::Serve,
             // Envoy's default.
             drain_time: Duration::from_secs(600),
+            drains_at_once: false,
             // Envoy's default is ten seconds, which is long for somebody who reads along.
             file_flush_interval: Duration::from_secs(1),
             admin_address_path: None,
@@ -130,7 +134,10 @@ Options:
       --cpuset-threads        one lane for each CPU the process may use, which is the default
       --backend KIND          auto, uring or epoll (default: auto, io_uring where it works)
       --mode MODE             serve, or validate: say what is wrong with the configuration (default: serve)
-      --drain-time-s SECONDS  how long connections may go on after SIGTERM (default: 600)
+      --drain-time-s SECONDS  how long connections may go on after SIGTERM, or listeners after /drain_listeners?graceful
+                              (default: 600)
+      --drain-strategy WHAT   which responses end their connection after /drain_listeners: a share that grows with the drain
+                              time (gradual, the default) or all (immediate). SIGTERM ends them at once
       --file-flush-interval-msec N
                               within what time an access log is written (default: 1000)
       --admin-address-path FILE
@@ -155,7 +162,6 @@ Options of Envoy's that are taken so that its command lines work, and what holds
       --disable-hot-restart, --base-id N, --use-dynamic-base-id, --restart-epoch N, --parent-shutdown-time-s N,
       --socket-path PATH, --socket-mode MODE, --skip-hot-restart-on-no-parent, --skip-hot-restart-parent-stats
                               there is no hot restart: SIGHUP reads the configuration again; the epoch must be 0
-      --drain-strategy WHAT   a drain tells every client at its next response: immediate
       --local-address-ip-version V
                               both versions are served
       --allow-unknown-static-fields
@@ -214,7 +220,7 @@ impl Command {
 }
 
 /// Options with a value that matters.
-const OPTIONS: [&str; 17] = [
+const OPTIONS: [&str; 18] = [
     "config-path",
     "config-yaml",
     "service-node",
@@ -224,6 +230,7 @@ const OPTIONS: [&str; 17] = [
     "backend",
     "mode",
     "drain-time-s",
+    "drain-strategy",
     "file-flush-interval-msec",
     "admin-address-path",
     "last-known-good-dir",
@@ -252,18 +259,22 @@ const SWITCHES_WITHOUT_EFFECT: [&str; 7] = [
 ];
 
 /// The same, with a value.
-const VALUES_WITHOUT_EFFECT: [&str; 8] = [
+const VALUES_WITHOUT_EFFECT: [&str; 7] = [
     "base-id",
     "restart-epoch",
     "parent-shutdown-time-s",
     "socket-path",
     "socket-mode",
-    "drain-strategy",
     "local-address-ip-version",
     "file-flush-min-size-kb",
 ];
 
 impl Args {
+    /// How long until every response ends its connection, once the admin has ordered a drain.
+    pub fn winds_over(&self) -> Duration {
+        if self.drains_at_once { Duration::ZERO } else { self.drain_time }
+    }
+
     /// Takes one of [`SWITCHES`].
     fn switch(&mut self, name: &str) {
         match name {
@@ -287,6 +298,7 @@ impl Args {
             "backend" => self.backend = value.parse()?,
             "mode" => self.mode = value.parse_with(mode)?,
             "drain-time-s" => self.drain_time = Duration::from_secs(value.parse::<u32>()?.into()),
+            "drain-strategy" => self.drains_at_once = value.parse_with(strategy)?,
             "file-flush-interval-msec" => {
                 self.file_flush_interval = Duration::from_millis(value.parse::<u32>()?.into());
             }
@@ -310,12 +322,20 @@ fn without_effect(name: &str, value: &str) -> Result<(), lexopt::Error> {
         "restart-epoch" if value != "0" => {
             return Err("--restart-epoch must be 0: there is no hot restart".into());
         }
-        "drain-strategy" => matches!(value, "gradual" | "immediate"),
         "local-address-ip-version" => matches!(value, "v4" | "v6"),
         "socket-path" => true,
         _ => value.bytes().all(|byte| byte.is_ascii_digit()) && !value.is_empty(),
     };
     if fits { Ok(()) } else { Err(format!("--{name} cannot be {value:?}").into()) }
+}
+
+/// Whether a drain is at once.
+fn strategy(text: &str) -> Result<bool, &'static str> {
+    match text {
+        "gradual" => Ok(false),
+        "immediate" => Ok(true),
+        _ => Err("--drain-strategy must be gradual or immediate"),
+    }
 }
 
 fn mode(text: &str) -> Result<Mode, &'static str> {
@@ -344,7 +364,7 @@ mod tests {
     #[test]
     fn every_option_is_taken() {
         let line = "-c a.yaml --config-yaml {} --service-node n --service-cluster c --service-zone z --concurrency 2 \
-                    --backend epoll --mode validate --drain-time-s 5 --file-flush-interval-msec 7 \
+                    --backend epoll --mode validate --drain-time-s 5 --drain-strategy immediate --file-flush-interval-msec 7 \
                     --admin-address-path a --ignore-unknown-dynamic-fields --reject-unknown-dynamic-fields --last-known-good-dir k --last-known-good-max-age-s 9 --log-path log --log-format %v --component-log-level run:trace -l off";
         let mut levels = Levels::new(LevelFilter::Off);
         levels.set("run", LevelFilter::Trace);
@@ -361,6 +381,7 @@ mod tests {
             backend: Backend::Epoll,
             mode: Mode::Validate,
             drain_time: Duration::from_secs(5),
+            drains_at_once: true,
             last_known_good: Keeping { dir: Some("k".into()), max_age: Duration::from_secs(9) },
             log,
         };

@@ -278,7 +278,7 @@ pub fn pages(server: &Arc<Server>) -> Pages {
 fn acting(pages: Pages, server: &Arc<Server>) -> Pages {
     let (counted, logs) = (server.clone(), server.handle.clone());
     let (failing, healthy, drained) = (logs.clone(), logs.clone(), logs.clone());
-    let drain_time = server.args.drain_time;
+    let (drain_time, over) = (server.args.drain_time, server.args.winds_over());
     pages
         .act(
             "/logging",
@@ -291,19 +291,18 @@ fn acting(pages: Pages, server: &Arc<Server>) -> Pages {
         .act("/healthcheck/ok", "have health checks pass again", move |_| ordered(healthy.set_healthy(true)))
         .act(
             "/drain_listeners",
-            "stop listeners and drain their connections; ?graceful: tell clients first, for --drain-time-s; \
-             ?skip_exit: tell clients only; ?inboundonly: only listeners with traffic_direction INBOUND",
+            "stop listeners, and have responses end their connections as --drain-strategy says; ?graceful: stop after \
+             --drain-time-s; ?skip_exit: do not stop; ?inboundonly: only listeners with traffic_direction INBOUND",
             move |query| {
                 let asked = |name| query.value(name).is_some();
                 let which = if asked("inboundonly") { Which::Inbound } else { Which::All };
+                let winding = drained.wind_down(which, over);
                 if asked("skip_exit") {
-                    return ordered(drained.wind_down(which));
+                    return ordered(winding);
                 }
+                // It comes before the next order, which is the one that is answered for.
+                drop(winding);
                 let after = if asked("graceful") { drain_time } else { Duration::ZERO };
-                if !after.is_zero() {
-                    // It comes before the next order, which is the one that is answered for.
-                    drop(drained.wind_down(which));
-                }
                 ordered(drained.stop_listeners(which, after))
             },
         )
@@ -384,7 +383,7 @@ fn options(args: &Args, lanes: usize) -> Value {
         "admin_address_path": text(args.admin_address_path.as_deref()),
         "file_flush_interval": format!("{}s", args.file_flush_interval.as_secs_f64()),
         "drain_time": seconds(args.drain_time),
-        "drain_strategy": "Immediate",
+        "drain_strategy": if args.drains_at_once { "Immediate" } else { "Gradual" },
         "disable_hot_restart": true,
         "backend": args.backend.to_string(),
     });

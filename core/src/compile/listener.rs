@@ -8,7 +8,7 @@ use crate::{
     http::router::RouterConfig,
     inspect::InspectionStats,
     matching::Matcher,
-    places::{Place, Places},
+    places::{Balance, Places, Seat},
     route::RouteTable,
     telemetry::{ClusterUdpStat, HttpStat, ListenerStat, Stats, StatsStore, TcpStat, UdpStat},
 };
@@ -31,6 +31,8 @@ pub struct Listener {
     log: Option<Arc<ChainLog>>,
     /// Its own connections, where they are limited.
     places: Option<Arc<Places>>,
+    /// How many each lane has, where they are spread evenly.
+    balance: Option<Arc<Balance>>,
     /// The connections of all listeners, where they are limited.
     all_places: Option<Arc<Places>>,
 }
@@ -162,6 +164,10 @@ impl Listener {
             return Err(Problems(problems.into_iter().map(|p| p.within(&at)).collect()));
         }
         let inspection = InspectionStats::of(&config.inspection, stats);
+        let balance = config.accepting.exact_balance.then(|| {
+            // Connections that came before it was asked for were not counted and are not.
+            old.and_then(|old| old.balance.clone()).unwrap_or_else(|| Balance::new(stats.lanes()))
+        });
         let stats = stats.of(&stat_name(config));
         let places = places(&config.limits, old);
         let all_places = compiler.places.clone().filter(|_| !config.limits.ignores_the_proxys);
@@ -174,6 +180,7 @@ impl Listener {
             udp,
             log,
             places,
+            balance,
             all_places,
         })
     }
@@ -215,13 +222,13 @@ impl Listener {
     ///
     /// # Errors
     /// The count of those that had none.
-    pub(crate) fn admit(&self) -> Result<[Option<Place>; 2], ListenerStat> {
+    pub(crate) fn admit(&self) -> Result<Seat, ListenerStat> {
         let place = |places: &Option<Arc<Places>>, stat| match places {
             Some(places) => places.take().map(Some).ok_or(stat),
             None => Ok(None),
         };
         let all = place(&self.all_places, ListenerStat::GlobalCxOverflow)?;
-        Ok([all, place(&self.places, ListenerStat::CxOverflow)?])
+        Ok(Seat { places: [all, place(&self.places, ListenerStat::CxOverflow)?], share: None })
     }
 
     /// How a chain is chosen; `None` where the first one serves everything.
@@ -232,6 +239,11 @@ impl Listener {
     /// The place of the chain for what no other chain matches.
     pub(crate) fn default_chain(&self) -> Option<usize> {
         self.config.default_chain.is_some().then_some(self.config.chains.len())
+    }
+
+    /// How many connections each lane has, where they are spread evenly.
+    pub(crate) fn balance(&self) -> Option<&Arc<Balance>> {
+        self.balance.as_ref()
     }
 
     /// Whether the sockets that serve `self` can serve `next`.

@@ -20,6 +20,8 @@ pub struct Listener {
     pub per_connection_buffer_limit: u32,
     /// How the sockets are made.
     pub socket: ListenSocket,
+    /// How connections are taken off the sockets.
+    pub accepting: Accepting,
     /// How many connections may be open.
     pub limits: ConnectionLimits,
     /// What is learnt about a connection before its chain is chosen.
@@ -50,6 +52,7 @@ impl Listener {
             stat_prefix: None,
             per_connection_buffer_limit: Self::PER_CONNECTION_BUFFER_LIMIT,
             socket: ListenSocket::default(),
+            accepting: Accepting::default(),
             limits: ConnectionLimits::default(),
             inspection: Inspection::default(),
             chains: vec![FilterChain::new(terminal)],
@@ -80,6 +83,20 @@ impl Listener {
     }
 }
 
+/// How connections are taken off the sockets of a listener.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Accepting {
+    /// Hands each connection to a lane that has the fewest of this listener (Envoy
+    /// `connection_balance_config.exact_balance`), instead of leaving it where the kernel put it.
+    pub exact_balance: bool,
+    /// How many a lane takes before it lets its other sockets run (Envoy `max_connections_to_accept_per_socket_event`); as
+    /// many as have come where `None`.
+    pub at_once: Option<u32>,
+    /// Clients are not told to close while health checks fail, only when the listener goes or changes (Envoy `drain_type:
+    /// MODIFY_ONLY`).
+    pub ignores_failing_health: bool,
+}
+
 /// How many connections of a listener may be open at once. One more is closed as soon as it is accepted, and counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConnectionLimits {
@@ -104,6 +121,8 @@ pub struct ListenSocket {
     pub reuse_port: bool,
     /// An IPv6 wildcard takes IPv4 connections too (Envoy `ipv4_compat`).
     pub ipv4_compat: bool,
+    /// Takes Multipath TCP too (Envoy `enable_mptcp`); to bind fails where the kernel has none.
+    pub mptcp: bool,
     /// Further options (Envoy `socket_options`, `freebind`, `transparent`, `tcp_keepalive`, `tcp_fast_open_queue_length`).
     pub options: Vec<SocketOption>,
 }
@@ -121,6 +140,7 @@ impl Default for ListenSocket {
             backlog: Self::BACKLOG,
             reuse_port: true,
             ipv4_compat: false,
+            mptcp: false,
             options: Vec::new(),
         }
     }

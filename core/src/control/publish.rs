@@ -78,7 +78,7 @@ fn drain(lane: Rc<Lane>, grace: Duration, ack: Ack) {
 fn wind(lane: &Rc<Lane>, order: &LaneOrder, ack: Ack) {
     match order {
         LaneOrder::SetUnhealthy(unhealthy) => lane.set_unhealthy(*unhealthy),
-        LaneOrder::WindDown(which) => lane.wind_down(*which),
+        LaneOrder::WindDown(which, over) => lane.wind_down(*which, *over),
         LaneOrder::StopListeners(which, after) => lane.stop_listeners(*which, *after),
         LaneOrder::FailedHealth(cluster, endpoint) => {
             if let Some(pool) = lane.open_pool(cluster) {

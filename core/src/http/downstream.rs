@@ -93,7 +93,7 @@ impl Downstream {
 
     /// Whether a response is to end the connection.
     pub(crate) fn is_closing(&self) -> bool {
-        self.membership.cell().is_closing()
+        self.membership.cell().is_closing(&self.lane)
     }
 
     pub(crate) fn extensions(&self) -> &Extensions {

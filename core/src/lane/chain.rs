@@ -1,7 +1,7 @@
 //! What a lane makes of a compiled chain: its filters built, its routes resolved as they are used. Owns how a live
 //! connection sees a newer configuration.
 
-use super::{ClusterSlot, Lane, tables::TableSlot};
+use super::{ClusterSlot, Lane, tables::TableSlot, wind::Winding};
 use crate::{
     access_log::LaneLog,
     chance::below,
@@ -32,7 +32,7 @@ pub struct ChainCell {
     /// of them has ended.
     left: RefCell<Option<Arc<compile::Listener>>>,
     /// Responses end their connections, and nothing else changes.
-    winding: Cell<bool>,
+    winding: Cell<Option<Winding>>,
     /// The tasks of the connections, told when a drain begins.
     connections: RefCell<Slab<Option<Waker>>>,
 }
@@ -50,7 +50,7 @@ impl ChainCell {
             current: RefCell::new(Current::new(terminal, lane, None)),
             draining: Cell::new(false),
             left: RefCell::default(),
-            winding: Cell::new(false),
+            winding: Cell::new(None),
             connections: RefCell::default(),
         }
     }
@@ -91,11 +91,12 @@ impl ChainCell {
 
     /// Whether a response is to end its connection.
     #[inline]
-    pub(crate) fn is_closing(&self) -> bool {
-        self.draining.get() || self.winding.get()
+    pub(crate) fn is_closing(&self, lane: &Lane) -> bool {
+        let ends = |winding: Winding| winding.closes(lane.io().now(), lane.io().random());
+        self.draining.get() || self.winding.get().is_some_and(ends)
     }
 
-    pub(crate) fn wind(&self, down: bool) {
+    pub(crate) fn wind(&self, down: Option<Winding>) {
         self.winding.set(down);
     }
 

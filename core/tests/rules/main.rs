@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::cloned_ref_to_slice_refs, reason = "a list of endpoints of which most tests have one")]
 
+mod accepting;
 mod access_logs;
 mod admission;
 mod balancing;

@@ -49,6 +49,10 @@ impl Translator<'_> {
         socket.bind = message.bind_to_port.take().unwrap_or(true);
         socket.backlog = message.tcp_backlog_size.take().unwrap_or(ListenSocket::BACKLOG);
         socket.reuse_port = message.enable_reuse_port.take().unwrap_or(true);
+        socket.mptcp = take(&mut message.enable_mptcp);
+        if socket.mptcp && address.is_some_and(|address| address.ip().is_none()) {
+            self.refuse(&path.field("enable_mptcp"), "is for addresses with an IP only");
+        }
         if message.transparent.take() == Some(true) {
             socket.options.push(SocketOption::transparent(v6));
         }

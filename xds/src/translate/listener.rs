@@ -3,7 +3,7 @@
 use std::mem::take;
 
 use corelane::config::{
-    ConnectionLimits, FilterChain, Listener, TcpProxy, Terminal, Upstream, WeightedCluster,
+    Accepting, ConnectionLimits, FilterChain, Listener, TcpProxy, Terminal, Upstream, WeightedCluster,
 };
 use corelane_io::Peer;
 use corelane_proto::envoy::{
@@ -12,7 +12,9 @@ use corelane_proto::envoy::{
             Address, TrafficDirection, TransportSocket, address::Address as Kind, socket_address::Protocol,
         },
         listener::v3::{
-            AdditionalAddress, Filter, FilterChain as ChainMessage, Listener as Message, filter::ConfigType,
+            AdditionalAddress, Filter, FilterChain as ChainMessage, Listener as Message,
+            filter::ConfigType,
+            listener::{DrainType, connection_balance_config::BalanceType},
         },
     },
     extensions::filters::network::{
@@ -68,6 +70,7 @@ impl Translator<'_> {
         if chains.is_empty() && default.is_none() && !is_udp {
             self.refuse(&list, "must not be empty without a default_filter_chain");
         }
+        let accepting = self.accepting(&mut message, path);
         let additional = self.additional_addresses(take(&mut message.additional_addresses), path);
         let limits = ConnectionLimits {
             own: self.runtime.whole(&format!("envoy.resource_limits.listener.{name}.connection_limit")),
@@ -85,6 +88,7 @@ impl Translator<'_> {
             inbound,
             per_connection_buffer_limit: limit,
             socket,
+            accepting,
             limits,
             inspection,
             access_log,
@@ -105,10 +109,23 @@ impl Translator<'_> {
         message.traffic_direction = 0;
         // Nothing but the number of connections is managed.
         message.bypass_overload_manager = false;
-        // A lane takes what its turn has room for; this bounds the same in Envoy's event loop.
-        message.max_connections_to_accept_per_socket_event = None;
         // For whoever reads the configuration.
         message.metadata = None;
+    }
+
+    fn accepting(&mut self, message: &mut Message, path: &Path<'_>) -> Accepting {
+        let exact_balance = message.connection_balance_config.take().is_some_and(|mut config| {
+            let exact = matches!(config.balance_type, Some(BalanceType::ExactBalance(_)));
+            if exact {
+                config.balance_type = None;
+            }
+            self.done(config, &path.field("connection_balance_config"));
+            exact
+        });
+        let ignores_failing_health = message.drain_type() == DrainType::ModifyOnly;
+        message.drain_type = 0;
+        let at_once = message.max_connections_to_accept_per_socket_event.take();
+        Accepting { exact_balance, at_once, ignores_failing_health }
     }
 
     fn additional_addresses(&mut self, addresses: Vec<AdditionalAddress>, path: &Path<'_>) -> Vec<Peer> {

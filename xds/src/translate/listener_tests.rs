@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use corelane::config::{
-    Cidr, ConnectionHash, DestinationRule, Inspection, Inspector, ListenSocket, Listener, ProxyProtocol,
-    SourceType, TlsInspector, UdpProxy,
+    Accepting, Cidr, ConnectionHash, DestinationRule, Inspection, Inspector, ListenSocket, Listener,
+    ProxyProtocol, SourceType, TlsInspector, UdpProxy,
 };
 use corelane_io::{OptionTime, SocketOption};
 
@@ -131,6 +131,10 @@ fn sockets_are_made_as_the_file_says() {
     bind_to_port: false
     enable_reuse_port: false
     tcp_backlog_size: 7
+    enable_mptcp: true
+    connection_balance_config: {exact_balance: {}}
+    max_connections_to_accept_per_socket_event: 3
+    drain_type: MODIFY_ONLY
     freebind: true
     transparent: true
     tcp_fast_open_queue_length: 9
@@ -149,8 +153,11 @@ fn sockets_are_made_as_the_file_says() {
     options.extend(SocketOption::keepalive(None, Some(30), None));
     options.push(option(2, 3_i32.to_ne_bytes().to_vec(), OptionTime::Listening));
     options.push(option(2, vec![1, 2], OptionTime::BeforeBind));
-    let socket = ListenSocket { bind: false, backlog: 7, reuse_port: false, ipv4_compat: true, options };
+    let socket =
+        ListenSocket { bind: false, backlog: 7, reuse_port: false, ipv4_compat: true, mptcp: true, options };
     assert_eq!(found.socket, socket);
+    let accepting = Accepting { exact_balance: true, at_once: Some(3), ignores_failing_health: true };
+    assert_eq!(found.accepting, accepting);
     assert_eq!(found.additional_addresses, [Peer::Tcp("127.0.0.1:81".parse().unwrap())]);
     assert_eq!(found.addresses().count(), 0);
 }
@@ -204,4 +211,28 @@ static_resources:
         udp("matcher: {}", "").unwrap_err(),
         [format!("{at}.matcher.on_no_match: is required: it is the only route that is implemented")]
     );
+}
+
+#[test]
+fn what_is_not_done_for_accepting_is_refused_with_its_path() {
+    let at = "static_resources.listeners[0].";
+    for (fields, problem) in [
+        (
+            "connection_balance_config: {extend_balance: {name: a, typed_config: {'@type': \
+             type.googleapis.com/google.protobuf.Empty}}}",
+            "connection_balance_config.extend_balance: is not implemented",
+        ),
+        (
+            "socket_options: [{level: 1, name: 2, int_value: 3, type: {datagram: {}}}]",
+            "socket_options[0].type: is not implemented",
+        ),
+        (
+            "additional_addresses: [{address: {socket_address: {address: 127.0.0.1, port_value: 1}}, \
+             socket_options: {socket_options: [{level: 1, name: 2, int_value: 3}]}}]",
+            "additional_addresses[0].socket_options: is not implemented",
+        ),
+    ] {
+        let problems = listener(&format!("    {fields}"), "").unwrap_err();
+        assert_eq!(problems, [format!("{at}{problem}")], "{fields}");
+    }
 }

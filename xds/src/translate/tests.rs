@@ -185,7 +185,6 @@ fn what_is_not_implemented_or_contradicts_itself_is_refused_with_its_path() {
         ("{destination_port: 10000}", "{source_prefix_ranges: [{address_prefix: 10.0.0.0, prefix_len: 33}]}", "static_resources.listeners[0].filter_chains[0].filter_chain_match.source_prefix_ranges[0].prefix_len: 33 is more bits than 10.0.0.0 has".into()),
         ("{destination_port: 10000}", "{prefix_ranges: [{address_prefix: a}]}", "static_resources.listeners[0].filter_chains[0].filter_chain_match.prefix_ranges[0].address_prefix: \"a\" is not an IP address".into()),
         ("stat_prefix: edge", "disallowed_versions: [V1, V2]", "static_resources.listeners[0].listener_filters[0].typed_config.disallowed_versions: leaves no version".into()),
-        ("port_value: 10000}}\n", "port_value: 10000}}\n    connection_balance_config: {exact_balance: {}}\n", "static_resources.listeners[0].connection_balance_config: is not implemented".into()),
         ("- name: tcp\n", "- name: http\n", "static_resources.listeners: a second listener is named \"http\"".into()),
         ("          cluster: backend\n", "          cluster: backend\n          tunneling_config: {hostname: a}\n", "static_resources.listeners[1].filter_chains[0].filters[0].typed_config.tunneling_config: is not implemented".into()),
         ("cluster: mesh}", "cluster: mesh}\nhds_config: {api_type: GRPC, transport_api_version: V3}", "hds_config: is not implemented".into()),
@@ -650,7 +649,8 @@ const WITHOUT_EFFECT: &[&str] = &[
     "listener.bind_to_port",
     "listener.bypass_overload_manager",
     "listener.enable_reuse_port",
-    "listener.max_connections_to_accept_per_socket_event",
+    // An empty one balances nothing.
+    "listener.connection_balance_config",
     "listener.metadata",
     "listener.reuse_port",
     "chain.metadata",
