@@ -74,7 +74,7 @@ impl Server {
                 self.connection.close(stream);
             }
             Event::Sendable { .. } | Event::Settings => self.send(),
-            Event::GoAway { .. } | Event::Pong { .. } | Event::Response { .. } => {}
+            Event::Refused { .. } | Event::GoAway { .. } | Event::Pong { .. } | Event::Response { .. } => {}
         }
     }
 

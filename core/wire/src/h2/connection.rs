@@ -138,6 +138,15 @@ pub enum Event {
         /// What the peer had done, where the reset is ours.
         cause: Option<Cause>,
     },
+    /// A stream that nobody has was reset or answered here, or never came to be one: to be counted, nothing else.
+    Refused {
+        /// Its number on the wire.
+        id: u32,
+        /// What the peer was told; [`Reason::NO_ERROR`] where it was answered.
+        reason: Reason,
+        /// What it had done. [`Cause::BlockTooLarge`]: it was answered with 431.
+        cause: Cause,
+    },
     /// Where nothing could be sent, something can: on this stream, or on any of them.
     Sendable {
         /// The stream; `None` for all.
@@ -335,7 +344,7 @@ impl Connection {
         if self.is_ours(id) { id >= self.life.next } else { id > self.life.last }
     }
 
-    /// Resets a stream for what the peer did. The next event, if somebody has the stream.
+    /// Resets a stream for what the peer did, of which the event tells.
     fn stream_error(&mut self, id: u32, reason: Reason, cause: Cause) -> Result<Option<Event>, Fault> {
         if self.is_idle(id) {
             // There is nothing to reset.
@@ -346,7 +355,7 @@ impl Connection {
         self.floods.reset()?;
         let Some(key) = self.streams.find(id) else {
             self.streams.note_reset(id);
-            return Ok(None);
+            return Ok(Some(Event::Refused { id, reason, cause }));
         };
         let told = self.mark_reset(key, true);
         Ok(told.then_some(Event::Reset { stream: key, reason, cause: Some(cause) }))

@@ -174,7 +174,8 @@ impl Played {
                 open.retain(|open| open != stream);
                 None
             }
-            Event::Sendable { .. } | Event::Settings | Event::GoAway { .. } | Event::Pong { .. } => None,
+            Event::Refused { .. } | Event::Sendable { .. } | Event::Settings => None,
+            Event::GoAway { .. } | Event::Pong { .. } => None,
         };
         if !matches!(event, Event::Data { .. }) {
             self.events.push(format!("{event:?}"));

@@ -190,7 +190,7 @@ impl Connection {
         self.floods.queue()?;
         self.floods.reset()?;
         self.streams.note_reset(id);
-        Ok(None)
+        Ok(Some(Event::Refused { id, reason: Reason::NO_ERROR, cause: Cause::BlockTooLarge }))
     }
 
     /// A block for a stream that is there: trailers, or a response.

@@ -204,6 +204,7 @@ impl Played {
             }
             Event::Trailers { stream, trailers } => format!("trailers {} {trailers:?}", stream.id()),
             Event::Reset { stream, reason, cause } => format!("reset {} {reason:?} {cause:?}", stream.id()),
+            Event::Refused { id, reason, cause } => format!("refused {id} {reason:?} {cause:?}"),
             Event::Sendable { stream } => format!("sendable {:?}", stream.map(StreamKey::id)),
             Event::Settings => "settings".into(),
             Event::GoAway { reason } => format!("goaway {reason:?}"),

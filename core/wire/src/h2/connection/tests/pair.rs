@@ -89,6 +89,7 @@ impl End {
                 assert_eq!(cause, None);
                 self.half(stream).reset = true;
             }
+            Event::Refused { reason, .. } => assert_eq!(reason, Reason::REFUSED_STREAM),
             Event::Sendable { .. } | Event::Settings | Event::GoAway { .. } | Event::Pong { .. } => {}
         }
     }
