@@ -323,6 +323,12 @@ impl Connection {
         self.phase == Phase::Open
     }
 
+    /// Whether the peer has acknowledged our settings; whoever has a clock ends the connection with
+    /// [`Reason::SETTINGS_TIMEOUT`] if that takes too long (RFC 9113 section 6.5.3).
+    pub fn is_acknowledged(&self) -> bool {
+        self.life.unacknowledged == 0
+    }
+
     /// Streams that were opened and not yet closed here.
     pub fn streams(&self) -> usize {
         self.streams.len()

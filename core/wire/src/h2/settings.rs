@@ -45,9 +45,7 @@ impl Settings {
         }
     }
 
-    /// Takes one setting of a frame from a peer. What is not known is passed over.
-    ///
-    /// A `server` is told what a client may not say.
+    /// Takes one setting of a frame from a peer, which is a server or a client. What is not known is passed over.
     pub(super) fn take(&mut self, id: u16, value: u32, from_server: bool) -> Result<(), Fault> {
         let bad = Err(Fault::protocol(Cause::Setting));
         match id {

@@ -290,6 +290,13 @@ fn a_client_learns_what_was_not_taken() {
     assert_eq!(played.events[6..], ["goaway NO_ERROR(0)"]);
     played.feed(&Wire::default().headers(1, END, &[(":status", "200")]).0);
     assert!(played.events[7].starts_with("response 1 200"));
+    // CVE-2023-35945: RST_STREAM behind GOAWAY, for streams of which both sides have let go.
+    played.feed(&Wire::default().number(kind::RST_STREAM, 3, 7).number(kind::RST_STREAM, 5, 7).0);
+    assert_eq!(played.events.len(), 8);
+    while let Some(key) = played.connection.streams.next(0) {
+        played.connection.close(key);
+    }
+    assert_eq!((played.connection.streams(), played.fault), (0, None));
 }
 
 #[test]
@@ -323,6 +330,11 @@ fn a_ping_is_answered() {
     to.feed(&from.connection.take_output(Vec::new()));
     from.feed(&to.connection.take_output(Vec::new()));
     assert_eq!(from.events, ["settings".into(), format!("pong {:?}", b"keepaliv")]);
+    // Settings are acknowledged both ways with that.
+    assert!(!to.connection.is_acknowledged());
+    to.feed(&from.connection.take_output(Vec::new()));
+    assert!(from.connection.is_acknowledged() && to.connection.is_acknowledged());
+    assert!(from.connection.is_established() && to.connection.is_established());
 }
 
 /// A connection that does nothing is small, and is small again after it did much.
