@@ -280,6 +280,8 @@ mod connections_tests;
 #[cfg(test)]
 mod dynamic_tests;
 #[cfg(test)]
+mod filter_tests;
+#[cfg(test)]
 mod hashing_tests;
 #[cfg(test)]
 mod listener_tests;
