@@ -292,4 +292,6 @@ mod process_tests;
 #[cfg(test)]
 mod retry_tests;
 #[cfg(test)]
+mod route_tests;
+#[cfg(test)]
 mod tests;
