@@ -132,6 +132,7 @@ impl Limiter {
         let mut found: Vec<(Which, &Descriptor<'_>)> = found.collect();
         let speed = |which: &Which| self.bucket(*which).map_or(0.0, |(rate, _)| rate.limit().fill_rate());
         found.sort_by(|(a, _), (b, _)| speed(a).total_cmp(&speed(b)));
+        let mut shadow = None;
         for (which, of) in &found {
             let Some((rate, tokens)) = self.bucket(*which) else { continue };
             let passes = match of.hits {
@@ -141,8 +142,12 @@ impl Limiter {
                 }
                 Hits::Cost(hits) => tokens.take(rate, hits, now),
             };
-            if !passes {
-                return Verdict { passes, bucket: Some(*which), tells: of.tells };
+            let verdict = Verdict { passes, bucket: Some(*which), tells: of.tells };
+            match passes {
+                true => {}
+                // It stands in front of nobody: those that are enforced are asked all the same.
+                false if self.is_shadow(*which) => shadow = shadow.or(Some(verdict)),
+                false => return verdict,
             }
         }
         let strictest = found.first().map(|(which, of)| (*which, of.tells));
@@ -155,10 +160,10 @@ impl Limiter {
                 return Verdict { passes: false, bucket, tells: None };
             }
             let (bucket, tells) = strictest.unwrap_or((Which::Own, None));
-            return Verdict { passes: true, bucket: Some(bucket), tells };
+            return shadow.unwrap_or(Verdict { passes: true, bucket: Some(bucket), tells });
         }
         let (bucket, tells) = strictest.map_or((None, None), |(which, tells)| (Some(which), tells));
-        Verdict { passes: true, bucket, tells }
+        shadow.unwrap_or(Verdict { passes: true, bucket, tells })
     }
 
     /// The bucket of a descriptor, if it has one.
@@ -272,6 +277,26 @@ mod tests {
         }
         assert_eq!(limiter.admit(&both[..1], now).bucket, Some(Which::Own));
         assert_eq!([left(a), left(Which::Own)], [0, 0], "what was paid before is gone, as in Envoy");
+    }
+
+    #[test]
+    fn a_shadow_stands_in_front_of_nobody() {
+        // As Envoy 1.40 has it: the shadow is the stricter one, and is asked first.
+        let shadow = DescriptorSpec { shadow: true, ..of(&[("s", "1")], limit(1, 200)) };
+        let limiter = limiter(Some(limit(3, 300)), vec![shadow, of(&[("n", "1")], limit(2, 100))], true);
+        let now = now();
+        let (s, n) = (Which::Descriptor(0, 0), Which::Descriptor(1, 0));
+        let ask = |list: &[Descriptor<'_>]| {
+            let verdict = limiter.admit(list, now);
+            (verdict.passes, verdict.bucket)
+        };
+        let both = [asked(&[("s", "1")]), asked(&[("n", "1")])];
+        assert_eq!(
+            [ask(&both), ask(&both), ask(&both)],
+            [(true, Some(s)), (false, Some(s)), (false, Some(n))]
+        );
+        assert_eq!(ask(&both[..1]), (false, Some(s)), "and pays the limit for all");
+        assert_eq!(ask(&both[..1]), (false, Some(Which::Own)));
     }
 
     #[test]
