@@ -121,6 +121,10 @@ pub(crate) struct Forward {
     pub(crate) upgrades: Vec<Upgrade>,
     /// Where copies of requests go, if anywhere.
     pub(crate) mirrors: Option<Arc<[Mirror]>>,
+    /// The host becomes the name of the endpoint that is chosen.
+    pub(crate) takes_endpoints_name: bool,
+    /// Then the host that was is appended to `x-forwarded-host`.
+    pub(crate) appends_forwarded_host: bool,
     /// What is hashed, for clusters that choose endpoints by it.
     pub(crate) hash: Option<Arc<HashPolicies>>,
     /// The timeout in milliseconds, as `x-envoy-expected-rq-timeout-ms` tells it to the upstream.

@@ -177,6 +177,8 @@ impl Routes<'_> {
             retries,
             upgrades: config.upgrades.clone(),
             mirrors: self.mirrors(at, &config.mirrors, &level.mirrors),
+            takes_endpoints_name: config.host_rewrite == Some(HostRewrite::Endpoint),
+            appends_forwarded_host: config.append_x_forwarded_host,
             hash: (!config.hash_policy.is_empty()).then(|| hash.clone()),
             expected_timeout: config
                 .timeout
@@ -314,6 +316,8 @@ impl Routes<'_> {
             HostRewrite::Header(name) => {
                 self.field_name(format!("{at}.host_rewrite_header"), name).map(HostEdit::Header)
             }
+            // What it becomes is known once an endpoint is chosen.
+            HostRewrite::Endpoint => None,
             HostRewrite::PathRegex(regex) => {
                 self.substitution(&format!("{at}.host_rewrite_path_regex"), regex).map(HostEdit::PathRegex)
             }

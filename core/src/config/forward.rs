@@ -151,6 +151,9 @@ pub enum HostRewrite {
     Header(String),
     /// The path without its query, every match replaced (Envoy `host_rewrite_path_regex`).
     PathRegex(RegexRewrite),
+    /// The name of the endpoint that each try goes to, if it has one: the one that was resolved, or that was given to it (Envoy
+    /// `auto_host_rewrite`).
+    Endpoint,
 }
 
 /// A regular expression and what stands in the place of its matches (Envoy `RegexMatchAndSubstitute`).

@@ -234,6 +234,7 @@ impl Attempts {
     async fn attempt(&mut self) -> End {
         // After some that were stale, one that nobody can have closed for being idle.
         let lease = self.connect(self.stale == STALE_RETRIES).await?;
+        self.routed.address(&lease)?;
         self.sent = true;
         self.routed.begin(&lease, self.tape.as_ref().map(Tape::play));
         let mut head = self.exchange().downstream.lane.heads.response();

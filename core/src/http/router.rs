@@ -15,7 +15,7 @@ use crate::{
     filter::{Cx, Exchange, Pump, Request, Response},
     lane::{Lane, Route},
     limits::{INTERIM_RESPONSES, STALE_RETRIES},
-    route::{Action, Forward, RouteInput, hash::MadeCookies},
+    route::{Action, Forward, RouteInput, edit::tell_host, hash::MadeCookies},
     telemetry::{ClusterStat, HttpStat},
     upstream::{Lease, Pool, Toward, Wish},
 };
@@ -63,7 +63,20 @@ pub(crate) struct Routed {
     pub(super) pool: Rc<Pool>,
     /// What the cluster asked for before it chooses an endpoint.
     pub(super) toward: Toward,
+    /// What its host becomes once an endpoint is chosen.
+    named: Named,
     framing: Framing,
+}
+
+/// Whether the host of a request is the name of its endpoint.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Named {
+    /// It is what it is.
+    No,
+    /// It becomes that.
+    ByEndpoint,
+    /// An earlier try had it become that.
+    Before,
 }
 
 /// What becomes of a request at the end of its chain.
@@ -122,7 +135,15 @@ pub(crate) fn route(req: Request) -> Decision {
         }
         _ => body,
     };
-    let routed = Routed { head, body, exchange: exchange.clone(), pool, toward, framing };
+    let routed = Routed {
+        head,
+        body,
+        exchange: exchange.clone(),
+        pool,
+        toward,
+        named: by_endpoint(route.as_deref()),
+        framing,
+    };
     match (exchange.switch.get(), plan) {
         (Switch::No, None) => Decision::Send(routed),
         (Switch::No, Some(plan)) => Decision::Attempt(routed, plan),
@@ -166,6 +187,13 @@ fn destination(route: &Route, head: &mut RequestHead, cx: &Cx) -> Result<Rc<Pool
         }
         // Resolving gave one of its shares.
         Action::Weighted(_) => Err(Err(Error::local(Kind::NoCluster(Status::SERVICE_UNAVAILABLE)))),
+    }
+}
+
+fn by_endpoint(route: Option<&Route>) -> Named {
+    match route.map(|route| &route.spec.action) {
+        Some(Action::Forward(forward)) if forward.takes_endpoints_name => Named::ByEndpoint,
+        _ => Named::No,
     }
 }
 
@@ -230,6 +258,7 @@ impl Routed {
                     }
                 };
                 log::sending(&self.exchange, &lease);
+                self.address(&lease)?;
                 let body = self.take_body();
                 self.begin(&lease, body);
                 match answer(lease, &self.exchange, self.head.method()).await {
@@ -258,6 +287,37 @@ impl Routed {
     pub(super) fn take_body(&mut self) -> Option<Body> {
         let none = self.framing.is_empty() && self.body.is_empty();
         (!none).then(|| mem::take(&mut self.body))
+    }
+
+    /// Has the host be what the endpoint of `lease` is called, where the route says so.
+    ///
+    /// # Errors
+    /// It is called what cannot be a host, or the head got too large.
+    #[inline]
+    pub(super) fn address(&mut self, lease: &Lease) -> Result<(), Error> {
+        if self.named == Named::No { Ok(()) } else { self.name_host(lease) }
+    }
+
+    #[cold]
+    fn name_host(&mut self, lease: &Lease) -> Result<(), Error> {
+        let Some(extra) = lease.hostname() else { return Ok(()) };
+        let was = self.head.authority().to_vec();
+        let set = self.head.set_authority(extra.hostname.as_bytes());
+        set.map_err(|_| Error::local(Kind::Filter))?;
+        if self.named == Named::ByEndpoint {
+            // What it was before is told once: what an earlier endpoint was called is nobody's business.
+            self.named = Named::Before;
+            let exchange = &self.exchange;
+            let tell = !exchange.chain.spec.router.suppress_envoy_headers;
+            let route = exchange.route.borrow();
+            let append = route.as_deref().is_some_and(|route| match &route.spec.action {
+                Action::Forward(forward) => forward.appends_forwarded_host,
+                _ => false,
+            });
+            tell_host(&mut self.head, &was, append, tell)?;
+        }
+        log::routed(&self.exchange, &self.head, &self.pool);
+        Ok(())
     }
 
     /// Writes the head and sets the body going.

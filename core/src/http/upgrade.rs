@@ -94,7 +94,8 @@ pub(crate) async fn send(routed: Routed, plan: Option<Box<Plan>>) -> Result<Resp
         routed.exchange.chain.stats.inc(HttpStat::RqWsOnNonWsRoute);
         return Err(Error::local(Kind::Denied(Status::FORBIDDEN)));
     }
-    let (routed, lease) = attempts::connect(routed, plan).await?;
+    let (mut routed, lease) = attempts::connect(routed, plan).await?;
+    routed.address(&lease)?;
     let Routed { head, mut body, exchange, .. } = routed;
     let terminates = {
         let route = exchange.route.borrow();

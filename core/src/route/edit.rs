@@ -99,13 +99,7 @@ impl Edits {
         // It may have come from the client, in a header or in the path.
         let bad = Error::downstream(Kind::Head(ParseError::Host));
         head.set_authority(&value).map_err(|_| bad)?;
-        if self.append_forwarded_host && !was.is_empty() {
-            append_forwarded_host(head.headers_mut(), &was).map_err(|_| too_large())?;
-        }
-        if tell {
-            set(head, "x-envoy-original-host", &was)?;
-        }
-        Ok(())
+        tell_host(head, &was, self.append_forwarded_host, tell)
     }
 
     /// Keeps what the response's edits need of the request, as it is now.
@@ -222,6 +216,20 @@ impl PathEdit {
             }
         }
     }
+}
+
+/// Tells the upstream what the host was: in the list of all that it was, and in a field of its own.
+///
+/// # Errors
+/// The head got too large.
+pub(crate) fn tell_host(head: &mut RequestHead, was: &[u8], append: bool, tell: bool) -> Result<(), Error> {
+    if append && !was.is_empty() {
+        append_forwarded_host(head.headers_mut(), was).map_err(|_| too_large())?;
+    }
+    if tell {
+        set(head, "x-envoy-original-host", was)?;
+    }
+    Ok(())
 }
 
 /// Appends the host that was, unless it stands at the end already.

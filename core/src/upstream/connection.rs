@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     access_log::Meter,
+    config::EndpointExtra,
     error::{Error, Kind, Side},
     http::{Frame, body::poll_frame},
     telemetry::ClusterStat,
@@ -22,6 +23,7 @@ use std::{
     cell::{Cell, RefCell},
     fmt, io,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -193,6 +195,11 @@ impl Lease {
     /// The endpoint.
     pub(crate) fn addr(&self) -> Peer {
         self.0.host.addr()
+    }
+
+    /// The endpoint's name; `None` where it has none.
+    pub(crate) fn hostname(&self) -> Option<Arc<EndpointExtra>> {
+        self.0.host.extra().filter(|extra| !extra.hostname.is_empty())
     }
 
     pub(super) fn host(&self) -> &Rc<Host> {

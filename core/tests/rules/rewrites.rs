@@ -3,14 +3,19 @@
 
 use crate::lab::{Lab, Message, manager, route, rules, table};
 use corelane::config::{
-    Action, AppendAction, Forward, HeaderMutations, HeaderOption, HostRewrite, PathRewrite, Redirect,
-    RedirectPath, RegexRewrite, RequireTls, Route, RouteConfiguration, RouteMatch, WeightedCluster,
+    Action, AppendAction, BackOff, Endpoint, EndpointExtra, Forward, HeaderMutations, HeaderOption,
+    HostRewrite, PathRewrite, Redirect, RedirectPath, RegexRewrite, RequireTls, RetryOn, RetryPolicy, Route,
+    RouteConfiguration, RouteMatch, WeightedCluster,
 };
+use corelane::io::Peer;
+use std::{sync::Arc, time::Duration};
 
 rules! {
     fields_are_edited_by_every_level,
     the_closest_level_may_have_the_last_word,
     host_and_path_are_rewritten_and_told,
+    a_host_becomes_the_name_of_its_endpoint,
+    each_try_has_the_name_of_its_own_endpoint,
     clients_are_sent_elsewhere,
     a_host_may_require_tls,
     a_field_may_name_the_cluster,
@@ -130,6 +135,69 @@ async fn host_and_path_are_rewritten_and_told(lab: Lab) {
     assert_eq!(values(answer.text(), "host"), ["h.test"], "there is nothing to rewrite it to");
     let answer = client.ask("GET / HTTP/1.1\r\nhost: h.test\r\nx-host: no host\r\n\r\n").await;
     assert_eq!(answer.status(), 400, "what a client says is no host must not get into a request line");
+}
+
+/// An endpoint with a name.
+fn called(addr: &Peer, hostname: &str) -> Endpoint {
+    let extra = EndpointExtra { hostname: hostname.into(), ..EndpointExtra::default() };
+    Endpoint { extra: Some(Arc::new(extra)), ..Endpoint::new(addr.clone()) }
+}
+
+async fn a_host_becomes_the_name_of_its_endpoint(lab: Lab) {
+    let upstream = lab.mirror().addr;
+    for (endpoint, append, expected) in [
+        (called(&upstream, "e.test"), true, ["e.test", "h.test", "h.test"]),
+        (called(&upstream, "e.test:81"), false, ["e.test:81", "h.test", ""]),
+        (Endpoint::new(upstream.clone()), true, ["h.test", "", ""]),
+    ] {
+        lab.http_with(&[], |manager, cluster| {
+            let mut forward = Forward::to("up");
+            forward.host_rewrite = Some(HostRewrite::Endpoint);
+            forward.append_x_forwarded_host = append;
+            manager.routes = table(vec![Route::new(RouteMatch::prefix("/"), forward.into())]);
+            cluster.endpoints = vec![endpoint];
+        })
+        .await;
+        let head = ask(&lab, "/", "h.test").await;
+        let found = ["host", "x-envoy-original-host", "x-forwarded-host"]
+            .map(|name| values(head.text(), name).join("|"));
+        assert_eq!(found, expected);
+    }
+    lab.http_with(&[], |manager, cluster| {
+        let forward = Forward { host_rewrite: Some(HostRewrite::Endpoint), ..Forward::to("up") };
+        manager.routes = table(vec![Route::new(RouteMatch::prefix("/"), forward.into())]);
+        cluster.endpoints = vec![called(&upstream, "no host")];
+    })
+    .await;
+    assert_eq!(ask(&lab, "/", "h.test").await.status(), 500, "a name that cannot be sent");
+}
+
+async fn each_try_has_the_name_of_its_own_endpoint(lab: Lab) {
+    let failing = lab.upstream(|mut wire| async move {
+        while let Some(head) = wire.try_head().await {
+            assert_eq!(values(&head, "host"), ["first.test"]);
+            wire.send(crate::lab::response(503, "")).await;
+        }
+    });
+    let good = lab.mirror();
+    lab.http_with(&[], |manager, cluster| {
+        let back_off = BackOff { base: Duration::from_millis(1), max: Duration::from_millis(2) };
+        let policy = RetryPolicy { num_retries: 3, back_off, ..RetryPolicy::new(RetryOn::list("5xx")) };
+        let mut forward = Forward { retry: Some(Box::new(policy)), ..Forward::to("up") };
+        forward.host_rewrite = Some(HostRewrite::Endpoint);
+        forward.append_x_forwarded_host = true;
+        manager.routes = table(vec![Route::new(RouteMatch::prefix("/"), forward.into())]);
+        cluster.endpoints = vec![called(&failing.addr, "first.test"), called(&good.addr, "second.test")];
+    })
+    .await;
+    let mut client = lab.client().await;
+    for _ in 0..4 {
+        let answer = client.ask("GET / HTTP/1.1\r\nhost: h.test\r\n\r\n").await;
+        let found = ["host", "x-envoy-original-host", "x-forwarded-host"]
+            .map(|name| values(answer.text(), name).join("|"));
+        assert_eq!(found, ["second.test", "h.test", "h.test"]);
+    }
+    assert!(failing.accepted.get() > 0);
 }
 
 async fn clients_are_sent_elsewhere(lab: Lab) {

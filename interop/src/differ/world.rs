@@ -92,13 +92,22 @@ fn address(port: u16) -> Value {
 fn cluster(at: usize, port: u16) -> Value {
     let name = format!("origin{at}");
     json!({"name": name, "type": "STATIC", "load_assignment": {"cluster_name": name,
-        "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(port)}}]}]}})
+        "endpoints": [{"lb_endpoints": [{"endpoint": endpoint(at, port)}]}]}})
+}
+
+/// All but the first have a name.
+fn endpoint(at: usize, port: u16) -> Value {
+    let mut endpoint = json!({"address": address(port)});
+    if at > 0 {
+        endpoint["hostname"] = format!("e{at}.example").into();
+    }
+    endpoint
 }
 
 /// A cluster of all origins, by some weights, that chooses by hashes.
 fn hashing(rng: &mut Rng, name: &str, origins: &[u16]) -> Value {
-    let endpoint = |port: &u16| json!({"endpoint": {"address": address(*port)}, "load_balancing_weight": 1 + rng.below(3)});
-    let endpoints: Vec<Value> = origins.iter().map(endpoint).collect();
+    let endpoint = |(at, port): (usize, &u16)| json!({"endpoint": endpoint(at, *port), "load_balancing_weight": 1 + rng.below(3)});
+    let endpoints: Vec<Value> = origins.iter().enumerate().map(endpoint).collect();
     let mut cluster = json!({"name": name, "type": "STATIC",
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]}});
     if name == HASHING[0] {

@@ -204,7 +204,7 @@ impl Translator<'_> {
                 let path = path.field("host_rewrite_path_regex");
                 self.regex_rewrite(regex, &path).map(HostRewrite::PathRegex)
             }
-            HostRewriteSpecifier::AutoHostRewrite(false) => None,
+            HostRewriteSpecifier::AutoHostRewrite(rewrites) => rewrites.then_some(HostRewrite::Endpoint),
             other => {
                 message.host_rewrite_specifier = Some(other);
                 None

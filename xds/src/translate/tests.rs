@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, fs, time::Duration};
 
 use corelane::config::{
     Action, Balancer, Breakers, ClusterKind, Codec, DnsFamily, DnsResolver, Forward, HashCookie, HashPolicy,
-    HashSource, Health, HttpConnectionManager, LoadBalancing, PathMatch, RegexRewrite, Terminal, Upgrade,
-    Upstream, WeightedBy,
+    HashSource, Health, HostRewrite, HttpConnectionManager, LoadBalancing, PathMatch, RegexRewrite, Terminal,
+    Upgrade, Upstream, WeightedBy,
 };
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MapKey, ReflectMessage as _, Value};
 
@@ -447,6 +447,10 @@ fn shares_are_picked_by_what_requests_bring() {
     ];
     assert_eq!(by_hash.hash_policy, want);
     assert_eq!(forward(", use_hash_policy: false}}").weighted_by, WeightedBy::Random);
+    for (rewrites, expected) in [(true, Some(HostRewrite::Endpoint)), (false, None)] {
+        let found = forward(&format!("}}, auto_host_rewrite: {rewrites}}}"));
+        assert_eq!(found.host_rewrite, expected);
+    }
 }
 
 #[test]

@@ -26,6 +26,11 @@ pub(super) const FEATURES: &[Feature] = &[
         make: |rng| json!({"host_rewrite_header": *rng.pick(&FIELDS)}),
     },
     Feature {
+        name: "route.auto_host_rewrite",
+        place: Place::Action,
+        make: |rng| json!({"auto_host_rewrite": rng.chance(90), "append_x_forwarded_host": rng.chance(50)}),
+    },
+    Feature {
         name: "route.append_x_forwarded_host",
         place: Place::Action,
         make: |_| json!({"append_x_forwarded_host": true, "host_rewrite_literal": "rewritten.example"}),
