@@ -24,7 +24,56 @@ pub(in crate::h2) struct Encoder {
     /// By a number made of the line, which entry was the last with it; by one made of the name too, for fields that are not
     /// put in the table. Made with the first entry.
     places: Option<Box<Places>>,
+    said: Said,
 }
+
+/// Fields of the last block that were numbers of the table, and those numbers. Heads on one connection resemble each other, so the
+/// next field is nearly always the one that came next before: that is one comparison and no search.
+#[derive(Debug, Default)]
+struct Said {
+    /// The lines, one behind the other: each ends in the only CRLF that it has, so none is mistaken for two.
+    lines: Vec<u8>,
+    /// What was said for each: one byte.
+    numbers: Vec<u8>,
+    /// How far this block has come in both.
+    at: usize,
+    next: usize,
+}
+
+impl Said {
+    /// What to say for `line`, if it is the next.
+    #[inline(always)]
+    fn expect(&mut self, line: &[u8]) -> Option<u8> {
+        if !self.lines[self.at..].starts_with(line) {
+            return None;
+        }
+        let number = self.numbers[self.next];
+        self.at += line.len();
+        self.next += 1;
+        Some(number)
+    }
+
+    /// Another line came instead of what is noted from here on.
+    fn note(&mut self, line: &[u8], number: u8) {
+        self.lines.truncate(self.at);
+        self.numbers.truncate(self.next);
+        if self.lines.len() + line.len() <= SAID {
+            self.lines.extend_from_slice(line);
+            self.numbers.push(number);
+            (self.at, self.next) = (self.lines.len(), self.numbers.len());
+        }
+    }
+
+    /// Numbers have changed.
+    fn forget(&mut self) {
+        self.lines.clear();
+        self.numbers.clear();
+        (self.at, self.next) = (0, 0);
+    }
+}
+
+/// Bytes of lines that are noted.
+const SAID: usize = 1 << 10;
 
 #[derive(Debug)]
 struct Places {
@@ -36,7 +85,8 @@ struct Places {
 impl Encoder {
     /// `ceiling`: the most bytes of table to use. Before the peer's SETTINGS it has 4,096.
     pub(in crate::h2) fn new(ceiling: usize) -> Encoder {
-        let mut encoder = Encoder { table: Table::new(4096), ceiling, lowest: None, places: None };
+        let mut encoder =
+            Encoder { table: Table::new(4096), ceiling, lowest: None, places: None, said: Said::default() };
         encoder.limit(4096);
         encoder
     }
@@ -47,12 +97,14 @@ impl Encoder {
         if size != self.table.max() {
             self.lowest = Some(self.lowest.unwrap_or(usize::MAX).min(size));
             self.table.resize(size);
+            self.said.forget();
         }
     }
 
     /// Begins a block: says what became of the table's size.
     #[inline]
     pub(in crate::h2) fn begin(&mut self, out: &mut Vec<u8>) {
+        (self.said.at, self.said.next) = (0, 0);
         if let Some(lowest) = self.lowest.take() {
             if lowest < self.table.max() {
                 integer::write(out, 0x20, 5, lowest);
@@ -70,10 +122,26 @@ impl Encoder {
     /// A field as a line, `name: value` and CRLF, the name in lower case. `never`: it was received as never to be indexed.
     #[inline]
     pub(in crate::h2) fn field(&mut self, out: &mut Vec<u8>, line: &[u8], name_len: usize, never: bool) {
+        if never {
+            return self.literal(out, line, name_len, never);
+        }
+        match self.said.expect(line) {
+            Some(number) => out.push(number),
+            None => self.unexpected(out, line, name_len),
+        }
+    }
+
+    #[inline(never)]
+    fn unexpected(&mut self, out: &mut Vec<u8>, line: &[u8], name_len: usize) {
         let place = line_place(line);
-        match self.entry(|places| places.lines[place]) {
-            Some((index, found)) if found.line == line && !never => integer::write(out, 0x80, 7, index),
-            _ => self.literal(out, line, name_len, never),
+        let index = match self.entry(|places| places.lines[place]) {
+            Some((index, found)) if found.line == line => index,
+            _ => return self.literal(out, line, name_len, false),
+        };
+        integer::write(out, 0x80, 7, index);
+        // Larger numbers take more than a byte.
+        if index < 0x7f {
+            self.said.note(line, 0x80 | index as u8);
         }
     }
 
@@ -126,6 +194,7 @@ impl Encoder {
 
     fn insert(&mut self, line: &[u8], name_len: usize, policy: Policy) {
         self.table.insert(line, name_len, Facts::of_policy(policy));
+        self.said.forget();
         let number = self.table.inserted();
         let places =
             self.places.get_or_insert_with(|| Box::new(Places { lines: [0; PLACES], names: [0; PLACES] }));
@@ -142,7 +211,8 @@ impl Encoder {
 
     #[cfg(test)]
     pub(in crate::h2) fn memory(&self) -> usize {
-        self.table.memory() + self.places.as_ref().map_or(0, |_| size_of::<Places>())
+        let said = self.said.lines.capacity() + self.said.numbers.capacity();
+        self.table.memory() + self.places.as_ref().map_or(0, |_| size_of::<Places>()) + said
     }
 
     /// How many entries and bytes, as RFC 7541 counts them.
