@@ -83,6 +83,20 @@ impl Slot {
         self.value as usize + self.value_len as usize + 2
     }
 
+    /// Of a line that lies at `at`, its name in lower case.
+    #[inline(always)]
+    fn decoded(at: usize, len: usize, name_len: usize, known: Id, never_indexed: bool) -> Slot {
+        debug_assert!(name_len <= usize::from(u16::MAX));
+        Slot {
+            name: at as u32,
+            name_len: name_len as u16,
+            value: (at + name_len + 2) as u32,
+            value_len: (len - name_len - 4) as u32,
+            known,
+            marks: JOINED | LOWER | if never_indexed { NEVER_INDEXED } else { 0 },
+        }
+    }
+
     /// An id decides alone: a slot without one has a name that is not known.
     #[inline]
     fn is(&self, arena: &[u8], name: &Name<'_>) -> bool {
@@ -443,21 +457,49 @@ impl Headers {
     /// Adds a field that an HTTP/2 decoder has checked, as a line: `name: value` and CRLF, the name in lower case.
     #[inline]
     pub(crate) fn append_line(&mut self, line: &[u8], name_len: usize, known: Id, never_indexed: bool) {
-        debug_assert!(name_len <= usize::from(u16::MAX) && self.arena.len() + line.len() <= ARENA_MAX);
+        debug_assert!(self.arena.len() + line.len() <= ARENA_MAX);
         let at = self.arena.len();
         self.arena.extend_from_slice(line);
+        self.push_decoded(at, line.len(), name_len, known, never_indexed);
+    }
+
+    /// As [`append_line`](Headers::append_line), several lines one behind the other: how long each is and its name, its id, whether
+    /// it is never to be indexed and whether its name begins with `x-envoy-`.
+    #[inline]
+    pub(crate) fn append_lines(
+        &mut self,
+        lines: &[u8],
+        parts: impl Iterator<Item = (usize, usize, Id, bool, bool)>,
+    ) {
+        debug_assert!(self.arena.len() + lines.len() <= ARENA_MAX);
+        let (mut at, mut place) = (self.arena.len(), self.slots.len());
+        self.arena.extend_from_slice(lines);
+        let Headers { slots, present, repeated, first, framing, .. } = self;
+        slots.extend(parts.map(|(line_len, name_len, known, never_indexed, x_envoy)| {
+            let bit = known.bit();
+            if *present & bit == 0 {
+                first[known.index()] = place.min(usize::from(FAR)) as u8;
+            } else {
+                *repeated |= bit;
+            }
+            *present |= if x_envoy { bit | X_ENVOY } else { bit };
+            if bit & FRAMING != 0 {
+                *framing = None;
+            }
+            let slot = Slot::decoded(at, line_len, name_len, known, never_indexed);
+            (at, place) = (at + line_len, place + 1);
+            slot
+        }));
+    }
+
+    /// Notes a line that lies at `at`.
+    #[inline(always)]
+    fn push_decoded(&mut self, at: usize, len: usize, name_len: usize, known: Id, never_indexed: bool) {
         self.note(known);
         if known.bit() & FRAMING != 0 {
             self.framing = None;
         }
-        self.slots.push(Slot {
-            name: at as u32,
-            name_len: name_len as u16,
-            value: (at + name_len + 2) as u32,
-            value_len: (line.len() - name_len - 4) as u32,
-            known,
-            marks: JOINED | LOWER | if never_indexed { NEVER_INDEXED } else { 0 },
-        });
+        self.slots.push(Slot::decoded(at, len, name_len, known, never_indexed));
     }
 
     /// Gives `write` the fields that travel on in HTTP/2, as [`write_end_to_end`](Headers::write_end_to_end) does in HTTP/1: each

@@ -1,7 +1,7 @@
 //! Heads and fields (RFC 9113 section 8): from what HPACK decodes to the heads that HTTP/1 has too. Owns the rules for
 //! pseudo-headers and fields and the bounds on a head; a broken head ends its stream and not the connection.
 
-use super::hpack::{Facts, Kind, OVERHEAD, Sink};
+use super::hpack::{Facts, Kind, OVERHEAD, Part, Run, Sink};
 use crate::ascii;
 use crate::h1::{Limits, TrailerRule, trailer_rule};
 use crate::head::{Method, RequestHead, ResponseHead, Scheme, Version};
@@ -117,6 +117,31 @@ impl<'s> Fields<'s> {
             headers.note_x_envoy();
         }
         headers.append_line(line, name_len, facts.id, facts.is_never_indexed());
+    }
+
+    /// Fields like any other, of which none may be there once only.
+    #[inline]
+    fn run(&mut self, headers: &mut Headers, run: &Run) {
+        self.size += run.lines.len() + run.parts.len() * (OVERHEAD - 4);
+        self.count += run.parts.len();
+        if self.size > self.limits.head_bytes || self.count > self.limits.fields {
+            self.bad = Some(BadHead::TooLarge);
+        }
+        if self.bad.is_none() {
+            headers.append_lines(
+                &run.lines,
+                run.parts.iter().map(|part| {
+                    let Part { line_len, name_len, facts } = *part;
+                    (
+                        usize::from(line_len),
+                        usize::from(name_len),
+                        facts.id,
+                        facts.is_never_indexed(),
+                        facts.is_x_envoy(),
+                    )
+                }),
+            );
+        }
     }
 
     /// A field that is not just to be kept; whether it is.
@@ -285,6 +310,10 @@ impl<'s> RequestSink<'s> {
 }
 
 impl Sink for RequestSink<'_> {
+    fn run(&mut self, run: &Run) {
+        self.fields.run(self.head.headers_mut(), run);
+    }
+
     #[inline]
     fn field(&mut self, line: &[u8], name_len: usize, facts: Facts) {
         if !self.fields.count(line, facts.kind) {
@@ -342,6 +371,10 @@ impl<'s> ResponseSink<'s> {
 }
 
 impl Sink for ResponseSink<'_> {
+    fn run(&mut self, run: &Run) {
+        self.fields.run(self.head.headers_mut(), run);
+    }
+
     #[inline]
     fn field(&mut self, line: &[u8], name_len: usize, facts: Facts) {
         if !self.fields.count(line, facts.kind) {
@@ -400,4 +433,5 @@ pub(super) struct Discard;
 
 impl Sink for Discard {
     fn field(&mut self, _: &[u8], _: usize, _: Facts) {}
+    fn run(&mut self, _: &Run) {}
 }

@@ -8,11 +8,13 @@ mod decode;
 mod encode;
 mod field;
 mod integer;
+mod run;
 mod table;
 
 pub(super) use decode::{Decoder, Sink};
 pub(super) use encode::Encoder;
 pub(super) use field::{Facts, Kind};
+pub(super) use run::{Part, Run};
 
 /// What a field costs beside its bytes, in a table and in the size of a list (RFC 7541 section 4.1).
 pub(super) const OVERHEAD: usize = 32;

@@ -2,6 +2,7 @@
 
 use super::field::{Facts, STATIC};
 use super::integer;
+use super::run::{Run, Runs};
 use super::table::{Found, Table};
 use crate::h2::huffman;
 use alloc::vec::Vec;
@@ -13,6 +14,16 @@ const SCRATCH_KEPT: usize = 4 << 10;
 pub(in crate::h2) trait Sink {
     /// A field: its line, how long its name is, and what is known of it.
     fn field(&mut self, line: &[u8], name_len: usize, facts: Facts);
+
+    /// Several fields like any other, as each of them would come.
+    fn run(&mut self, run: &Run) {
+        let mut rest = run.lines.as_slice();
+        for part in &run.parts {
+            let (line, behind) = rest.split_at(usize::from(part.line_len));
+            self.field(line, usize::from(part.name_len), part.facts);
+            rest = behind;
+        }
+    }
 }
 
 /// The block is broken, and what the peer's encoder remembers is unknown from here on: COMPRESSION_ERROR for the
@@ -30,14 +41,15 @@ pub(in crate::h2) struct Decoder {
     update_due: bool,
     /// One line at a time.
     scratch: Vec<u8>,
+    runs: Runs,
 }
 
 impl Decoder {
     /// Before any SETTINGS both sides take 4,096 bytes (RFC 9113 section 6.5.2). `limit` is what ours say; a larger one
     /// is allowed at once, a smaller one when it has been [acknowledged](Decoder::limit).
-    pub(in crate::h2) const fn new(limit: usize) -> Decoder {
-        let limit = if limit < 4096 { 4096 } else { limit };
-        Decoder { table: Table::new(4096), limit, update_due: false, scratch: Vec::new() }
+    pub(in crate::h2) fn new(limit: usize) -> Decoder {
+        let (table, limit) = (Table::new(4096), limit.max(4096));
+        Decoder { table, limit, update_due: false, scratch: Vec::new(), runs: Runs::default() }
     }
 
     /// The peer has acknowledged our SETTINGS_HEADER_TABLE_SIZE.
@@ -51,9 +63,18 @@ impl Decoder {
         let mut rest = self.updates(block)?;
         while let Some(first) = rest.first() {
             rest = if first & 0x80 != 0 {
+                let inserted = self.table.inserted();
+                if let Some((run, len)) = self.runs.find(rest, inserted) {
+                    sink.run(run);
+                    rest = &rest[len..];
+                    continue;
+                }
                 let (index, behind) = integer::read(rest, 7).ok_or(BadBlock)?;
                 let Found { line, name_len, facts } = found(&self.table, index)?;
                 sink.field(line, name_len, facts);
+                if rest.len() == behind.len() + 1 {
+                    self.runs.note(*first, line, name_len, facts, inserted);
+                }
                 behind
             } else if first & 0x40 != 0 {
                 self.literal(rest, 6, sink)?
@@ -64,6 +85,7 @@ impl Decoder {
                 self.literal(rest, 4, sink)?
             };
         }
+        self.runs.end();
         if self.scratch.capacity() > SCRATCH_KEPT {
             self.scratch = Vec::new();
         }
@@ -81,6 +103,7 @@ impl Decoder {
                 return Err(BadBlock);
             }
             self.table.resize(size);
+            self.runs.forget();
             self.update_due = false;
             rest = behind;
         }
@@ -94,6 +117,7 @@ impl Decoder {
         prefix: u32,
         sink: &mut impl Sink,
     ) -> Result<&'b [u8], BadBlock> {
+        self.runs.end();
         let Decoder { table, scratch, .. } = self;
         // One of six bits is for the table, and of four, the one above them says that it is for no table ever.
         let (indexed, never) = (prefix == 6, prefix == 4 && bytes[0] & 0x10 != 0);
@@ -129,7 +153,7 @@ impl Decoder {
     /// Bytes of memory it holds.
     #[cfg(test)]
     pub(in crate::h2) fn memory(&self) -> usize {
-        self.table.memory() + self.scratch.capacity()
+        self.table.memory() + self.scratch.capacity() + self.runs.memory()
     }
 }
 

@@ -323,3 +323,33 @@ fn a_bomb_costs_no_memory_in_the_decoder() {
     assert_eq!(count.0, 16_001);
     assert!(decoder.memory() < 16 << 10, "{}", decoder.memory());
 }
+
+/// Heads that resemble each other, with something new in between: what was noted of one must not be taken for another.
+#[test]
+fn heads_that_come_again_are_the_same() {
+    for seed in 0..60 {
+        let mut random = Random::new(seed);
+        let (mut encoder, mut decoder) = (Encoder::new([4096, 200][random.below(2)]), Decoder::new(4096));
+        for step in 0..300 {
+            let mut fields = Vec::new();
+            // One of a few clients, each with fields of its own, some of which it leaves out at times.
+            let client = random.below(3);
+            for field in 0..8 {
+                if random.below(20) > 0 {
+                    fields.push((format!("x-{field}"), format!("{}", client * field / 4), false));
+                }
+            }
+            match random.below(12) {
+                0 => {
+                    fields.insert(random.below(fields.len() + 1), ("x-new".into(), format!("{step}"), false))
+                }
+                1 => fields.insert(random.below(fields.len() + 1), ("etag".into(), format!("{step}"), false)),
+                2 => fields.insert(random.below(fields.len() + 1), ("cookie".into(), "a=b".into(), false)),
+                3 => encoder.limit([4096, 100][random.below(2)]),
+                _ => {}
+            }
+            through(&mut encoder, &mut decoder, &fields);
+        }
+        assert!(decoder.memory() < 24 << 10, "{}", decoder.memory());
+    }
+}
