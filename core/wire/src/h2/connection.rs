@@ -323,6 +323,17 @@ impl Connection {
         self.phase == Phase::Open
     }
 
+    /// Nothing has happened for a while: gives back memory that is not needed until something does.
+    pub fn rest(&mut self) {
+        self.codec.decoder.rest();
+        self.codec.encoder.rest();
+        (self.codec.scratch, self.codec.cookies) = (Vec::new(), Vec::new());
+        self.receiver.rest();
+        if self.out.is_empty() {
+            self.out = Vec::new();
+        }
+    }
+
     /// Whether the peer has acknowledged our settings; whoever has a clock ends the connection with
     /// [`Reason::SETTINGS_TIMEOUT`] if that takes too long (RFC 9113 section 6.5.3).
     pub fn is_acknowledged(&self) -> bool {

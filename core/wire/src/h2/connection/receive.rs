@@ -25,6 +25,12 @@ pub(super) struct Receiver {
 }
 
 impl Receiver {
+    /// Gives back room that nothing is in.
+    pub(super) fn rest(&mut self) {
+        self.partial.shrink_to_fit();
+        self.block.shrink_to_fit();
+    }
+
     #[cfg(test)]
     pub(super) fn memory(&self) -> usize {
         self.partial.capacity() + self.block.capacity()

@@ -72,6 +72,9 @@ impl Said {
     }
 }
 
+/// How many entries are searched at most: all of a table of 4,096 bytes.
+const SEARCHED: usize = 128;
+
 /// Bytes of lines that are noted.
 const SAID: usize = 1 << 10;
 
@@ -135,14 +138,42 @@ impl Encoder {
     fn unexpected(&mut self, out: &mut Vec<u8>, line: &[u8], name_len: usize) {
         let place = line_place(line);
         let index = match self.entry(|places| places.lines[place]) {
-            Some((index, found)) if found.line == line => index,
-            _ => return self.literal(out, line, name_len, false),
+            Some((index, found)) if found.line == line => Some(index),
+            // Another line has the place, but it may be there all the same.
+            Some(_) => self.search(line),
+            None => None,
         };
+        let Some(index) = index else { return self.literal(out, line, name_len, false) };
         integer::write(out, 0x80, 7, index);
         // Larger numbers take more than a byte.
         if index < 0x7f {
             self.said.note(line, 0x80 | index as u8);
         }
+    }
+
+    /// The number of an entry with this name, and what becomes of fields that have it.
+    fn by_name(&self, name: &[u8]) -> Option<(usize, Policy)> {
+        let known = |(index, found): (usize, Found<'_>)| {
+            (found.line[..found.name_len] == *name).then_some((index, found.facts.policy()))
+        };
+        let noted = self.entry(|places| places.names[name_place(name)])?;
+        known(noted).or_else(|| {
+            // Another name has the place.
+            let newest = 0..SEARCHED.min(self.table.len());
+            newest
+                .filter_map(|newer| Some((STATIC.len() + 1 + newer, self.table.entry(newer)?)))
+                .find_map(known)
+        })
+    }
+
+    /// The number of a line among the newest of the table. It is noted again, so that the next time it is found at once.
+    fn search(&mut self, line: &[u8]) -> Option<usize> {
+        let newer = (0..SEARCHED.min(self.table.len()))
+            .find(|newer| self.table.entry(*newer).is_some_and(|found| found.line == line))?;
+        if let Some(places) = &mut self.places {
+            places.lines[line_place(line)] = self.table.inserted().wrapping_sub(newer as u32);
+        }
+        Some(STATIC.len() + 1 + newer)
     }
 
     /// A field that is spelt out each time, under a name of the static table: without a look at the table.
@@ -157,10 +188,7 @@ impl Encoder {
         let (name, value) = (&line[..name_len], &line[name_len + 2..line.len() - 2]);
         let known = match static_index(name) {
             Some(index) => Some((index, POLICIES[index - 1])),
-            // Names are in the table for the sake of fields that are plain, or of those that are not.
-            None => self.entry(|places| places.names[name_place(name)]).and_then(|(index, found)| {
-                (found.line[..found.name_len] == *name).then_some((index, found.facts.policy()))
-            }),
+            None => self.by_name(name),
         };
         let (index, policy) = match known {
             Some((index, policy)) => (Some(index), policy),
@@ -209,6 +237,12 @@ impl Encoder {
         Some((STATIC.len() + 1 + newer, self.table.entry(newer)?))
     }
 
+    /// Gives back what only makes the next block quicker to encode.
+    pub(in crate::h2) fn rest(&mut self) {
+        self.said = Said::default();
+        self.table.rest();
+    }
+
     #[cfg(test)]
     pub(in crate::h2) fn memory(&self) -> usize {
         let said = self.said.lines.capacity() + self.said.numbers.capacity();
@@ -222,23 +256,22 @@ impl Encoder {
     }
 }
 
-/// Where a line is noted. It needs not be good: a line that is not found is sent as it is. What tells lines apart are their
-/// ends and their length.
-#[inline(always)]
+/// Where a line is noted.
+#[inline]
 fn line_place(line: &[u8]) -> usize {
-    let word = |bytes: Option<&[u8; 8]>| bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes));
-    let value_end = &line[..line.len() - 2];
-    let mix = word(line.first_chunk())
-        ^ word(value_end.last_chunk()).rotate_left(17)
-        ^ word(line[line.len() / 2..].first_chunk()).rotate_left(43)
-        ^ line.len() as u64;
-    (mix.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58) as usize % PLACES
+    let mix = |all: u64, word: &[u8; 8]| (all.rotate_left(23) ^ u64::from_le_bytes(*word)).wrapping_mul(MIX);
+    let all = line.as_chunks().0.iter().fold(line.len() as u64, mix);
+    // The last eight bytes overlap the words before them.
+    let all = line.last_chunk().map_or(all, |end| mix(all, end));
+    (all >> 58) as usize % PLACES
 }
+
+const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
 
 #[inline]
 fn name_place(name: &[u8]) -> usize {
     let mix = name.iter().rev().take(8).fold(name.len() as u64, |mix, byte| mix << 8 ^ u64::from(*byte));
-    (mix.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58) as usize % PLACES
+    (mix.wrapping_mul(MIX) >> 58) as usize % PLACES
 }
 
 /// Appends a string (RFC 7541 section 5.2).

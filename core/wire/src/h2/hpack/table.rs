@@ -59,7 +59,6 @@ impl Table {
         self.size
     }
 
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -132,6 +131,15 @@ impl Table {
             self.bytes.drain(..dead);
             self.gone = self.gone.wrapping_add(dead as u32);
         }
+    }
+
+    /// Gives back room for entries that are not there.
+    pub(super) fn rest(&mut self) {
+        let dead = self.entries.front().map_or(self.bytes.len(), |at| at.at.wrapping_sub(self.gone) as usize);
+        self.bytes.drain(..dead);
+        self.gone = self.gone.wrapping_add(dead as u32);
+        self.bytes.shrink_to_fit();
+        self.entries.shrink_to_fit();
     }
 
     /// Bytes of memory it holds.

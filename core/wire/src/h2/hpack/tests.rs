@@ -324,6 +324,30 @@ fn a_bomb_costs_no_memory_in_the_decoder() {
     assert!(decoder.memory() < 16 << 10, "{}", decoder.memory());
 }
 
+/// Names and values that differ little, and many of them: none drives another out of where it is noted.
+#[test]
+fn fields_that_look_alike_are_found() {
+    let (mut encoder, mut decoder) = (Encoder::new(4096), Decoder::new(4096));
+    let fields: Vec<_> = (0..40).map(|at| (format!("x-field-{at:02}"), "v".repeat(40), false)).collect();
+    through(&mut encoder, &mut decoder, &fields);
+    // So are names of fields that are new each time.
+    let plain =
+        ["x-request-id", "traceparent", "tracestate", "b3", "x-b3-traceid", "x-b3-spanid", "grpc-timeout"];
+    let ids = |round: usize| plain.map(|name| (name.into(), format!("{round}"), false));
+    let first = through(&mut encoder, &mut decoder, &ids(0));
+    let entries = encoder.sizes().0;
+    assert_eq!(entries, 40 + plain.len());
+    for round in 1..20 {
+        assert!(through(&mut encoder, &mut decoder, &ids(round)) < first / 2);
+    }
+    assert_eq!(encoder.sizes().0, entries);
+    for shift in 0..40 {
+        let mut fields = fields.clone();
+        fields.rotate_left(shift);
+        assert_eq!(through(&mut encoder, &mut decoder, &fields), 40, "one byte each, in any order");
+    }
+}
+
 /// Heads that resemble each other, with something new in between: what was noted of one must not be taken for another.
 #[test]
 fn heads_that_come_again_are_the_same() {

@@ -337,6 +337,35 @@ fn a_ping_is_answered() {
     assert!(from.connection.is_established() && to.connection.is_established());
 }
 
+/// One that carried heads as they are, at rest.
+#[test]
+fn a_connection_at_rest_is_small() {
+    let (mut from, mut to) = (Played::new(client(), App::Waits), Played::new(server(), App::Answers));
+    let mut head = RequestHead::new();
+    head.set_authority(b"shop.example.org").unwrap();
+    let value = [b'v'; 40];
+    for name in 0..8 {
+        head.headers_mut().append(format!("x-field-{name}").as_str(), &value).unwrap();
+    }
+    for round in 0..50 {
+        let stream = from.connection.open(&head, Framing::None, true).unwrap();
+        to.feed(&from.connection.take_output(Vec::new()));
+        from.feed(&to.connection.take_output(Vec::new()));
+        from.connection.close(stream);
+        if round % 10 == 0 {
+            from.connection.rest();
+            to.connection.rest();
+        }
+    }
+    let heads = to.events.iter().filter(|event| event.matches("x-field-").count() == 8).count();
+    assert_eq!((heads, from.fault, to.fault), (50, None, None), "nothing that is needed is given back");
+    from.connection.rest();
+    to.connection.rest();
+    for connection in [from.connection, to.connection] {
+        assert!(connection.memory() < 3 << 10, "{}", connection.memory());
+    }
+}
+
 /// A connection that does nothing is small, and is small again after it did much.
 #[test]
 fn an_idle_connection_is_small() {
