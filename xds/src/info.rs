@@ -40,7 +40,7 @@ pub struct Server {
     args: Args,
     handle: Handle,
     started: SystemTime,
-    runtime: Arc<Runtime>,
+    runtime: Mutex<Arc<Runtime>>,
     /// `node` of the bootstrap; a reload may change it.
     node: Mutex<Option<Value>>,
     /// Clusters that the bootstrap names; all others came from a control plane.
@@ -65,7 +65,7 @@ impl Server {
             args,
             handle,
             started,
-            runtime: Arc::default(),
+            runtime: Mutex::default(),
             node: Mutex::new(node),
             static_clusters: Mutex::default(),
             progress,
@@ -77,9 +77,14 @@ impl Server {
 
     /// Shows this runtime.
     #[must_use]
-    pub fn showing(mut self, runtime: Arc<Runtime>) -> Self {
-        self.runtime = runtime;
+    pub fn showing(self, runtime: Arc<Runtime>) -> Self {
+        self.show(runtime);
         self
+    }
+
+    /// Shows this runtime from now on.
+    pub fn show(&self, runtime: Arc<Runtime>) {
+        *self.runtime.lock().unwrap_or_else(PoisonError::into_inner) = runtime;
     }
 
     /// A server whose first configuration comes from elsewhere.
@@ -243,7 +248,10 @@ pub fn pages(server: &Arc<Server>) -> Pages {
         .read(
             "/runtime",
             "print runtime values, of each layer and in the end",
-            with(|server, _| Reply::json(&server.runtime.page())),
+            with(|server, _| {
+                let runtime = server.runtime.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                Reply::json(&runtime.page())
+            }),
         )
         .wait(
             "/stats",

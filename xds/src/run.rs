@@ -34,6 +34,7 @@ use crate::{
     logging, missing,
     problem::Problem,
     profile::Profile,
+    runtime::disk,
     translate::Translated,
 };
 
@@ -102,6 +103,9 @@ fn serve(profile: &Profile, args: Args, source: &Source) -> Result<ExitCode, Vec
     let drain_time = args.drain_time;
     let running = start(profile, args, &first)?;
     announce(profile, source, &running);
+    // A layer that was replaced is read with all the rest, as if somebody had asked for it.
+    let again = || _ = signal_hook::low_level::raise(SIGHUP);
+    disk::watch(&first.dynamic.runtime.links(), again).map_err(|error| trouble("layered_runtime", &error))?;
     obey(signals, drain_time, source, &running, &first)?;
     running.proxy.join();
     log::info!("drained");
@@ -244,7 +248,7 @@ fn reload(source: &Source, running: &Running, first: &Translated) {
         let fixed = [
             ("admin.address", next.admin == first.admin),
             ("cluster_manager.upstream_bind_config", next.dynamic.bind_config == first.dynamic.bind_config),
-            ("layered_runtime", next.dynamic.runtime == first.dynamic.runtime),
+            ("layered_runtime", next.dynamic.runtime.is_like(&first.dynamic.runtime)),
             ("overload_manager", next.max_connections == first.max_connections),
         ];
         let changed = fixed.iter().filter(|(_, same)| !same);
@@ -252,6 +256,12 @@ fn reload(source: &Source, running: &Running, first: &Translated) {
             changed.map(|(path, _)| Problem::new(path, "cannot be changed without a restart")).collect();
         if !problems.is_empty() {
             return Err(problems);
+        }
+        let runtime = next.dynamic.runtime.clone();
+        if running.agent.is_some() && *runtime != *first.dynamic.runtime {
+            // What came from control planes was read with the values as they were.
+            let what = "its files cannot change without a restart beside dynamic_resources";
+            return Err(vec![Problem::new("layered_runtime", what)]);
         }
         let (node, bootstrap, clusters) = (next.node.clone(), next.bootstrap.clone(), clusters(&next));
         match &running.agent {
@@ -265,6 +275,7 @@ fn reload(source: &Source, running: &Running, first: &Translated) {
                 published.map_err(|problems| in_words_of_the_file(&next, &problems))?;
             }
         }
+        running.server.show(runtime);
         running.server.set_node(node);
         running.server.set_static_clusters(clusters);
         running.dump.set_bootstrap(bootstrap, SystemTime::now());

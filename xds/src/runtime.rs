@@ -1,8 +1,10 @@
 //! Envoy's runtime: named values that configuration refers to by key, with a default where there is no value. Owns what the
-//! layers of a bootstrap say and how a value is read as a number, a switch or a share of all. Nothing changes a value while
-//! the process serves: a bootstrap that is read again may not have other layers.
+//! layers of a bootstrap say and how a value is read as a number, a switch or a share of all. A bootstrap that is read again may
+//! not have other layers; what a layer of files says may change, and is in force once all of it is.
 
-use std::collections::BTreeMap;
+pub mod disk;
+
+use std::{collections::BTreeMap, path::PathBuf};
 
 use corelane::config::Fraction;
 use serde_json::{Value as Json, json};
@@ -20,6 +22,8 @@ pub struct Layer {
     pub name: String,
     /// Keys as they are referred to, the names of nested values joined with dots.
     pub values: BTreeMap<String, Value>,
+    /// The link that leads to its files, where it is a layer of files.
+    pub link: Option<PathBuf>,
 }
 
 /// A value as it was written. Text says a number or a switch where it reads as one.
@@ -39,6 +43,20 @@ impl Runtime {
     /// Of these layers, the last of which covers the others.
     pub fn new(layers: Vec<Layer>) -> Runtime {
         Runtime { layers }
+    }
+
+    /// The links that lead to layers of files.
+    pub fn links(&self) -> Vec<PathBuf> {
+        self.layers.iter().filter_map(|layer| layer.link.clone()).collect()
+    }
+
+    /// Whether the layers are the same, whatever files say.
+    pub fn is_like(&self, other: &Runtime) -> bool {
+        let same = |(ours, theirs): (&Layer, &Layer)| {
+            let files = ours.link.is_some() && ours.link == theirs.link;
+            ours.name == theirs.name && (files || ours == theirs)
+        };
+        self.layers.len() == other.layers.len() && self.layers.iter().zip(&other.layers).all(same)
     }
 
     /// The value of a key; of none where the key is empty, as in the API.
@@ -146,6 +164,7 @@ mod tests {
         let layer = |(at, values): (usize, &&[(&str, Value)])| Layer {
             name: format!("layer {at}"),
             values: values.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect(),
+            link: None,
         };
         Runtime::new(layers.iter().enumerate().map(layer).collect())
     }

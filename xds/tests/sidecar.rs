@@ -9,6 +9,7 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
@@ -309,6 +310,34 @@ fn an_endpoint_that_is_not_reached_is_in_the_log() {
     assert_eq!(status, 503);
     let expected = format!("503 UF {dead}|");
     until(&expected, || (fs::read_to_string(&log.config).unwrap_or_default() == expected).then_some(()));
+}
+
+/// Envoy's way of changing the runtime: files by key, behind a link that is replaced as a whole.
+#[test]
+fn a_layer_of_files_is_read_and_followed() {
+    let files = Files::new("");
+    let root = files.config.with_extension("runtime");
+    for (folder, share) in [("one", "0"), ("two", "100")] {
+        fs::create_dir_all(root.join(folder)).unwrap();
+        fs::write(root.join(folder).join("route.on"), format!("# per cent\n{share}\n")).unwrap();
+    }
+    let link = |to: &str| {
+        symlink(to, root.join("next")).unwrap();
+        fs::rename(root.join("next"), root.join("current")).unwrap();
+    };
+    link("one");
+    let layer = format!("{{name: files, disk_layer: {{symlink_root: {}}}}}", root.join("current").display());
+    let fraction = "runtime_fraction: {runtime_key: route.on, default_value: {numerator: 100}}";
+    let text =
+        example().replacen(r#"match: { prefix: "/" }"#, &format!("match: {{ prefix: /, {fraction} }}"), 1);
+    let sidecar = Sidecar::start(&format!("{text}\nlayered_runtime: {{layers: [{layer}]}}\n"));
+    let status = || Client::connect(sidecar.at("listener \"ingress\"")).request("GET /", "").0;
+    assert_eq!(status(), 404, "no request of a hundred");
+    link("two");
+    until("the other layer", || (status() == 200).then_some(()));
+    let mut admin = Client::connect(sidecar.at("the admin listens on"));
+    assert!(admin.request("GET /runtime", "").1.contains("\"final_value\": \"100\""));
+    fs::remove_dir_all(root).unwrap();
 }
 
 #[test]

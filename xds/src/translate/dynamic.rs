@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, mem::take, rc::Rc, sync::Arc};
 
 use corelane::config::UpstreamSockets;
 use corelane_proto::envoy::config::{
-    bootstrap::v3::Bootstrap, cluster::v3::Cluster as ClusterMessage, core::v3::Node,
+    bootstrap::v3::Bootstrap,
+    cluster::v3::Cluster as ClusterMessage,
+    core::v3::{ApiVersion, Node},
 };
 
 use crate::{
@@ -89,7 +91,11 @@ impl Translator<'_> {
         dynamic.authorities = self.authorities.clone();
         let Some(mut message) = message else { return };
         let path = root.field("dynamic_resources");
-        if let Some(ads) = message.ads_config.take() {
+        if let Some(mut ads) = message.ads_config.take() {
+            // Envoy asks for the version of other sources, and not of this one.
+            if ads.transport_api_version() == ApiVersion::Auto {
+                ads.set_transport_api_version(ApiVersion::V3);
+            }
             self.has_ads = true;
             dynamic.ads = self.api_source(ads, &path.field("ads_config"));
         }

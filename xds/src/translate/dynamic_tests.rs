@@ -124,7 +124,11 @@ fn sources_that_cannot_be_used_are_refused_with_their_path() {
     let ads = "dynamic_resources.ads_config";
     let table = [
         ("api_type: DELTA_GRPC", "api_type: REST", format!("{ads}.api_type: REST is not implemented")),
-        ("    transport_api_version: V3\n", "", format!("{ads}.transport_api_version: must be V3")),
+        (
+            "    transport_api_version: V3\n",
+            "    transport_api_version: V2\n",
+            format!("{ads}.transport_api_version: must be V3"),
+        ),
         (
             "cluster_name: plane\n",
             "cluster_name: nobody\n",

@@ -90,8 +90,8 @@ fn a_value_that_nobody_reads_is_refused() {
         ),
         ("rtds_layer: {name: a}", "layered_runtime.layers[0].rtds_layer: is not implemented".to_owned()),
         (
-            "disk_layer: {symlink_root: /a}",
-            "layered_runtime.layers[0].disk_layer: is not implemented".to_owned(),
+            "disk_layer: {symlink_root: /a, append_service_cluster: true}",
+            "layered_runtime.layers[0].disk_layer.append_service_cluster: is not implemented".to_owned(),
         ),
     ] {
         let text = format!("layered_runtime: {{layers: [{{name: a, {layer}}}]}}");

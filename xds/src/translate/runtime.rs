@@ -1,18 +1,21 @@
 //! `layered_runtime`: the layers as plain data, and which keys may have a value. Owns that no value is without effect: a key
 //! that Envoy itself reads, and that has no reader here, is refused.
 
-use std::{collections::BTreeMap, mem::take, sync::Arc};
+use std::{collections::BTreeMap, mem::take, path::PathBuf, sync::Arc};
 
 use corelane::config::Fraction;
 use corelane_proto::envoy::config::{
-    bootstrap::v3::{Bootstrap, LayeredRuntime, runtime_layer::LayerSpecifier},
+    bootstrap::v3::{
+        Bootstrap, LayeredRuntime,
+        runtime_layer::{DiskLayer, LayerSpecifier},
+    },
     overload::v3::{OverloadManager, resource_monitor::ConfigType as MonitorConfig},
 };
 use prost_types::value::Kind;
 
 use crate::{
     problem::Path,
-    runtime::{Layer, Runtime, Value},
+    runtime::{Layer, Runtime, Value, disk},
     translate::rest::Translator,
 };
 
@@ -122,7 +125,7 @@ impl Translator<'_> {
             if layers.iter().any(|other| other.name == name) {
                 self.refuse(&path.field("name"), format!("a second layer is named {name:?}"));
             }
-            let mut values = BTreeMap::new();
+            let (mut values, mut link) = (BTreeMap::new(), None);
             match layer.layer_specifier.take() {
                 Some(LayerSpecifier::StaticLayer(fields)) => {
                     let path = path.field("static_layer");
@@ -131,14 +134,41 @@ impl Translator<'_> {
                 }
                 // It holds what POST /runtime_modify sets, which is not among the admin's pages: nothing.
                 Some(LayerSpecifier::AdminLayer(_)) => {}
-                // Layers of files and of control planes are left to be reported.
+                Some(LayerSpecifier::DiskLayer(disk)) => {
+                    link = self.disk_layer(disk, &mut values, &path.field("disk_layer"));
+                }
+                // Layers of control planes are left to be reported.
                 other => layer.layer_specifier = other,
             }
             self.done(layer, &path);
-            layers.push(Layer { name, values });
+            layers.push(Layer { name, values, link });
         }
         self.done(message, path);
         Runtime::new(layers)
+    }
+
+    /// Reads a layer of files. One that cannot be read is empty, as in Envoy, and may come later.
+    fn disk_layer(
+        &mut self,
+        mut disk: DiskLayer,
+        values: &mut BTreeMap<String, Value>,
+        path: &Path<'_>,
+    ) -> Option<PathBuf> {
+        let (link, directory) = (take(&mut disk.symlink_root), take(&mut disk.subdirectory));
+        if link.is_empty() {
+            self.refuse(&path.field("symlink_root"), "is required");
+        }
+        // Left to be reported where it is set: which cluster that is only the command line may know.
+        self.done(disk, path);
+        let link = PathBuf::from(link);
+        match disk::read(&link.join(directory)) {
+            Ok(read) => {
+                self.runtime_keys(&read, path);
+                values.extend(read);
+            }
+            Err(error) => log::warn!("{}: {}: {error}", path, link.display()),
+        }
+        Some(link)
     }
 
     /// Adds what a Struct says, the names of what is nested joined with dots.

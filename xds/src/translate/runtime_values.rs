@@ -133,7 +133,7 @@ mod tests {
 
     fn runtime(values: &[(&str, Value)]) -> Runtime {
         let values = values.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
-        Runtime::new(vec![Layer { name: "a".into(), values }])
+        Runtime::new(vec![Layer { name: "a".into(), values, link: None }])
     }
 
     #[test]
