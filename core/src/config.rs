@@ -36,7 +36,9 @@ pub use cluster::{
 };
 pub use connections::{UpstreamConnections, UpstreamSockets};
 pub use dns::{Dns, DnsFamily, DnsResolver, DnsTarget};
-pub use forward::{Forward, HostRewrite, PathRewrite, RateLimits, RegexRewrite, Upstream, WeightedCluster};
+pub use forward::{
+    Forward, HostRewrite, PathRewrite, RateLimits, RegexRewrite, StreamDuration, Upstream, WeightedCluster,
+};
 pub use hash::{ConnectionHash, HashCookie, HashPolicy, HashSource, WeightedBy};
 pub use headers::{AppendAction, HeaderMutations, HeaderOption};
 pub use health_check::{EndpointCheck, HealthCheck, HealthCheckPace, HealthProbe, HttpProbe, TcpProbe};

@@ -5,6 +5,7 @@ pub(crate) mod attempts;
 pub(crate) mod body;
 pub(crate) mod clock;
 pub(crate) mod downstream;
+mod duration;
 mod exchange;
 mod forwarded;
 mod grpc;

@@ -14,7 +14,7 @@ pub(crate) use domains::DuplicateDomain;
 pub use table::RouteTable;
 
 use crate::{
-    config::{Upgrade, Upstream},
+    config::{StreamDuration, Upgrade, Upstream},
     conn::ConnMeta,
     filter::{Cx, Parsed, rate_limit},
     http::mirror::Mirror,
@@ -114,8 +114,8 @@ pub(crate) struct Forward {
     pub(crate) not_found: Status,
     pub(crate) timeout: Option<Duration>,
     pub(crate) idle_timeout: Option<Duration>,
-    /// How long an exchange may take, where the route says so; zero is for ever.
-    pub(crate) max_stream_duration: Option<Duration>,
+    /// How long an exchange may take, where the route says something about it.
+    pub(crate) stream_duration: Option<Box<StreamDuration>>,
     /// What is said about tries, if anything.
     pub(crate) retries: Option<Arc<Retries>>,
     pub(crate) upgrades: Vec<Upgrade>,

@@ -173,7 +173,7 @@ impl Routes<'_> {
             not_found: not_found?,
             timeout: config.timeout,
             idle_timeout: config.idle_timeout,
-            max_stream_duration: config.max_stream_duration,
+            stream_duration: config.stream_duration.clone(),
             retries,
             upgrades: config.upgrades.clone(),
             mirrors: self.mirrors(at, &config.mirrors, &level.mirrors),

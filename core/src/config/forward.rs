@@ -24,9 +24,9 @@ pub struct Forward {
     /// How long the exchange may see no byte in either direction, instead of the connection manager's
     /// `stream_idle_timeout`; `Some(Duration::ZERO)` waits for ever.
     pub idle_timeout: Option<Duration>,
-    /// How long an exchange may take from its request's head on, instead of the connection manager's
-    /// `max_stream_duration`; `Some(Duration::ZERO)` waits for ever (Envoy `max_stream_duration.max_stream_duration`).
-    pub max_stream_duration: Option<Duration>,
+    /// How long an exchange may take as a whole, instead of what the connection manager's `max_stream_duration` says
+    /// (Envoy `max_stream_duration`).
+    pub stream_duration: Option<Box<StreamDuration>>,
     /// When requests are tried again, instead of what the virtual host says (Envoy `retry_policy`).
     pub retry: Option<Box<RetryPolicy>>,
     /// How much of a body is kept for another try, instead of what the virtual host says.
@@ -75,7 +75,7 @@ impl Forward {
             cluster_not_found: Self::CLUSTER_NOT_FOUND,
             timeout: Some(Self::TIMEOUT),
             idle_timeout: None,
-            max_stream_duration: None,
+            stream_duration: None,
             retry: None,
             replay_limit: None,
             mirrors: Box::default(),
@@ -86,6 +86,19 @@ impl Forward {
             rate_limits: None,
         }
     }
+}
+
+/// How long an exchange may take from its request's head on (Envoy `RouteAction.MaxStreamDuration`). Upstreams of gRPC are told
+/// in `grpc-timeout`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StreamDuration {
+    /// So long; `Some(Duration::ZERO)` for ever, `None` for as long as the connection manager says.
+    pub max: Option<Duration>,
+    /// Takes what the client asks for in `grpc-timeout` instead, but no more than this; zero for whatever it asks for (Envoy
+    /// `grpc_timeout_header_max`).
+    pub grpc_timeout_max: Option<Duration>,
+    /// Taken off what the client asks for, so that the proxy gives up before it (Envoy `grpc_timeout_header_offset`).
+    pub grpc_timeout_offset: Duration,
 }
 
 /// The cluster or clusters of a route or of a TCP proxy.

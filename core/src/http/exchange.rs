@@ -5,7 +5,7 @@ use super::{
     body::Body,
     clock::Clock,
     downstream::Downstream,
-    forwarded, grpc, head, log, measure, normalize,
+    duration, forwarded, grpc, head, log, measure, normalize,
     normalize::Verdict,
     pump::{Encoder, Stopped, poll_pump},
     reply,
@@ -197,7 +197,7 @@ const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 fn begin(
     downstream: &Rc<Downstream>,
     chain: &Rc<HttpChain>,
-    head: RequestHead,
+    mut head: RequestHead,
     asked: &Asked,
 ) -> (Cx, Request) {
     let config = &chain.spec.config;
@@ -215,10 +215,11 @@ fn begin(
     };
     let route = chain.resolve(&head, &downstream.meta, asked.client, &downstream.lane);
     let of_route = match route.as_ref().map(|route| &route.spec.action) {
-        Some(Action::Forward(forward)) => forward.max_stream_duration,
+        Some(Action::Forward(forward)) => forward.stream_duration.as_deref(),
         _ => None,
     };
-    if let Some(longest) = of_route.or(config.max_stream_duration).filter(|longest| !longest.is_zero()) {
+    // Only a head of 16 MiB has no room for it, and then its upstream is not told.
+    if let Ok(Some(longest)) = duration::limit(&mut head, of_route, config.max_stream_duration) {
         clock.end_within(longest);
     }
     // What the connection's deadline was for is over; the exchange's own comes when it first waits.

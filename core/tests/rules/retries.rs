@@ -5,7 +5,7 @@ use corelane::{
     config::{
         Action, AttemptFields, BackOff, Breakers, Cidr, Cluster, Forward, HttpConnectionManager,
         RateLimitedBackOff, ReplayLimit, ResetFormat, ResetHeader, RetryBudget, RetryOn, RetryPolicy,
-        Upgrade, VirtualHost,
+        StreamDuration, Upgrade, VirtualHost,
     },
     io::Peer,
 };
@@ -524,7 +524,8 @@ async fn an_exchange_ends_with_its_duration(lab: Lab) {
     let duration = |of_route: Option<Duration>| {
         move |manager: &mut HttpConnectionManager, _: &mut Cluster| {
             manager.max_stream_duration = Some(Duration::from_millis(50));
-            let forward = Forward { max_stream_duration: of_route, ..Forward::to("up") };
+            let stream_duration = of_route.map(|max| StreamDuration { max: Some(max), ..Default::default() });
+            let forward = Forward { stream_duration: stream_duration.map(Box::new), ..Forward::to("up") };
             let timeout = Some(Duration::from_millis(300));
             manager.routes.virtual_hosts[0].routes[0].action =
                 Action::Forward(Forward { timeout, ..forward });

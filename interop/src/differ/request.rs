@@ -145,6 +145,7 @@ fn fields(rng: &mut Rng, out: &mut String) {
         "Accept-Encoding: br;q=0.2, gzip\r\n",
         "Accept-Encoding: gzip;q=0, *\r\n",
         "X-Envoy-Fault-Abort-Request: 418\r\n",
+        "Grpc-Timeout: 9999999u\r\n",
     ];
     for field in more {
         if rng.chance(12) {

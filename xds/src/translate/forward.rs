@@ -142,10 +142,10 @@ impl Translator<'_> {
         let mut timeout = self.timeout(&mut message.timeout, Some(Forward::TIMEOUT), &path.field("timeout"));
         let idle_timeout = self.duration(&mut message.idle_timeout, &path.field("idle_timeout"));
         let duration_path = path.field("max_stream_duration");
-        let max_stream_duration = message
+        let stream_duration = message
             .max_stream_duration
             .take()
-            .and_then(|duration| self.max_stream_duration(duration, &mut timeout, &duration_path));
+            .map(|duration| Box::new(self.max_stream_duration(duration, &mut timeout, &duration_path)));
         let retry_path = path.field("retry_policy");
         let retry = message.retry_policy.take().map(|policy| self.retry_policy(policy, &retry_path));
         let list = path.field("upgrade_configs");
@@ -164,7 +164,7 @@ impl Translator<'_> {
             cluster_not_found,
             timeout,
             idle_timeout,
-            max_stream_duration,
+            stream_duration,
             retry,
             replay_limit: None,
             mirrors: mirrors.into(),

@@ -5,7 +5,7 @@ use std::{mem::take, time::Duration};
 
 use corelane::config::{
     AttemptFields, BackOff, RateLimitedBackOff, ReplayLimit, ResetFormat, ResetHeader, RetryBudget, RetryOn,
-    RetryPolicy,
+    RetryPolicy, StreamDuration,
 };
 use corelane_proto::envoy::config::{
     cluster::v3::circuit_breakers::thresholds::RetryBudget as BudgetMessage,
@@ -163,8 +163,14 @@ impl Translator<'_> {
         mut message: MaxStreamDuration,
         timeout: &mut Option<Duration>,
         path: &Path<'_>,
-    ) -> Option<Duration> {
-        let duration = self.duration(&mut message.max_stream_duration, &path.field("max_stream_duration"));
+    ) -> StreamDuration {
+        let mut take = |duration: &mut _, name| self.duration(duration, &path.field(name));
+        let duration = StreamDuration {
+            max: take(&mut message.max_stream_duration, "max_stream_duration"),
+            grpc_timeout_max: take(&mut message.grpc_timeout_header_max, "grpc_timeout_header_max"),
+            grpc_timeout_offset: take(&mut message.grpc_timeout_header_offset, "grpc_timeout_header_offset")
+                .unwrap_or_default(),
+        };
         self.done(message, path);
         *timeout = None;
         duration

@@ -516,8 +516,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "bootstrap.cluster_manager",
     "bootstrap.layered_runtime",
     "bootstrap.overload_manager",
-    // Without a duration it only switches the route's timeout off, which here is off.
-    "action.max_stream_duration",
     // The default, said explicitly.
     "cluster.common_lb_config",
     "load_assignment.policy",

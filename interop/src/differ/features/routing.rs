@@ -47,7 +47,19 @@ pub(super) const FEATURES: &[Feature] = &[
     Feature {
         name: "route.max_stream_duration",
         place: Place::Action,
-        make: |_| json!({"max_stream_duration": {"max_stream_duration": "9s"}}),
+        make: |rng| {
+            let mut duration = json!({});
+            for (name, value) in [
+                ("max_stream_duration", "9s"),
+                ("grpc_timeout_header_max", *rng.pick(&["0s", "8s"])),
+                ("grpc_timeout_header_offset", "1s"),
+            ] {
+                if rng.chance(60) {
+                    duration[name] = value.into();
+                }
+            }
+            json!({ "max_stream_duration": duration })
+        },
     },
     Feature {
         name: "virtual_host.retry_policy",
