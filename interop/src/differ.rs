@@ -37,7 +37,7 @@ use world::World;
 const PER_WORLD: u64 = 250;
 
 /// How long an answer may take before it counts as none.
-const PATIENCE: Duration = Duration::from_millis(1500);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Differences that are printed in full.
 const SHOWN: usize = 12;
@@ -138,7 +138,7 @@ fn observe(
 ) -> Result<Vec<Seen>> {
     command.arg("-c").arg(file).args(["--concurrency", "1", "-l", "error"]);
     let mut process = Process::start(command, &folder.path().join("log"))?;
-    let ready = wait_for("the proxy to be ready", Duration::from_secs(20), || {
+    let ready = wait_for("the proxy to be ready", Duration::from_secs(60), || {
         process.expect_running()?;
         let page = admin(admin_port, "/ready")?;
         ensure!(page.contains("LIVE"), "/ready says {page:?}");

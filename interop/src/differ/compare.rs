@@ -52,10 +52,9 @@ const INTENDED: &[Intended] = &[
     Intended {
         why: "a malformed request is refused by both, each with its own words and fields",
         explains: |request, ours, theirs, _| {
-            !request.wrong.is_empty()
-                && (400..500).contains(&ours.status())
-                && (400..500).contains(&theirs.status())
-                && ours.received.is_empty()
+            // A client of gRPC is refused with HTTP's 200.
+            let refused = |seen: &Seen| (400..500).contains(&seen.status()) || seen.answers("grpc-status");
+            !request.wrong.is_empty() && refused(ours) && refused(theirs) && ours.received.is_empty()
         },
     },
     Intended {
