@@ -12,6 +12,7 @@ rules! {
     hosts_lose_ports_and_dots,
     fields_with_underscores_go_or_are_refused,
     a_proxy_names_itself_and_its_port,
+    paths_and_hosts_reach_a_rule_as_in_envoys_table,
 }
 
 /// A proxy with this normalisation in front of an upstream that answers with the head it got, and a route of its own for
@@ -123,4 +124,55 @@ async fn a_proxy_names_itself_and_its_port(lab: Lab) {
     // The port that the listener got, where the kernel chose one.
     let port = config.listeners[0].address.ip().map_or(0, |ip| ip.port());
     assert!(told.is_some_and(|told: u16| told != 0 && (port == 0 || told == port)), "{told:?}");
+}
+
+/// What Envoy 1.40 lets through to a rule for `/admin` and for `secret.com`, with its defaults and as Istio configures it.
+async fn paths_and_hosts_reach_a_rule_as_in_envoys_table(lab: Lab) {
+    let as_istio = Normalization {
+        path: true,
+        merge_slashes: true,
+        escaped_slashes: EscapedSlashes::Unescape,
+        host_port: HostPort::Strip,
+        ..Normalization::default()
+    };
+    let mut config = guarded(&lab, Normalization::default()).await;
+    let denied = Action::DirectResponse(DirectResponse { status: 403, body: Vec::new() });
+    manager(&mut config).routes.virtual_hosts.push(VirtualHost {
+        name: "secret".into(),
+        domains: vec!["secret.com".into()],
+        routes: vec![Route::new(RouteMatch::prefix("/"), denied)],
+        ..VirtualHost::default()
+    });
+    let request = |target: &str, host: &str| format!("GET {target} HTTP/1.1\r\nhost: {host}\r\n\r\n");
+    for (at, normalization) in [Normalization::default(), as_istio].into_iter().enumerate() {
+        manager(&mut config).normalization = normalization;
+        lab.publish(&config).await;
+        for (target, host, want) in [
+            ("/admin", "a", [403, 403]),
+            ("/admin?x=1", "a", [403, 403]),
+            ("http://a/admin", "a", [403, 403]),
+            ("/admin/", "a", [200, 200]),
+            ("/ADMIN", "a", [200, 200]),
+            ("/admin.", "a", [200, 200]),
+            ("/admin%20", "a", [200, 200]),
+            ("/admin;x=1", "a", [200, 200]),
+            ("//admin", "a", [200, 403]),
+            ("/./admin", "a", [200, 403]),
+            ("/x/../admin", "a", [200, 403]),
+            ("/%61dmin", "a", [200, 403]),
+            ("/\\admin", "a", [200, 403]),
+            ("/x/..;/admin", "a", [200, 403]),
+            ("/admin%2f", "a", [200, 200]),
+            ("/%2561dmin", "a", [200, 200]),
+            ("/admin#f", "a", [400, 400]),
+            ("/admin%00", "a", [200, 400]),
+            ("/", "Secret.COM", [403, 403]),
+            ("/", "secret.com:80", [200, 403]),
+            // Where Envoy takes the first of two.
+            ("/", "a\r\nhost: secret.com", [400, 400]),
+        ] {
+            let answer = lab.client().await.ask(&request(target, host)).await;
+            assert_eq!(answer.status(), want[at], "{target} at {host}, configuration {at}");
+        }
+    }
 }

@@ -10,6 +10,7 @@ rules! {
     legal_messages_are_the_same_at_every_split,
     ambiguous_responses_are_refused_at_every_split,
     a_local_reply_leaves_no_body_to_be_taken_for_a_request,
+    a_field_name_of_any_length_stays_a_name,
 }
 
 /// What stands behind every case: it must never arrive.
@@ -234,6 +235,20 @@ async fn a_local_reply_leaves_no_body_to_be_taken_for_a_request(lab: Lab) {
         let mut client = send_cut(&lab, bytes.as_bytes(), at).await;
         assert_eq!(client.message().await.status(), 404, "cut at {at}");
         assert!(client.rest().await.0.is_empty(), "cut at {at}");
+    }
+    assert!(log.0.borrow().is_empty(), "{:?}", log.0.borrow());
+}
+
+/// CVE-2021-40346: a name longer than 64 KiB overflowed into its value.
+async fn a_field_name_of_any_length_stays_a_name(lab: Lab) {
+    let log = Log::default();
+    lab.http(&[recorder(&lab, &log)]).await;
+    for length in [65_535, 65_536, 65_536 + 14, 200_000] {
+        let name = "content-length".repeat(length / 14 + 1);
+        let mut client = lab.client().await;
+        client.send(format!("POST / HTTP/1.1\r\nhost: a\r\n{}: 0\r\n\r\n{NEXT}", &name[..length])).await;
+        assert_eq!(client.message().await.status(), 431, "{length}");
+        assert!(client.rest().await.0.is_empty(), "{length}");
     }
     assert!(log.0.borrow().is_empty(), "{:?}", log.0.borrow());
 }
