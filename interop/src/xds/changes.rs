@@ -1,11 +1,12 @@
 //! Adding, changing and removing: what every control plane does all day.
 
 use super::scene::{SOON, Scene, expect, expect_refused};
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use corelane_interop::{
     client::Connection,
     process::{free_port, wait_for},
     resource,
+    sidecar::admin,
 };
 
 pub(super) fn it_serves_what_it_is_told(scene: &mut Scene) -> Result<()> {
@@ -21,6 +22,41 @@ pub(super) fn it_serves_what_it_is_told(scene: &mut Scene) -> Result<()> {
     for stream in open {
         ensure!(stream.node == "interop" && stream.nodes == 1, "the node is told once a stream: {stream:?}");
         ensure!(stream.method.starts_with("Delta") == scene.protocol.is_delta(), "{stream:?}");
+    }
+    is_counted(scene)
+}
+
+/// The statistics of each subscription, under Envoy's names on both.
+fn is_counted(scene: &Scene) -> Result<()> {
+    let port = scene.proxy()?.admin;
+    // Envoy brings its gauge up to date every five seconds.
+    wait_for("server.state to be LIVE", SOON, || {
+        let page = admin(port, "/stats?filter=^server.state$")?;
+        ensure!(page.trim() == "server.state: 0", "{page}");
+        Ok(())
+    })?;
+    let page = admin(port, "/stats")?;
+    let value = |name: &str| -> Result<&str> {
+        let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        line.with_context(|| format!("there is no {name}"))
+    };
+    ensure!(value("control_plane.connected_state")? == "1", "it is not connected");
+    let subscriptions = [
+        "cluster_manager.cds",
+        "listener_manager.lds",
+        "http.web.rds.web",
+        "cluster.origin",
+        "cluster.other",
+    ];
+    for prefix in subscriptions {
+        for name in ["update_attempt", "update_success"] {
+            ensure!(value(&format!("{prefix}.{name}"))? != "0", "{prefix}.{name} is 0");
+        }
+        ensure!(value(&format!("{prefix}.update_rejected"))? == "0", "{prefix} was refused");
+        ensure!(value(&format!("{prefix}.version_text"))?.len() > 2, "{prefix} has no version");
+    }
+    for prefix in ["cluster_manager.cds", "listener_manager.lds"] {
+        ensure!(value(&format!("{prefix}.version"))? != "0", "{prefix} has no version");
     }
     Ok(())
 }

@@ -74,7 +74,8 @@ const NAMES: [&str; 4] = ["update_attempt", "update_success", "update_rejected",
 /// What the names begin with, and the numbers.
 fn gather(state: &State) -> Vec<(String, Tally)> {
     let mut tallies: BTreeMap<(Kind, Source, &str), Tally> = BTreeMap::new();
-    let mut tables: BTreeMap<String, Tally> = BTreeMap::new();
+    // By the name that the core knows; beside it the one that an operator does.
+    let mut tables: BTreeMap<String, (&str, Tally)> = BTreeMap::new();
     let (mut clusters, mut users) = (Vec::new(), state.table_users.clone());
     for view in state.store.resources() {
         let tally = Tally {
@@ -92,7 +93,7 @@ fn gather(state: &State) -> Vec<(String, Tally)> {
                 tallies.insert((view.kind, view.source, view.name), tally);
             }
             Kind::Routes => {
-                tables.insert(source::key(view.source, view.name), tally);
+                tables.insert(source::key(view.source, view.name), (view.name, tally));
             }
             Kind::Cluster | Kind::Listener => {}
         }
@@ -115,7 +116,8 @@ fn gather(state: &State) -> Vec<(String, Tally)> {
     users.sort();
     users.dedup();
     for TableUser { prefix, table } in &users {
-        found.extend(tables.get(table).map(|tally| (format!("http.{prefix}.rds.{table}"), tally.clone())));
+        let known = tables.get(table);
+        found.extend(known.map(|(name, tally)| (format!("http.{prefix}.rds.{name}"), tally.clone())));
     }
     let named = tallies.iter().filter_map(|((kind, _, name), tally)| {
         let prefix = match kind {
