@@ -104,3 +104,43 @@ fn sizes_that_cannot_be_are_refused() {
         [format!("{AT}.ring_hash_lb_config: is not implemented")]
     );
 }
+
+/// Ways of choosing endpoints that are not implemented, each by the path of what asks for it.
+#[test]
+fn other_ways_of_choosing_are_refused_with_their_path() {
+    let policy = |name: &str, rest: &str| {
+        let url = format!("type.googleapis.com/envoy.extensions.load_balancing_policies.{name}");
+        format!(
+            "    load_balancing_policy: {{policies: [{{typed_extension_config: {{name: x, \
+             typed_config: {{'@type': {url}{rest}}}}}}}]}}"
+        )
+    };
+    const SLOW: &str = "slow_start_config: {slow_start_window: 10s}";
+    const ENTRY: &str = "load_balancing_policy.policies[0].typed_extension_config.typed_config";
+    let none = |name: &str| {
+        let policies = "load_balancing_policy.policies: none of envoy.extensions.load_balancing_policies";
+        format!("{policies}.{name} is implemented")
+    };
+    let wrr = "client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin";
+    for (fields, problem) in [
+        (format!("    round_robin_lb_config: {{{SLOW}}}"), "round_robin_lb_config.slow_start_config".into()),
+        (
+            format!("    lb_policy: LEAST_REQUEST\n    least_request_lb_config: {{{SLOW}}}"),
+            "least_request_lb_config.slow_start_config".into(),
+        ),
+        (policy("round_robin.v3.RoundRobin", &format!(", {SLOW}")), format!("{ENTRY}.slow_start_config")),
+        (policy("least_request.v3.LeastRequest", &format!(", {SLOW}")), format!("{ENTRY}.slow_start_config")),
+        ("    lb_subset_config: {fallback_policy: ANY_ENDPOINT}".into(), "lb_subset_config".into()),
+        (
+            "    common_lb_config: {close_connections_on_host_set_change: true}".into(),
+            "common_lb_config.close_connections_on_host_set_change".into(),
+        ),
+        (
+            "    common_lb_config: {override_host_status: {statuses: [HEALTHY]}}".into(),
+            "common_lb_config.override_host_status".into(),
+        ),
+    ] {
+        assert_eq!(cluster(&fields).unwrap_err(), [format!("{AT}.{problem}: is not implemented")]);
+    }
+    assert_eq!(cluster(&policy(wrr, "")).unwrap_err(), [format!("{AT}.{}", none(wrr))]);
+}
