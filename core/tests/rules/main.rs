@@ -10,6 +10,7 @@ mod balancing;
 mod breakers;
 mod buffer;
 mod chaos;
+mod chaos_operations;
 mod chaos_tries;
 #[cfg(feature = "compression")]
 mod compressor;
