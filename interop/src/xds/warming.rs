@@ -19,11 +19,16 @@ fn waiting(source: Value, limit: &str) -> Value {
 pub(super) fn a_cluster_waits_for_its_endpoints(scene: &mut Scene) -> Result<()> {
     scene.serve()?;
     let steady = scene.steady()?;
-    scene.plane.set(&[
-        resource::cluster("new", waiting(scene.protocol.source(), "0s")),
-        resource::routes("web", &[("new.example", "new"), ("other.example", "other"), ("*", "origin")]),
-    ])?;
+    // Routes that come first do not wait for a cluster that nobody knows; after the cluster they would wait for it.
+    let routes = [("new.example", "new"), ("other.example", "other"), ("*", "origin")];
+    scene.plane.set(&[resource::routes("web", &routes)])?;
     scene.expect("other.example", "other")?;
+    scene.plane.set(&[resource::cluster("new", waiting(scene.protocol.source(), "0s"))])?;
+    wait_for("the endpoints to be asked for", SOON, || {
+        let names = scene.plane.exchange("ClusterLoadAssignment")?.names;
+        ensure!(names.iter().any(|n| n == "new"), "{names:?}");
+        Ok(())
+    })?;
     scene.remains("new.example", "503")?;
     scene.plane.set(&[resource::endpoints("new", &[scene.nginx.other])])?;
     scene.expect("new.example", "other")?;
