@@ -1,6 +1,7 @@
 //! The admin's pages about this process: `/ready`, `/stats`, `/server_info`, `/logging`, `/quitquitquit` and others. Owns
 //! what they say, in Envoy's shapes; serving them is `corelane::admin`'s.
 
+mod absent;
 mod memory;
 
 use std::{
@@ -210,6 +211,16 @@ impl Server {
         found
     }
 
+    /// What the first configuration waits for, in Envoy's shape (`UnreadyTargetsDumps`): its phase says what that is.
+    fn waits(&self) -> Value {
+        let target = match self.progress.phase() {
+            Phase::Live => return json!({}),
+            Phase::PreInitializing => "clusters",
+            Phase::Initializing => "listeners",
+        };
+        json!({ "unready_targets_dumps": [{ "name": "init manager Server", "target_names": [target] }] })
+    }
+
     fn ready(&self) -> Reply {
         let state = self.state();
         let status = if state == LIVE { Status::OK } else { Status::SERVICE_UNAVAILABLE };
@@ -253,6 +264,11 @@ pub fn pages(server: &Arc<Server>) -> Pages {
                 Reply::json(&runtime.page())
             }),
         )
+        .read(
+            "/init_dump",
+            "print what the first configuration still waits for: nothing, once the state is LIVE",
+            with(|server, _| Reply::json(&server.waits())),
+        )
         .wait(
             "/stats",
             "print statistics; ?usedonly, ?filter=REGEX, ?invert_filter, ?format=text|json|prometheus, \
@@ -279,7 +295,7 @@ pub fn pages(server: &Arc<Server>) -> Pages {
                 admin::clusters(&server.handle, query, |name| server.is_dynamic(name), &server.aside)
             }),
         );
-    fixed(acting(pages, server))
+    absent::pages(fixed(acting(pages, server)))
 }
 
 /// The pages that change something.

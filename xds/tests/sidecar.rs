@@ -254,6 +254,16 @@ fn the_admin_shows_what_there_is() {
         page("GET /stats?filter=ingress.downstream_rq_total").1,
         "http.ingress.downstream_rq_total: 0\n"
     );
+    for (target, status) in [
+        ("POST /runtime_modify", 400),
+        ("POST /runtime_modify?a=b", 503),
+        ("GET /runtime_modify", 405),
+        ("POST /cpuprofiler?enable=y", 501),
+        ("GET /heap_dump", 501),
+    ] {
+        assert_eq!(page(target).0, status, "{target}");
+    }
+    assert_eq!(page("GET /init_dump"), (200, "{}\n".to_owned()));
     for target in ["/certs", "/runtime", "/memory", "/hot_restart_version", "/contention", "/help"] {
         assert_eq!(page(&format!("GET {target}")).0, 200, "{target}");
     }
