@@ -111,6 +111,12 @@ impl Mirror {
             // An address in brackets takes no suffix, and stays.
             let _ = copy.set_authority(&host);
         }
+        // A copy is sent once: it may take as long as all tries of its request.
+        let within = cx.exchange().clock.response_within();
+        if let Some(within) = within.filter(|_| copy.headers().contains(Known::XEnvoyExpectedRqTimeoutMs)) {
+            let millis = within.as_millis().to_string();
+            copy.headers_mut().set(Known::XEnvoyExpectedRqTimeoutMs, millis.as_bytes()).ok()?;
+        }
         if counted {
             copy.headers_mut().set(ATTEMPT_COUNT, b"1").ok()?;
         }

@@ -163,6 +163,12 @@ const INTENDED: &[Intended] = &[
         },
     },
     Intended {
+        why: "the host of a copy stays where it is an address in brackets, of which Envoy makes what is no host",
+        explains: |_, _, _, line| {
+            line.starts_with("upstream host: corelane [\"[") && line.contains("]-shadow")
+        },
+    },
+    Intended {
         why: "slashes that are merged are one, where Envoy leaves two of a path that has nothing else",
         explains: |_, _, _, line| {
             let (ours, theirs) = (" / HTTP/1.1\", envoy ", " // HTTP/1.1\"");
