@@ -253,8 +253,7 @@ impl Pool {
         loop {
             if let Some(permit) = self.state.permit(Limit::Connections) {
                 let mut dialed = self.dial(&host, Slot::new(permit, self.clone())).await?;
-                // Opaque bytes end with their connection, whenever that is.
-                dialed.slot.ends_in_use();
+                dialed.slot.carries_bytes();
                 let watched = self.members.borrow().spec.config().connections.close_on_health_failure;
                 dialed.watch = watched.then(|| Watch::new(&host));
                 self.reached(&host, true);

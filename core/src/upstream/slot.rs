@@ -37,6 +37,8 @@ pub(crate) struct Slot {
     remote: Cell<bool>,
     /// It ended while it was in use.
     in_use: Cell<bool>,
+    /// It carries opaque bytes, which count as one request, as in Envoy.
+    opaque: Cell<bool>,
 }
 
 /// An established connection.
@@ -69,6 +71,7 @@ impl Slot {
             open: RefCell::default(),
             remote: Cell::new(false),
             in_use: Cell::new(false),
+            opaque: Cell::new(false),
         }
     }
 
@@ -107,6 +110,23 @@ impl Slot {
         self.in_use.set(true);
     }
 
+    /// Opaque bytes begin: one request, which lasts as long as the connection.
+    pub(super) fn carries_bytes(&self) {
+        self.opaque.set(true);
+        self.ends_in_use();
+        self.pool.stats.inc(ClusterStat::RqTotal);
+        self.pool.stats.inc(ClusterStat::RqActive);
+        self.count_host(HostStat::RqTotal, 1);
+        self.count_host(HostStat::RqActive, 1);
+    }
+
+    fn count_host(&self, stat: HostStat, n: u32) {
+        let Pool { lane, peers, .. } = &*self.pool;
+        if let Some(opened) = &*self.open.borrow() {
+            opened.endpoint.record_for(peers.len()).add(*lane, stat, n);
+        }
+    }
+
     fn count_end(&self) {
         let stats = &self.pool.stats;
         stats.inc(ClusterStat::CxDestroy);
@@ -124,6 +144,10 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
+        if self.opaque.get() {
+            self.pool.stats.dec(ClusterStat::RqActive);
+            self.count_host(HostStat::RqActive, u32::MAX);
+        }
         if let Some(Opened { since, endpoint, .. }) = self.open.take() {
             let Pool { lane, peers, .. } = &*self.pool;
             endpoint.record_for(peers.len()).add(*lane, HostStat::CxActive, u32::MAX);

@@ -298,6 +298,8 @@ async fn bytes_are_counted_while_they_go(lab: Lab) {
     let mut client = lab.client().await;
     client.send("ping").await;
     assert_eq!(client.bytes(5).await.unwrap(), b"ping!");
+    let requests = |which: &str| lab.stat(&format!("cluster.up.upstream_rq_{which}"));
+    assert_eq!((requests("total"), requests("active")), (1, 1), "as Envoy counts them");
     lab.until_stat("tcp.test.downstream_cx_tx_bytes_total", 5).await;
     for (name, bytes) in [
         ("tcp.test.downstream_cx_rx_bytes_total", 4),
@@ -306,4 +308,6 @@ async fn bytes_are_counted_while_they_go(lab: Lab) {
     ] {
         assert_eq!(lab.stat(name), bytes, "{name}");
     }
+    drop(client);
+    lab.until_stat("cluster.up.upstream_rq_active", 0).await;
 }
