@@ -36,6 +36,12 @@ use crate::{
 /// How long the descriptors stay after an update that needed them: the next one may come at once.
 const KEEP_SCHEMA: Duration = Duration::from_millis(500);
 
+/// An update with more resources than this leaves memory behind that is worth giving back,
+const MANY: usize = 256;
+
+/// so long after the last of them: transport and lanes let go of theirs meanwhile.
+const SETTLED: Duration = Duration::from_secs(2);
+
 /// Between two tries to bind a listener whose address is taken.
 const BIND_AGAIN: Duration = Duration::from_secs(5);
 
@@ -53,7 +59,7 @@ pub(super) struct Worker {
     screen: Screen,
     newer: Newer,
     values: Values,
-    /// When to drop the descriptors.
+    /// When to drop the descriptors, and give back what memory is free.
     unload_at: Option<Duration>,
     random: Random,
     began: Instant,
@@ -298,6 +304,9 @@ impl Worker {
         // Before the answer, so that one request carries all of it.
         self.want();
         self.settled = true;
+        if set + removed > MANY {
+            self.unload_at = Some(self.began.elapsed() + SETTLED);
+        }
         verdict
     }
 

@@ -95,14 +95,14 @@ fn what_is_refused_is_named_and_the_rest_applies() {
         assert_eq!(client.ask(), (200, "one".into()));
         // One that means nothing here, one that breaks a rule of the API, and a good one.
         let unknown = cluster_of(
-            "{name: c, type: EDS, eds_cluster_config: {eds_config: {ads: {}}}, lb_policy: MAGLEV}",
+            "{name: c, type: EDS, eds_cluster_config: {eds_config: {ads: {}}}, lrs_server: {self: {}}}",
         );
         let broken = cluster_of("{name: b, connect_timeout: 0s}");
         let good = cluster_of("{name: g, connect_timeout: 1s}");
         plane.send(Kind::Cluster, "2", &[("c", unknown), ("b", broken), ("g", good)]);
         let answer = plane.answer();
         let error = answer.error.expect("a NACK");
-        assert!(error.contains("cluster c: lb_policy: MAGLEV is not implemented"), "{error}");
+        assert!(error.contains("cluster c: lrs_server: is not implemented"), "{error}");
         assert!(error.contains("cluster b: connect_timeout: must be greater than 0s"), "{error}");
         assert!(!error.contains("cluster g"), "{error}");
         if api == "GRPC" {
