@@ -5,7 +5,6 @@ use anyhow::{Context, Result, ensure};
 use std::{
     fs::{self, File},
     io::{BufWriter, Write},
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -22,7 +21,7 @@ pub struct Nginx {
 }
 
 impl Nginx {
-    /// Starts it with one worker, behind `wrapper` (for pinning) if there is any.
+    /// Starts it as one process (a worker of its own would outlive a master that is killed), behind `wrapper` (for pinning) if there is any.
     ///
     /// # Errors
     /// If nginx is missing or does not come up.
@@ -32,8 +31,6 @@ impl Nginx {
         fs::create_dir(folder.path().join("files"))?;
         let uploads = folder.path().join("uploads");
         fs::create_dir(&uploads)?;
-        // Started by root, nginx's worker runs as somebody else.
-        fs::set_permissions(&uploads, fs::Permissions::from_mode(0o777))?;
         let file = folder.path().join("nginx.conf");
         fs::write(&file, configuration(folder.path(), origin, other))?;
         let mut words = wrapper.to_vec();
@@ -70,7 +67,7 @@ impl Nginx {
 fn configuration(at: &Path, origin: u16, other: u16) -> String {
     let at = at.display();
     format!(
-        "daemon off; worker_processes 1; pid {at}/pid; error_log stderr warn;\n\
+        "daemon off; master_process off; pid {at}/pid; error_log stderr warn;\n\
          events {{ worker_connections 4096; }}\n\
          http {{\n\
            access_log off; default_type text/plain; keepalive_requests 1000000; client_max_body_size 0;\n\
