@@ -58,6 +58,12 @@ const INTENDED: &[Intended] = &[
         },
     },
     Intended {
+        why: "what is answered by its head alone is answered before its body is read, where Envoy has seen that the body is malformed",
+        explains: |request, ours, theirs, _| {
+            request.wrong == "bad chunk size" && ours.received.is_empty() && theirs.status() == 400
+        },
+    },
+    Intended {
         why: "what is not HTTP/1.1 to the letter is refused (RFC 9112), where Envoy mends it",
         explains: |request, ours, theirs, _| {
             !request.wrong.is_empty()
