@@ -537,6 +537,8 @@ const WITHOUT_EFFECT: &[&str] = &[
     "http.path_with_escaped_slashes_action",
     "http1.allow_absolute_url",
     "http1.use_balsa_parser",
+    // Says something of filters that are not implemented only.
+    "http_filter.is_optional",
     "lb_endpoint.health_status",
 ];
 
