@@ -486,7 +486,7 @@ fn validate_names_every_problem_with_its_path() {
     // What breaks a rule of the API, what is not implemented and what only the core can know come together.
     let bad = text
         .replacen("stat_prefix: ingress", "stat_prefix: ''", 1)
-        .replacen("type: STATIC", "type: STATIC\n    lb_policy: MAGLEV", 1)
+        .replacen("type: STATIC", "type: STATIC\n    lb_subset_config: {fallback_policy: ANY_ENDPOINT}", 1)
         .replacen(
             "endpoint: { address: { socket_address: { address: 127.0.0.1",
             "endpoint: { address: { socket_address: { address: nowhere",
@@ -497,7 +497,7 @@ fn validate_names_every_problem_with_its_path() {
     assert_eq!((code, said.lines().count()), (Some(1), 4), "{said}");
     for told in [
         &format!("{hcm}.stat_prefix: "),
-        "static_resources.clusters[0].lb_policy: MAGLEV is not implemented",
+        "static_resources.clusters[0].lb_subset_config",
         "static_resources.listeners[0].filter_chains[0].filter_chain_match.server_names[0]: ",
     ] {
         assert!(said.contains(told), "{told} in {said}");
