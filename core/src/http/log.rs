@@ -82,8 +82,14 @@ pub(super) fn established(exchange: &Exchange) {
 }
 
 /// The request as it goes to `pool`.
-#[inline]
+#[inline(always)]
 pub(super) fn routed(exchange: &Exchange, head: &RequestHead, pool: &Pool) {
+    if exchange.chain.log.is_some() {
+        note_routed(exchange, head, pool);
+    }
+}
+
+fn note_routed(exchange: &Exchange, head: &RequestHead, pool: &Pool) {
     let mut notes = exchange.notes.borrow_mut();
     let (Some(log), Some(draft)) = (&exchange.chain.log, &mut *notes) else { return };
     let route = exchange.route.borrow();
@@ -131,8 +137,14 @@ pub(super) fn unreached(exchange: &Exchange, pool: &Pool, error: &Error) {
 }
 
 /// The response as the client gets it.
-#[inline]
+#[inline(always)]
 pub(super) fn answering(exchange: &Exchange, head: &ResponseHead, out: &[u8], framing: Framing, close: bool) {
+    if exchange.chain.log.is_some() {
+        note_answering(exchange, head, out, framing, close);
+    }
+}
+
+fn note_answering(exchange: &Exchange, head: &ResponseHead, out: &[u8], framing: Framing, close: bool) {
     let mut notes = exchange.notes.borrow_mut();
     let (Some(log), Some(draft)) = (&exchange.chain.log, &mut *notes) else { return };
     draft.status = head.status().code();
