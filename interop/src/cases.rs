@@ -341,7 +341,7 @@ fn validate_names_the_path(world: &mut World<'_>) -> Result<()> {
             "filters.http.none.v3.None",
             format!("{at}.http_filters[0].typed_config"),
         ),
-        ("type: STATIC", "type: ORIGINAL_DST", "static_resources.clusters[0].type".to_owned()),
+        ("type: STATIC", "type: ORIGINAL_DST", "static_resources.clusters[0].lb_policy".to_owned()),
     ] {
         fs::write(&file, good.replacen(old, new, 1))?;
         let done = validate()?;
