@@ -38,17 +38,19 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-pub(crate) fn seeds() -> std::ops::Range<u64> {
+fn seeds() -> std::ops::Range<u64> {
     match (number("CORELANE_SEED"), number("CORELANE_SEEDS")) {
         (Some(seed), _) => seed..seed + 1,
         (None, seeds) => 0..seeds.unwrap_or(40),
     }
 }
 
-/// One run; what it left open, and the trace of everything that happened.
-fn run(seed: u64) -> (usize, u64) {
-    let world = World::new(seed);
-    let net = Rc::new(world);
+/// One run of a scenario; what it left open, and the trace of everything that happened.
+pub(crate) fn run<R>(seed: u64, scenario: fn(Lab, Rc<World>) -> R) -> (usize, u64)
+where
+    R: Future<Output = ()> + 'static,
+{
+    let net = Rc::new(World::new(seed));
     let on = net.clone();
     let setup = Setup { lanes: 2, ..Setup::default() };
     in_world(&net, setup, move |lab| scenario(lab, on));
@@ -56,24 +58,30 @@ fn run(seed: u64) -> (usize, u64) {
     (net.open_sockets(), net.trace_hash())
 }
 
-#[test]
-fn what_is_answered_is_right_and_nothing_is_left_behind() {
+/// A run for each seed. All leave open what the first one did: the listeners of the upstreams, which the test holds to the end.
+pub(crate) fn sweep<R>(scenario: fn(Lab, Rc<World>) -> R)
+where
+    R: Future<Output = ()> + 'static,
+{
     let mut listeners = None;
     for seed in seeds() {
         eprintln!("seed {seed}");
-        let (open, _) = run(seed);
-        // The listener of the upstream, which the test holds to the end, and what its connections still read.
-        let expected = *listeners.get_or_insert(open);
-        assert_eq!(open, expected, "seed {seed}: sockets are left");
+        let (open, _) = run(seed, scenario);
+        assert_eq!(open, *listeners.get_or_insert(open), "seed {seed}: sockets are left");
     }
+}
+
+#[test]
+fn what_is_answered_is_right_and_nothing_is_left_behind() {
+    sweep(scenario);
 }
 
 #[test]
 fn one_seed_is_one_run() {
     for seed in [3, 17] {
-        assert_eq!(run(seed).1, run(seed).1, "seed {seed}");
+        assert_eq!(run(seed, scenario).1, run(seed, scenario).1, "seed {seed}");
     }
-    assert_ne!(run(3).1, run(17).1);
+    assert_ne!(run(3, scenario).1, run(17, scenario).1);
 }
 
 async fn scenario(lab: Lab, world: Rc<World>) {

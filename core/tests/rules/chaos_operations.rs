@@ -4,8 +4,8 @@
 //! `chaos`.
 
 use crate::{
-    chaos::{Tally, chunk, faults, nothing_is_left, requests_to, seeds},
-    lab::{Lab, Setup, Wire, field, in_world, manager},
+    chaos::{Tally, chunk, faults, nothing_is_left, requests_to, run, sweep},
+    lab::{Lab, Wire, field, manager},
 };
 use corelane::{
     config::{Config, Endpoint, OutlierDetection, Threshold},
@@ -19,29 +19,14 @@ use std::{rc::Rc, time::Duration};
 
 const CLIENTS: usize = 5;
 
-fn run(seed: u64) -> (usize, u64) {
-    let net = Rc::new(World::new(seed));
-    let on = net.clone();
-    let setup = Setup { lanes: 2, ..Setup::default() };
-    in_world(&net, setup, move |lab| scenario(lab, on));
-    net.run_for(Duration::from_secs(1));
-    (net.open_sockets(), net.trace_hash())
-}
-
 #[test]
 fn nothing_an_operator_does_mixes_answers_or_leaves_anything() {
-    let mut listeners = None;
-    for seed in seeds() {
-        eprintln!("seed {seed}");
-        let (open, _) = run(seed);
-        // The listeners of the upstreams, which the test holds to the end.
-        assert_eq!(open, *listeners.get_or_insert(open), "seed {seed}: sockets are left");
-    }
+    sweep(scenario);
 }
 
 #[test]
 fn one_seed_is_one_run() {
-    assert_eq!(run(7).1, run(7).1);
+    assert_eq!(run(7, scenario).1, run(7, scenario).1);
 }
 
 /// A time up to `most` milliseconds, or none.

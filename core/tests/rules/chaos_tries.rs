@@ -3,8 +3,8 @@
 //! see `chaos`.
 
 use crate::{
-    chaos::{Tally, chunk, faults, nothing_is_left, requests_to, seeds},
-    lab::{Lab, Setup, Wire, field, in_world, response},
+    chaos::{Tally, chunk, faults, nothing_is_left, requests_to, run, sweep},
+    lab::{Lab, Wire, field, response},
 };
 use corelane::{
     config::{
@@ -24,29 +24,14 @@ const MOST: u32 = 1 + RETRIES + corelane::limits::STALE_RETRIES;
 #[derive(Clone, Default)]
 struct Deliveries(Rc<RefCell<BTreeMap<String, u32>>>);
 
-fn run(seed: u64) -> (usize, u64) {
-    let net = Rc::new(World::new(seed));
-    let on = net.clone();
-    let setup = Setup { lanes: 2, ..Setup::default() };
-    in_world(&net, setup, move |lab| scenario(lab, on));
-    net.run_for(Duration::from_secs(1));
-    (net.open_sockets(), net.trace_hash())
-}
-
 #[test]
 fn every_request_is_answered_once_or_not_at_all() {
-    let mut listeners = None;
-    for seed in seeds() {
-        eprintln!("seed {seed}");
-        let (open, _) = run(seed);
-        // The listeners of the upstreams, which the test holds to the end.
-        assert_eq!(open, *listeners.get_or_insert(open), "seed {seed}: sockets are left");
-    }
+    sweep(scenario);
 }
 
 #[test]
 fn one_seed_is_one_run() {
-    assert_eq!(run(5).1, run(5).1);
+    assert_eq!(run(5, scenario).1, run(5, scenario).1);
 }
 
 fn policy(lab: &Lab) -> RetryPolicy {

@@ -1,10 +1,11 @@
 //! Connections to upstreams: how they are made, how long they are kept, what ends them, and how that is counted.
 
-use crate::lab::{Lab, get, response, rules};
+use crate::{
+    health,
+    lab::{Lab, get, response, rules},
+};
 use corelane::{
-    config::{
-        HealthCheck, HealthCheckPace, HealthProbe, HttpProbe, OutlierDetection, Threshold, UpstreamSockets,
-    },
+    config::{OutlierDetection, Threshold, UpstreamSockets},
     io::{Dial, SocketOption},
 };
 use std::{
@@ -82,25 +83,6 @@ async fn an_outlier_loses_its_idle_connections(lab: Lab) {
     assert_eq!(lab.stat("cluster.up.upstream_cx_destroy_local"), 1);
 }
 
-/// Asks `/health` every 20 ms; one failure is enough.
-fn checks() -> HealthCheck {
-    let every = Duration::from_millis(20);
-    let pace = HealthCheckPace {
-        no_traffic_interval: every,
-        no_traffic_healthy_interval: every,
-        ..HealthCheckPace::every(every)
-    };
-    HealthCheck {
-        timeout: Duration::from_millis(200),
-        pace,
-        unhealthy_threshold: 1,
-        healthy_threshold: 1,
-        alt_port: None,
-        reuse_connection: true,
-        probe: HealthProbe::Http(Box::new(HttpProbe::new("/health"))),
-    }
-}
-
 async fn an_exchange_outlives_the_health_of_its_endpoint(lab: Lab) {
     let well = Rc::new(Cell::new(true));
     let says = well.clone();
@@ -118,7 +100,7 @@ async fn an_exchange_outlives_the_health_of_its_endpoint(lab: Lab) {
             }
         }
     });
-    lab.http_with(&[upstream.addr], |_, cluster| cluster.health.check = Some(Box::new(checks()))).await;
+    lab.http_with(&[upstream.addr], |_, cluster| cluster.health.check = Some(Box::new(health::http()))).await;
     lab.until_stat("cluster.up.health_check.healthy", 1).await;
     let answer = lab.client().await.ask(&get("/")).await;
     assert_eq!(answer.text(), "done");
@@ -141,7 +123,7 @@ async fn opaque_bytes_end_with_their_endpoints_health_if_that_is_wanted(lab: Lab
             }
         });
         lab.tcp_with(&[upstream.addr], |_, cluster| {
-            cluster.health.check = Some(Box::new(checks()));
+            cluster.health.check = Some(Box::new(health::http()));
             cluster.connections.close_on_health_failure = closes;
         })
         .await;

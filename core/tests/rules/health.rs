@@ -72,7 +72,8 @@ fn check(probe: HealthProbe) -> HealthCheck {
     }
 }
 
-fn http() -> HealthCheck {
+/// Asks `/health` every 20 ms; one failure is enough.
+pub(crate) fn http() -> HealthCheck {
     check(HealthProbe::Http(Box::new(HttpProbe::new("/health"))))
 }
 

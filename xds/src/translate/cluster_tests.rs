@@ -26,7 +26,7 @@ pub(super) fn with(fields: &str) -> String {
     )
 }
 
-fn cluster(fields: &str) -> Result<Cluster, Vec<String>> {
+pub(super) fn cluster(fields: &str) -> Result<Cluster, Vec<String>> {
     translate(&with(fields)).map(|translated| Cluster::clone(&translated.config.clusters[0]))
 }
 

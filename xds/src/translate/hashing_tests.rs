@@ -1,25 +1,8 @@
 //! Choosing endpoints by hashes.
 
-use corelane::config::{Balancer, Cluster, ConsistentHashing, HashFunction, Maglev, RingHash};
+use corelane::config::{Balancer, ConsistentHashing, HashFunction, Maglev, RingHash};
 
-use super::tests::translate;
-
-/// A file with one cluster, into which `fields` go.
-fn cluster(fields: &str) -> Result<Cluster, Vec<String>> {
-    let file = format!(
-        "static_resources:
-  clusters:
-  - name: backend
-    type: STATIC
-    load_assignment:
-      cluster_name: backend
-      endpoints:
-      - lb_endpoints:
-        - endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: 8080}}}}}}
-{fields}"
-    );
-    translate(&file).map(|translated| Cluster::clone(&translated.config.clusters[0]))
-}
+use super::cluster_tests::cluster;
 
 const AT: &str = "static_resources.clusters[0]";
 
