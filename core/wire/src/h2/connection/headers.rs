@@ -9,7 +9,7 @@ use crate::h2::frame::{self, FrameHead, HeadersPayload, flag};
 use crate::h2::head::{
     BadHead, Discard, Malformed, ReadRequest, RequestSink, ResponseSink, Shape, TrailersSink,
 };
-use crate::h2::hpack::Sink;
+use crate::h2::hpack::{Decoder, Sink};
 use crate::h2::stream::{Ended, Side, StreamKey};
 use crate::h2::write;
 use crate::head::{Method, ResponseHead};
@@ -97,17 +97,12 @@ impl Connection {
             None => self.late_block(id, block),
             Some(key) => {
                 if depends_on_itself {
-                    self.decode(block, &mut Discard)?;
+                    decode(&mut self.codec.decoder, block, &mut Discard)?;
                     return self.stream_error(id, Reason::PROTOCOL_ERROR, Cause::Priority);
                 }
                 self.next_block(key, end, block, heads)
             }
         }
-    }
-
-    fn decode(&mut self, block: &[u8], sink: &mut impl Sink) -> Result<(), Fault> {
-        let compression = Fault::new(Reason::COMPRESSION_ERROR, Cause::Compression);
-        self.codec.decoder.decode(block, sink).map_err(|_| compression)
     }
 
     /// A block for a stream that is over.
@@ -121,7 +116,7 @@ impl Connection {
             // Numbers only go up (section 5.1.1).
             return Err(Fault::protocol(Cause::StreamId));
         }
-        self.decode(block, &mut Discard)?;
+        decode(&mut self.codec.decoder, block, &mut Discard)?;
         if ignored { Ok(None) } else { self.stream_error(id, Reason::STREAM_CLOSED, Cause::Closed) }
     }
 
@@ -136,13 +131,13 @@ impl Connection {
     ) -> Result<Option<Event>, Fault> {
         self.life.last = id;
         if self.life.told.is_some_and(|told| id > told) {
-            self.decode(block, &mut Discard)?;
+            decode(&mut self.codec.decoder, block, &mut Discard)?;
             return Ok(None);
         }
         self.floods.opened();
         let refused = self.streams.len() >= self.config.settings.max_concurrent_streams as usize;
         if refused || depends_on_itself {
-            self.decode(block, &mut Discard)?;
+            decode(&mut self.codec.decoder, block, &mut Discard)?;
             let (reason, cause) = if refused {
                 (Reason::REFUSED_STREAM, Cause::TooManyStreams)
             } else {
@@ -152,8 +147,7 @@ impl Connection {
         }
         let codec = &mut self.codec;
         let mut sink = RequestSink::new(heads.request(), &self.config.head, &mut codec.cookies);
-        let compression = Fault::new(Reason::COMPRESSION_ERROR, Cause::Compression);
-        codec.decoder.decode(block, &mut sink).map_err(|_| compression)?;
+        decode(&mut codec.decoder, block, &mut sink)?;
         let ReadRequest { head, shape, length } = match sink.finish(self.config.settings.connect_protocol) {
             Ok(read) => read,
             Err(BadHead::TooLarge) => return self.answer_too_large(id, end),
@@ -205,7 +199,7 @@ impl Connection {
         let (reset, by_us, receiving, missing) =
             (stream.reset, stream.by_us, stream.receiving, stream.missing);
         if reset || receiving == Side::Done {
-            self.decode(block, &mut Discard)?;
+            decode(&mut self.codec.decoder, block, &mut Discard)?;
             if reset && by_us {
                 return Ok(None);
             }
@@ -216,8 +210,7 @@ impl Connection {
         }
         let codec = &mut self.codec;
         let mut sink = TrailersSink::new(&self.config.head, &mut codec.cookies);
-        let compression = Fault::new(Reason::COMPRESSION_ERROR, Cause::Compression);
-        codec.decoder.decode(block, &mut sink).map_err(|_| compression)?;
+        decode(&mut codec.decoder, block, &mut sink)?;
         let trailers = match sink.finish() {
             // CVE-2026-73550's sibling: trailers that do not end the stream would let a body go on behind them.
             Ok(_) if !end => return self.malformed(key.id, Malformed::Order),
@@ -246,8 +239,7 @@ impl Connection {
     ) -> Result<Option<Event>, Fault> {
         let codec = &mut self.codec;
         let mut sink = ResponseSink::new(heads.response(), &self.config.head, &mut codec.cookies);
-        let compression = Fault::new(Reason::COMPRESSION_ERROR, Cause::Compression);
-        codec.decoder.decode(block, &mut sink).map_err(|_| compression)?;
+        decode(&mut codec.decoder, block, &mut sink)?;
         let (mut head, length) = match sink.finish() {
             Ok(read) => read,
             Err(BadHead::TooLarge) => {
@@ -282,4 +274,9 @@ impl Connection {
         }
         Ok(Some(Event::Response { stream: key, head, end }))
     }
+}
+
+/// A block into `sink`. One that is broken leaves no table to go on with (RFC 9113 section 4.3).
+fn decode(decoder: &mut Decoder, block: &[u8], sink: &mut impl Sink) -> Result<(), Fault> {
+    decoder.decode(block, sink).map_err(|_| Fault::new(Reason::COMPRESSION_ERROR, Cause::Compression))
 }
