@@ -250,8 +250,9 @@ fn a_removed_listener_goes_and_an_unbound_one_is_refused_until_it_can_be_bound()
     let (mut plane, at) = (Plane::start(), free());
     let lab = Lab::start(&bootstrap(plane.addr, "DELTA_GRPC", ""));
     configure(&mut plane, at, upstream("one"));
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let other = taken.local_addr().unwrap();
+    // Not one of the kernel's choice: it would give it to somebody else once it is let go.
+    let other = free();
+    let taken = std::net::TcpListener::bind(other).unwrap();
     plane.send(Kind::Listener, "2", &[("m", listener("m", other, ""))]);
     let error = plane.answer().error.expect("a NACK");
     assert!(error.contains("listener m: ") && error.contains("cannot listen on"), "{error}");

@@ -16,6 +16,8 @@ use corelane_xds::store::Kind;
 use prost::Message;
 use tokio::{net::TcpListener, sync::mpsc};
 
+use crate::ports::free;
+
 /// How long a test waits for what must come.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -61,7 +63,7 @@ pub(crate) struct Asked {
 
 impl Plane {
     pub(crate) fn start() -> Plane {
-        Self::start_at("127.0.0.1:0".parse().unwrap())
+        Self::start_at(free())
     }
 
     pub(crate) fn start_at(addr: SocketAddr) -> Plane {
